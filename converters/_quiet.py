@@ -1,0 +1,38 @@
+"""Keeps what conversion tools print away from the user, and at hand when they fail."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+
+logger = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def quiet(tool: str) -> Iterator[None]:
+    """Send all that is printed, by Python and below it, to the debug log; warnings and log levels come back after."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    level = logging.root.manager.disable
+    with tempfile.TemporaryFile() as said, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, original in zip((1, 2), saved, strict=True):
+                os.dup2(original, descriptor)
+                os.close(original)
+            logging.disable(level)
+            said.seek(0)
+            logger.debug("%s said: %s", tool, said.read().decode(errors="replace"))

@@ -1,0 +1,316 @@
+"""From a trained network to a verified bundle: deployable → converters → gates → bundle."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import torch
+
+import edgecnn
+from edgecnn._devices import default_threads, parse_device
+from edgecnn.bundle import (
+    AccuracyEvidence,
+    Artifact,
+    Bundle,
+    Evidence,
+    Manifest,
+    ParityEvidence,
+    PreprocessEvidence,
+    Refusal,
+    TensorSpec,
+    commit,
+    staged,
+    store_files,
+)
+from edgecnn.converters.base import Converted, Converter
+from edgecnn.converters.deployable import (
+    Deployable,
+    count_macs,
+    count_parameters,
+    set_batch_norm_statistics,
+    signature,
+)
+from edgecnn.errors import AccuracyError, BlindError, ConversionError, DeviceError, GateError, ParityError
+from edgecnn.frame import FrameFitter
+from edgecnn.measure import parity
+from edgecnn.measure.reference import TorchBackend
+from edgecnn.registry import BACKENDS, CONVERTERS
+from edgecnn.results import Result, UInt8Array
+from edgecnn.runners.base import Backend, Runner
+from edgecnn.sources import TrainedModel
+
+Progress = Callable[[int, int, str], None]
+Predict = Callable[[UInt8Array], Result]
+
+# A random network is blind without batch-norm statistics; one that differs less than this between photographs
+# cannot be told from one that is broken.
+BLIND_BELOW = 10 * parity.LIMITS["fp32"].tensors
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccuracyGate:
+    """Labelled data that artifacts are measured on before they count.
+
+    Attributes:
+        measure: the task's metric of a runner-like function: evidence without the reference's value.
+        max_drop: how far below the torch network's an artifact's metric may lie.
+        allow_drop: write it all the same, and say so in the evidence.
+    """
+
+    measure: Callable[[Runner], AccuracyEvidence]
+    max_drop: float
+    allow_drop: bool = False
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert` made.
+
+    Attributes:
+        bundle: what passed; None where nothing did.
+        refused: what was made and did not pass, or could not be made.
+        warnings: what the user should know, in sentences.
+    """
+
+    bundle: Bundle | None
+    refused: tuple[Refusal, ...]
+    warnings: tuple[str, ...]
+
+
+def build_bundle(
+    model: TrainedModel,
+    *,
+    out: Path,
+    formats: Sequence[str],
+    precisions: Sequence[str],
+    pictures: Sequence[UInt8Array],
+    batch: int = 1,
+    accuracy: AccuracyGate | None = None,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Convert a network to each format and precision, run each result, and keep those that answer as torch does.
+
+    Args:
+        model: the network.
+        out: the bundle's folder; an old bundle there is replaced when this one is complete.
+        formats, precisions: what to make.
+        pictures: uint8 [height, width, 3] BGR, that artifacts are compared on.
+        batch: frames per inference.
+        accuracy: also measure the task's metric.
+        progress: called with (steps done, steps in all, what is being done).
+
+    Raises:
+        BlindError: the network answers the same whatever it sees.
+        ParityError: our pre-processing differs from the source's own.
+        SourceError, SpecError: the network cannot be made deployable.
+        StorageError: disk full, or `out` not writable.
+    """
+    steps = _Steps(2 + len(formats) * len(precisions), progress)
+    converters = {name: CONVERTERS.get(name) for name in formats}  # what is missing is said before the work
+    steps.next(f"preparing {model.name}")
+    with staged(out) as staging:
+        model, warnings = _prepared(model, pictures)
+        deployable = Deployable(model)
+        preprocess = _preprocess_gate(model, pictures)
+        inputs, outputs = signature(deployable, batch=batch)
+        bench = _Bench(deployable, outputs, _samples(deployable, pictures), batch, model.source.random)
+        if accuracy is not None:
+            steps.next("measuring the torch network")
+            bench.accuracy, bench.reference_accuracy = accuracy, accuracy.measure(_torch_runner(deployable))
+        artifacts: list[Artifact] = []
+        refused: list[Refusal] = []
+        for name, converter_class in converters.items():
+            converter = converter_class(deployable, batch=batch)
+            for precision in precisions:
+                steps.next(f"{name} {precision}")
+                made = _artifact(bench, name, precision, converter, staging)
+                (artifacts if isinstance(made, Artifact) else refused).append(made)  # type: ignore[arg-type]
+        manifest = Manifest(
+            edgecnn=edgecnn.__version__,
+            name=model.name,
+            source=model.source,
+            frame=model.frame,
+            task=deployable.task,
+            batch=batch,
+            inputs=inputs,
+            outputs=outputs,
+            in_graph=deployable.in_graph,
+            parameters=count_parameters(deployable.network),
+            macs=count_macs(deployable),
+            preprocess=preprocess,
+            artifacts=tuple(artifacts),
+            refused=tuple(refused),
+        )
+        steps.next("writing")
+        bundle = commit(staging, out, manifest) if artifacts else None
+    return Conversion(bundle, tuple(refused), warnings)
+
+
+class _Steps:
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total, self._progress, self._done = total, progress, -1
+
+    def next(self, what: str) -> None:
+        self._done = min(self._done + 1, self._total)
+        if self._progress is not None:
+            self._progress(self._done, self._total, what)
+
+
+@dataclass
+class _Bench:
+    """What every artifact is held against."""
+
+    deployable: Deployable
+    outputs: tuple[TensorSpec, ...]
+    samples: list[parity.Sample]
+    batch: int
+    random: bool
+    accuracy: AccuracyGate | None = None
+    reference_accuracy: AccuracyEvidence | None = None
+
+
+def _prepared(model: TrainedModel, pictures: Sequence[UInt8Array]) -> tuple[TrainedModel, tuple[str, ...]]:
+    """The network, with batch-norm statistics where it is random, and what the user should know of it."""
+    if not model.source.random:
+        return model, model.warnings
+    fitter = FrameFitter(model.frame)
+    frames = [fitter(picture)[0].copy() for picture in pictures]
+    set_batch_norm_statistics(model.module, model.frame, frames)
+    warning = f"{model.name} has random weights (no --weights): it shows that the network converts, it knows nothing"
+    return model, (*model.warnings, warning)
+
+
+def _samples(deployable: Deployable, pictures: Sequence[UInt8Array]) -> list[parity.Sample]:
+    """Each picture as a frame, with the torch network's answer.
+
+    Raises:
+        BlindError: the answers hardly differ.
+    """
+    fitter = FrameFitter(deployable.frame_spec)
+    samples = []
+    for picture in pictures:
+        fitted, place = fitter(picture)
+        frame = fitted.copy()
+        with torch.inference_mode():
+            unsaturated = [tensor.numpy() for tensor in deployable.unsaturated(torch.from_numpy(frame))]
+        samples.append(parity.Sample(frame, place, deployable.answer(frame), unsaturated))
+    spread = parity.blindness(samples)
+    if not spread >= BLIND_BELOW:  # NaN is blind too
+        raise BlindError(
+            f"the network is blind: between {len(samples)} different pictures its outputs differ by {spread:.1g} of "
+            f"their size (at least {BLIND_BELOW:.0e} is needed to compare anything). Are the weights trained and the "
+            "pre-processing (--mean, --std, --scale) right?"
+        )
+    return samples
+
+
+def _preprocess_gate(model: TrainedModel, pictures: Sequence[UInt8Array]) -> PreprocessEvidence:
+    if model.reference is None:
+        return PreprocessEvidence(compared=False, reason="no reference, or the frame was changed by options")
+    reference = model.reference
+    evidence = parity.compare_preprocessing(
+        model.frame, pictures, reference.apply, name=reference.name, square_only=reference.square_only
+    )
+    if evidence.compared and (
+        (evidence.max_levels or 0) > parity.MAX_LEVELS or (evidence.mean_levels or 0) > parity.MEAN_LEVELS
+    ):
+        raise ParityError(
+            f"the frame differs from {reference.name}'s by up to {evidence.max_levels} grey levels, "
+            f"{evidence.mean_levels} on average (limits {parity.MAX_LEVELS} and {parity.MEAN_LEVELS})"
+        )
+    return evidence
+
+
+def _artifact(
+    bench: _Bench, name: str, precision: str, converter: Converter, staging: Path
+) -> Artifact | Refusal:
+    """One artifact: written, opened, run, compared; or why not."""
+    evidence: ParityEvidence | None = None
+    try:
+        if precision not in converter.precisions:
+            known = ", ".join(converter.precisions)
+            raise ConversionError(f"{name} is not written in {precision} here; it is in {known}")
+        with tempfile.TemporaryDirectory(dir=staging) as folder:
+            converted = converter.write(precision, Path(folder))
+            backend = _opened(bench, name, precision, converted)
+            try:
+                evidence = _parity(bench, precision, backend)
+                if not evidence.ok:
+                    raise ParityError(parity.describe(evidence))
+                measured = _accuracy_gate(bench, name, precision, backend)
+            finally:
+                backend.close()
+            moved = [file.rename(staging / f"{name}-{precision}{file.suffix}") for file in converted.files]
+    except (GateError, DeviceError) as failed:
+        return Refusal(
+            format=name, precision=precision, error=type(failed).__name__, reason=str(failed), parity=evidence
+        )
+    overrides = ("allow-drop",) if any(a.allowed_drop for a in measured) else ()
+    return Artifact(
+        format=name,
+        precision=precision,
+        files=store_files(staging, f"{name}-{precision}", moved),
+        tool=converted.tool,
+        transposes=converted.transposes,
+        evidence=Evidence(parity=evidence, accuracy=measured, overrides=overrides),
+    )
+
+
+def _opened(bench: _Bench, name: str, precision: str, converted: Converted) -> Backend:
+    return BACKENDS.get(name)(
+        converted.files[0],
+        outputs=bench.outputs,
+        device=parse_device("cpu"),
+        precision=precision,
+        threads=default_threads(),
+    )
+
+
+def _parity(bench: _Bench, precision: str, backend: Backend) -> ParityEvidence:
+    answers = []
+    for sample in bench.samples:
+        frame = sample.frame.repeat(bench.batch, axis=0)
+        answers.append({name: value.copy() for name, value in backend.infer(frame).items()})
+    return parity.compare(
+        bench.samples,
+        answers,
+        task=bench.deployable.task,
+        precision=precision,
+        match_results=not bench.random,
+        device_name=backend.opened.device_name,
+        versions={"runtime": backend.opened.runtime, "torch": str(torch.__version__)},
+    )
+
+
+def _accuracy_gate(
+    bench: _Bench, name: str, precision: str, backend: Backend
+) -> tuple[AccuracyEvidence, ...]:
+    gate, reference = bench.accuracy, bench.reference_accuracy
+    if gate is None or reference is None:
+        return ()
+    runner = Runner(backend, frame=bench.deployable.frame_spec, task=bench.deployable.task, batch=bench.batch)
+    measured = gate.measure(runner)
+    drop = reference.value - measured.value
+    if drop > gate.max_drop and not gate.allow_drop:
+        raise AccuracyError(
+            f"{name} {precision} has {measured.metric} {measured.value:.4f}, the torch network {reference.value:.4f}: "
+            f"a drop of {drop:.4f} (--max-drop {gate.max_drop}). --allow-drop writes it all the same"
+        )
+    return (
+        msgspec.structs.replace(
+            measured,
+            precision=precision,
+            reference_value=reference.value,
+            max_drop=gate.max_drop,
+            allowed_drop=drop > gate.max_drop,
+        ),
+    )
+
+
+def _torch_runner(deployable: Deployable) -> Runner:
+    return Runner(TorchBackend(deployable.answer, threads=None), frame=deployable.frame_spec, task=deployable.task)
+

@@ -1,0 +1,148 @@
+"""Folds colour order, scale and std into the weights of the first convolutions, where that is exact.
+
+A uint8 frame then needs a cast and one subtraction before the first convolution: less to do for every frame, and
+int8 gets one rounding less. The mean stays: a convolution pads with zeros, and zero must go on meaning the mean.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from edgecnn.frame import FrameSpec
+
+_LIMIT = 1e-4  # relative; rounding alone reaches 1e-5 in deep networks, a wrong fold is off by more than 1e-2
+
+
+@dataclass(frozen=True)
+class Folding:
+    """A network and what was folded into it.
+
+    Attributes:
+        network: the network, changed where something was folded.
+        scale: it wants (pixel - shift), no longer times scale / std.
+        colour: it wants BGR.
+    """
+
+    network: nn.Module
+    scale: bool
+    colour: bool
+
+
+def fold_normalisation(network: nn.Module, spec: FrameSpec) -> Folding:
+    """Fold what can be folded; the original is not changed.
+
+    What a convolution sees of the input is found by looking: frames of one plain colour show which of its input
+    channels carry which colour, and a frame with its colours reversed shows how they are permuted. So stems that
+    rearrange pixels first (YOLOX's Focus) or see the frame in several sizes (ESPNetv2) are folded as well. Whatever
+    was found, the folded network must answer a random frame as the original does, else nothing is folded.
+    """
+    factor = spec.scale / torch.tensor(spec.std)
+    for fold_colour in [True, False] if spec.colour == "rgb" else [False]:
+        folded = copy.deepcopy(network)
+        try:
+            stems = _find_stems(folded, spec)
+            for stem in stems:
+                _fold_into(stem, factor, fold_colour)
+            if stems and _agrees(network, folded, factor, fold_colour, spec):
+                return Folding(folded, scale=True, colour=fold_colour)
+        except (RuntimeError, ValueError):
+            continue  # a network too unlike an ordinary one to look into: it is normalised in front instead
+    return Folding(network, scale=False, colour=False)
+
+
+@dataclass(frozen=True)
+class _Stem:
+    """A convolution that sees the input directly.
+
+    Attributes:
+        conv: the convolution.
+        colours: for each of its input channels, which colour (0..2) it carries.
+        mirror: for each of its input channels, which one carries the same place with the colours reversed.
+    """
+
+    conv: nn.Conv2d
+    colours: list[int]
+    mirror: list[int]
+
+
+def _find_stems(network: nn.Module, spec: FrameSpec) -> list[_Stem]:
+    size = (1, 3, spec.height_px, spec.width_px)
+    first = torch.tensor([0.37, -1.13, 2.41]).reshape(1, 3, 1, 1)
+    plain = _inputs_of_convolutions(network, first.expand(size).contiguous())
+    doubled = _inputs_of_convolutions(network, (2 * first).expand(size).contiguous())
+    picture = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    seen = _inputs_of_convolutions(network, picture)
+    reversed_ = _inputs_of_convolutions(network, picture.flip(1))
+    stems = []
+    for conv, x in plain.items():
+        centre = x[0, :, x.shape[2] // 2, x.shape[3] // 2]
+        twice = doubled[conv][0, :, x.shape[2] // 2, x.shape[3] // 2]
+        distance = (centre[:, None] - first.reshape(1, 3)).abs()
+        if distance.min(1).values.max() > 1e-4 or (twice - 2 * centre).abs().max() > 1e-4:
+            continue
+        mirror = [
+            int((seen[conv][0] - channel).abs().mean(dim=(1, 2)).argmin()) for channel in reversed_[conv][0]
+        ]
+        stems.append(_Stem(conv, distance.argmin(1).tolist(), mirror))
+    return stems
+
+
+def _inputs_of_convolutions(network: nn.Module, x: Tensor) -> dict[nn.Conv2d, Tensor]:
+    """What each convolution that is called once sees of a frame; few channels only, stems have few."""
+    inputs: dict[nn.Conv2d, Tensor] = {}
+    calls: dict[nn.Conv2d, int] = {}
+
+    def look(conv: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        assert isinstance(conv, nn.Conv2d)
+        calls[conv] = calls.get(conv, 0) + 1
+        inputs[conv] = arguments[0].detach()
+
+    hooks = [
+        module.register_forward_pre_hook(look)
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d) and module.in_channels % 3 == 0 and module.in_channels <= 48
+    ]
+    try:
+        with torch.no_grad():
+            network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {conv: seen for conv, seen in inputs.items() if calls[conv] == 1}
+
+
+def _fold_into(stem: _Stem, factor: Tensor, fold_colour: bool) -> None:
+    conv = stem.conv
+    with torch.no_grad():
+        weight = conv.weight.double()
+        per_group = conv.in_channels // conv.groups
+        scales = factor.double()[stem.colours].reshape(conv.groups, per_group)
+        group_of = torch.arange(conv.out_channels) // (conv.out_channels // conv.groups)
+        weight = weight * scales[group_of][:, :, None, None]
+        if fold_colour:
+            if conv.groups != 1:
+                raise ValueError("a grouped stem cannot have its input channels reordered")
+            weight = weight[:, stem.mirror]
+        conv.weight.copy_(weight.float())
+
+
+def _agrees(network: nn.Module, folded: nn.Module, factor: Tensor, colour: bool, spec: FrameSpec) -> bool:
+    generator = torch.Generator().manual_seed(1)
+    levels = torch.randn(1, 3, spec.height_px, spec.width_px, generator=generator) * 60
+    with torch.no_grad():
+        expected = _tensors(network(levels * factor.reshape(1, 3, 1, 1)))
+        found = _tensors(folded(levels.flip(1) if colour else levels))
+    return bool(expected) and all(
+        (a - b).abs().max() <= _LIMIT * b.abs().max() for a, b in zip(found, expected, strict=True)
+    )
+
+
+def _tensors(answer: object) -> list[Tensor]:
+    if isinstance(answer, Tensor):
+        return [answer]
+    parts = answer.values() if isinstance(answer, dict) else answer if isinstance(answer, (tuple, list)) else []
+    return [tensor for part in parts for tensor in _tensors(part)]

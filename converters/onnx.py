@@ -1,0 +1,111 @@
+"""ONNX, through torch's exporter and OnnxSlim."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxslim
+import torch
+
+from edgecnn.converters._quiet import quiet
+from edgecnn.converters.base import Converted
+from edgecnn.converters.deployable import Deployable
+from edgecnn.errors import ConversionError
+
+# The exporter's own opset, read by ONNX Runtime from 1.14 (2023) on. Asked for another, it converts the graph
+# afterwards, which is one more thing to go wrong and buys nothing for convolutions.
+OPSET = 18
+_SMALLEST_WEIGHT = 64  # values; below, a cast costs more than it saves
+
+
+class OnnxConverter:
+    """Writes ONNX files."""
+
+    precisions: Sequence[str] = ("fp32", "fp16")
+
+    def __init__(self, deployable: Deployable, *, batch: int) -> None:
+        self._deployable = deployable
+        self._batch = batch
+        self._graph: Any = None
+
+    def write(self, precision: str, folder: Path) -> Converted:
+        """Write `model.onnx`; fp16 stores the weights in half precision."""
+        graph = self._converted()
+        if precision == "fp16":
+            graph = _with_half_weights(graph)
+        path = folder / "model.onnx"
+        path.write_bytes(graph.SerializeToString())
+        tool = f"torch {torch.__version__.split('+')[0]} exporter, onnxslim {onnxslim.__version__}, opset {OPSET}"
+        return Converted([path], tool, sum(node.op_type == "Transpose" for node in graph.graph.node))
+
+    def _converted(self) -> Any:
+        if self._graph is None:
+            deployable = self._deployable
+            try:
+                with quiet("the ONNX exporter"):
+                    program = torch.onnx.export(
+                        deployable,
+                        (deployable.example(self._batch),),
+                        input_names=["frame"],
+                        output_names=list(deployable.task.outputs),
+                        opset_version=OPSET,
+                        dynamo=True,
+                        verbose=False,
+                    )
+                    assert program is not None
+                    graph = onnxslim.slim(program.model_proto)
+                    _drop_notes(graph)
+                    onnx.checker.check_model(graph)
+            except Exception as failed:
+                raise ConversionError(f"torch's ONNX exporter failed on this graph: {_first_line(failed)}") from failed
+            self._graph = graph
+        return self._graph
+
+
+def _with_half_weights(graph: Any) -> Any:
+    """The graph with its weights stored in half precision behind a cast, which the runtime folds when it opens it.
+
+    What computes in half precision is the device's choice, as with OpenVINO's and TFLite's fp16 files.
+    """
+    half = onnx.ModelProto()
+    half.CopyFrom(graph)
+    kept, casts = [], []
+    for initializer in half.graph.initializer:
+        array = onnx.numpy_helper.to_array(initializer)
+        if array.dtype != np.float32 or array.size < _SMALLEST_WEIGHT or not _fits_half(array):
+            kept.append(initializer)
+            continue
+        stored = f"{initializer.name}.half"
+        kept.append(onnx.numpy_helper.from_array(array.astype(np.float16), stored))
+        casts.append(onnx.helper.make_node("Cast", [stored], [initializer.name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *half.graph.node]
+    del half.graph.node[:], half.graph.initializer[:]
+    half.graph.node.extend(nodes)
+    half.graph.initializer.extend(kept)
+    onnx.checker.check_model(half)
+    return half
+
+
+def _fits_half(array: Any) -> bool:
+    return bool(np.abs(array).max(initial=0) < np.finfo(np.float16).max)
+
+
+def _drop_notes(graph: Any) -> None:
+    """Remove stack traces and paths of this machine, which the exporter leaves in every node."""
+    for node in graph.graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    for value in (*graph.graph.value_info, *graph.graph.input, *graph.graph.output, *graph.graph.initializer):
+        value.ClearField("metadata_props")
+        value.ClearField("doc_string")
+    graph.graph.ClearField("metadata_props")
+    graph.ClearField("metadata_props")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

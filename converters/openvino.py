@@ -1,0 +1,54 @@
+"""OpenVINO IR, through OpenVINO's own PyTorch front end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import openvino
+import torch
+from openvino.frontend import FrontEndManager
+from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+from edgecnn.converters._quiet import quiet
+from edgecnn.converters.base import Converted
+from edgecnn.converters.deployable import Deployable
+from edgecnn.errors import ConversionError
+
+
+class OpenVinoConverter:
+    """Writes OpenVINO IR: an .xml with the graph and a .bin with the weights."""
+
+    precisions: Sequence[str] = ("fp32", "fp16")
+
+    def __init__(self, deployable: Deployable, *, batch: int) -> None:
+        self._deployable = deployable
+        self._batch = batch
+        self._model: openvino.Model | None = None
+
+    def write(self, precision: str, folder: Path) -> Converted:
+        """Write `model.xml` and `model.bin`; fp16 stores the weights in half precision."""
+        path = folder / "model.xml"
+        openvino.save_model(self._converted(), path, compress_to_fp16=precision == "fp16")
+        return Converted([path, path.with_suffix(".bin")], f"openvino {openvino.__version__.split('-')[0]}")
+
+    def _converted(self) -> openvino.Model:
+        if self._model is None:
+            example = self._deployable.example(self._batch)
+            try:
+                with quiet("OpenVINO's converter"), torch.inference_mode():
+                    traced = torch.jit.trace(self._deployable, example, check_trace=False)
+                    # The front end itself: openvino.convert_model is the same with usage reports around it.
+                    front_end = FrontEndManager().load_by_framework("pytorch")
+                    decoder = TorchScriptPythonDecoder(traced)  # the front end keeps no reference to it
+                    model = front_end.convert(front_end.load(decoder))
+                    model.inputs[0].get_node().set_element_type(openvino.Type.u8)
+                    model.reshape(list(example.shape))
+            except Exception as failed:
+                line = str(failed).strip().splitlines()[0] if str(failed).strip() else "no message"
+                raise ConversionError(f"OpenVINO failed on this graph: {type(failed).__name__}: {line}") from failed
+            model.inputs[0].get_tensor().set_names({"frame"})
+            for output, name in zip(model.outputs, self._deployable.task.outputs, strict=True):
+                output.get_tensor().set_names({name})
+            self._model = model
+        return self._model

@@ -1,0 +1,93 @@
+"""edgecnn: from a trained PyTorch CNN to a real-time program on an edge device.
+
+Importing it loads neither torch nor a runtime: names are found on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from edgecnn._verbs.bench import bench
+    from edgecnn._verbs.convert import convert
+    from edgecnn._verbs.evaluate import evaluate
+    from edgecnn._verbs.inspect import inspect
+    from edgecnn._verbs.run import run
+    from edgecnn.bundle import Bundle
+    from edgecnn.errors import EdgeCnnError
+    from edgecnn.frame import FrameSpec
+    from edgecnn.results import Classification, Detections, Instances, SegmentationMap
+    from edgecnn.runners.base import Runner, open_runner
+    from edgecnn.runners.live.camera import Frame, open_camera
+    from edgecnn.runners.live.loop import live
+    from edgecnn.sources import TrainedModel, load_model
+    from edgecnn.tasks import Classify, Detect, InstanceSegment, Segment
+
+_HOMES = {
+    "Bundle": "edgecnn.bundle",
+    "Classification": "edgecnn.results",
+    "Classify": "edgecnn.tasks",
+    "Detect": "edgecnn.tasks",
+    "Detections": "edgecnn.results",
+    "EdgeCnnError": "edgecnn.errors",
+    "Frame": "edgecnn.runners.live.camera",
+    "FrameSpec": "edgecnn.frame",
+    "InstanceSegment": "edgecnn.tasks",
+    "Instances": "edgecnn.results",
+    "Runner": "edgecnn.runners.base",
+    "Segment": "edgecnn.tasks",
+    "SegmentationMap": "edgecnn.results",
+    "TrainedModel": "edgecnn.sources",
+    "bench": "edgecnn._verbs.bench",
+    "convert": "edgecnn._verbs.convert",
+    "evaluate": "edgecnn._verbs.evaluate",
+    "inspect": "edgecnn._verbs.inspect",
+    "live": "edgecnn.runners.live.loop",
+    "load_model": "edgecnn.sources",
+    "open_camera": "edgecnn.runners.live.camera",
+    "open_runner": "edgecnn.runners.base",
+    "run": "edgecnn._verbs.run",
+}
+
+__all__ = [
+    "Bundle",
+    "Classification",
+    "Classify",
+    "Detect",
+    "Detections",
+    "EdgeCnnError",
+    "Frame",
+    "FrameSpec",
+    "InstanceSegment",
+    "Instances",
+    "Runner",
+    "Segment",
+    "SegmentationMap",
+    "TrainedModel",
+    "__version__",
+    "bench",
+    "convert",
+    "evaluate",
+    "inspect",
+    "live",
+    "load_model",
+    "open_camera",
+    "open_runner",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,247 @@
+"""Measure how right a bundle's artifact, or the torch network itself, is on labelled pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from edgecnn.bundle import MANIFEST, Artifact, Bundle
+from edgecnn.datasets import open_dataset
+from edgecnn.errors import SpecError
+from edgecnn.measure.accuracy import measure_accuracy
+from edgecnn.runners.base import Runner, open_runner, with_thresholds
+from edgecnn.tasks import Classify, Detect, InstanceSegment, Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgecnn.sources import TrainedModel
+
+TORCH = "torch"
+
+# COCO's way: nearly all boxes count, since AP ranks them by score. `run` has stricter ones.
+SCORE_THRESHOLD = 0.01
+NMS_IOU = 0.65
+MAX_DETECTIONS = 300
+_TOP_CLASSES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """The accuracy of one artifact on one device.
+
+    Attributes:
+        metric: "top1", "map" or "miou".
+        value: in [0, 1].
+        low, high: 95 % interval, from drawing the pictures again.
+        n: pictures.
+        format, precision: what ran; "torch" for the network itself.
+        device: as it was asked for.
+        device_name, runtime: the processor, and the package that ran there.
+        task, data, form: what was measured on.
+        score_threshold, nms_iou: a detector's; None for other tasks.
+        ignore_label: the class whose pixels didn't count.
+        details: the metric's other figures, and `per_class`.
+        left_out: pictures and objects of the data set that didn't count: reason → how many.
+        unknown_classes: classes of the data set that the network doesn't have.
+        remarks: what the user should know of the network.
+    """
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    format: str
+    precision: str
+    device: str
+    device_name: str
+    runtime: str
+    task: str
+    data: str
+    form: str
+    score_threshold: float | None
+    nms_iou: float | None
+    ignore_label: str | int | None
+    details: dict[str, Any] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    unknown_classes: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def evaluate(
+    model: str | Path | Bundle | TrainedModel | nn.Module,
+    data: str | Path,
+    *,
+    format: str | None = None,  # noqa: A002 - the command line's word
+    precision: str | None = None,
+    device: str = "cpu",
+    threads: int | None = None,
+    ignore_label: str | int | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    score: float | None = None,
+    nms_iou: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    on_start: Callable[[Runner], None] | None = None,
+    **model_options: Any,
+) -> Evaluation:
+    """Measure accuracy on labelled pictures.
+
+    Args:
+        model: a bundle, or a network as `load_model` takes it.
+        data: labelled pictures, as `edgecnn.datasets.open_dataset` takes them.
+        format: "onnx", "openvino" or "tflite" of a bundle; "torch" for a network, and its default.
+        precision: what runs; without it fp32 where the bundle has it.
+        device: as for `open_runner`; a network runs on the CPU.
+        threads: of one inference; without it, the cores that this process may use.
+        ignore_label: for segmentation, a class of the data (name or id) whose pixels don't count.
+        split: of the data; without it "test", else "val", else all.
+        limit: measure on so many pictures at most, evenly spaced.
+        score, nms_iou: a detector's thresholds; 0.01 and 0.65 without them.
+        progress: is called with (done, total) pictures.
+        on_start: is called with the open runner before the first picture.
+        model_options: for a network, as for `load_model` (weights, size, labels, …).
+
+    Raises:
+        SpecError: a network with a bundle's words, or the other way round.
+        BundleError, DeviceError, MissingDependencyError: see `open_runner`.
+        DataError: see `open_dataset`.
+    """
+    bundle = as_bundle(model)
+    if bundle is None:
+        runner, remarks = _open_network(
+            model, format=format, precision=precision, device=device, threads=threads, options=model_options
+        )
+    else:
+        runner = _open_artifact(
+            bundle, format=format, precision=precision, device=device, threads=threads, options=model_options
+        )
+        remarks = ()
+    with runner:
+        runner.task = evaluation_task(runner.task, score=score, nms_iou=nms_iou)
+        dataset = open_dataset(data, task=runner.task.name, labels=runner.task.labels, split=split)
+        if limit is not None:
+            dataset = dataset.limited(limit)
+        if on_start is not None:
+            on_start(runner)
+        accuracy = measure_accuracy(
+            runner, dataset, task=runner.task, ignore_label=ignore_label, progress=progress
+        )
+        opened = runner.backend.opened
+        return Evaluation(
+            metric=accuracy.metric,
+            value=accuracy.value,
+            low=accuracy.low,
+            high=accuracy.high,
+            n=accuracy.n,
+            format=TORCH if bundle is None else runner.format,
+            precision=runner.precision,
+            device=device,
+            device_name=opened.device_name,
+            runtime=opened.runtime,
+            task=runner.task.name,
+            data=str(dataset.path),
+            form=dataset.form,
+            score_threshold=getattr(runner.task, "score_threshold", None),
+            nms_iou=getattr(runner.task, "nms_iou", None),
+            ignore_label=ignore_label,
+            details=accuracy.details,
+            left_out=dict(dataset.left_out),
+            unknown_classes=dataset.classes.unknown_names,
+            remarks=remarks,
+        )
+
+
+def as_bundle(model: object) -> Bundle | None:
+    """The bundle that `model` is or names; None where it is a network.
+
+    Raises:
+        BundleError: it looks like a bundle and isn't one that can be read.
+    """
+    if isinstance(model, Bundle):
+        return model
+    if not isinstance(model, str | Path):
+        return None
+    path = Path(model)
+    if path.name == MANIFEST:
+        path = path.parent
+    looks_so = path.suffix == ".edge" or path.is_dir() or (isinstance(model, Path) and path.suffix != ".pt2")
+    return Bundle.open(path) if looks_so else None
+
+
+def evaluation_task(task: Task, *, score: float | None = None, nms_iou: float | None = None) -> Task:
+    """The task with the thresholds that its metric wants: AP ranks all boxes, top 5 needs five classes.
+
+    Raises:
+        SpecError: thresholds for a task that has none, or outside 0..1.
+    """
+    if isinstance(task, Detect | InstanceSegment):
+        score = SCORE_THRESHOLD if score is None else score
+        nms_iou = NMS_IOU if nms_iou is None else nms_iou
+        task = msgspec.structs.replace(task, max_detections=max(MAX_DETECTIONS, task.max_detections))
+    if isinstance(task, Classify):
+        task = msgspec.structs.replace(task, top=max(_TOP_CLASSES, task.top))
+    return with_thresholds(task, score=score, nms_iou=nms_iou)
+
+
+def artifacts_to_measure(bundle: Bundle, *, format: str | None, precision: str | None) -> list[Artifact]:  # noqa: A002
+    """The bundle's artifacts of this format and precision, all where neither is given."""
+    return [
+        artifact
+        for artifact in bundle.manifest.artifacts
+        if format in (None, artifact.format) and precision in (None, artifact.precision)
+    ]
+
+
+def _open_artifact(
+    bundle: Bundle,
+    *,
+    format: str | None,  # noqa: A002
+    precision: str | None,
+    device: str,
+    threads: int | None,
+    options: dict[str, Any],
+) -> Runner:
+    if format == TORCH:
+        source = bundle.manifest.source
+        weights = f" --weights {source.weights}" if source.weights else ""
+        raise SpecError(
+            f"{bundle.folder} holds no torch network; to measure it, give the network instead: "
+            f"edgecnn eval {source.model}{weights} --data DATA"
+        )
+    given = sorted(name for name, value in options.items() if value not in (None, False))
+    if given:
+        raise SpecError(
+            f"{', '.join(given)}: said of a network, but {bundle.folder} is a bundle, which is fixed"
+        )
+    return open_runner(bundle, device=device, format=format, precision=precision, threads=threads)
+
+
+def _open_network(
+    model: Any,
+    *,
+    format: str | None,  # noqa: A002
+    precision: str | None,
+    device: str,
+    threads: int | None,
+    options: dict[str, Any],
+) -> tuple[Runner, tuple[str, ...]]:
+    if format not in (None, TORCH):
+        raise SpecError(
+            f"{model} is a network, not a bundle, so it has no {format} artifact: "
+            f"edgecnn convert {model} --to {format} --out NAME.edge, then eval NAME.edge"
+        )
+    if precision not in (None, "fp32"):
+        raise SpecError(f"a torch network is measured in fp32, not in {precision}: convert it first")
+    if device not in ("cpu", "auto"):
+        raise SpecError(f"a torch network is measured on the CPU, not on {device!r}")
+    from edgecnn.converters.deployable import open_reference
+    from edgecnn.sources import load_model
+
+    trained = load_model(model, **options)
+    return open_reference(trained, threads=threads), tuple(trained.warnings)

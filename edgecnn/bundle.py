@@ -1,0 +1,372 @@
+"""A bundle: a folder NAME.edge with a manifest (the contract) and one artifact per format and precision.
+
+The manifest is the point of commitment. Artifact files carry part of their hash in their name, are written
+beside, and count only once `manifest.json` (replaced atomically) names them: a kill at any moment leaves the old
+bundle or the new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from edgecnn.errors import BundleError, SpecError, StorageError
+from edgecnn.frame import FrameSpec
+from edgecnn.tasks import Task
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Unknown fields are ignored on reading: a newer minor writer may add some."""
+
+
+class TensorSpec(_Record, frozen=True, kw_only=True):
+    """One input or output: name, numpy dtype name, shape."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class FileRecord(_Record, frozen=True, kw_only=True):
+    """One file of a bundle: path inside it, SHA-256, size."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+class ParityEvidence(_Record, frozen=True, kw_only=True):
+    """What comparing an artifact with the torch network gave.
+
+    Attributes:
+        max_rel_err: max |a - b| / max |b| over all compared tensors and frames, before saturation.
+        limit: the largest that would have passed.
+        frames: how many frames were compared.
+        ok: whether everything below was inside its limit.
+        tensors: max relative error of each compared tensor.
+        agreement: the task's own comparison (share of equal pixels, of matched detections, of equal top-1).
+        worst_box_iou, worst_score_difference: of matched detections; None for other tasks.
+        device_name, versions: where it ran.
+    """
+
+    max_rel_err: float
+    limit: float
+    frames: int
+    ok: bool
+    tensors: dict[str, float]
+    agreement: float | None = None
+    worst_box_iou: float | None = None
+    worst_score_difference: float | None = None
+    device_name: str = ""
+    versions: dict[str, str] = {}
+
+
+class PreprocessEvidence(_Record, frozen=True, kw_only=True):
+    """What comparing our pre-processing with the source's own gave.
+
+    Attributes:
+        compared: False where the source has none of its own or the user changed the frame; `reason` says which.
+        reference: name of what it was compared with.
+        max_levels, mean_levels: difference in grey levels of 255.
+    """
+
+    compared: bool
+    reason: str = ""
+    reference: str = ""
+    max_levels: float | None = None
+    mean_levels: float | None = None
+    frames: int = 0
+
+
+class AccuracyEvidence(_Record, frozen=True, kw_only=True):
+    """A task metric on labelled data, with its 95 % bootstrap interval over images."""
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    n: int
+    data: str
+    precision: str
+    device: str
+    reference_value: float | None = None
+    max_drop: float | None = None
+    allowed_drop: bool = False
+
+
+class LatencyEvidence(_Record, frozen=True, kw_only=True):
+    """What `bench` measured of an artifact on one machine, in the shape that `bench --json` prints."""
+
+    figures: dict[str, Any]
+    machine: dict[str, Any]
+
+
+class Evidence(_Record, frozen=True, kw_only=True):
+    """What was measured of one artifact."""
+
+    parity: ParityEvidence | None = None
+    accuracy: tuple[AccuracyEvidence, ...] = ()
+    latency: tuple[LatencyEvidence, ...] = ()
+    overrides: tuple[str, ...] = ()
+
+
+class Artifact(_Record, frozen=True, kw_only=True):
+    """One network for one runtime.
+
+    Attributes:
+        format: name in the table of back ends ("onnx", "openvino", "tflite").
+        precision: what runs ("fp32", "fp16", "int8").
+        files: the first is the one to open; the others lie beside it.
+        tool: name and version of what wrote it, and what it was told (opset, recipe).
+        transposes: how many transposes its graph holds; None where nobody counted.
+    """
+
+    format: str
+    precision: str
+    files: tuple[FileRecord, ...]
+    tool: str = ""
+    transposes: int | None = None
+    evidence: Evidence = Evidence()
+
+    @property
+    def path(self) -> str:
+        """The file to open, relative to the bundle."""
+        return self.files[0].path
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file to open."""
+        return self.files[0].sha256
+
+    @property
+    def bytes(self) -> int:
+        """Size of all its files."""
+        return sum(file.bytes for file in self.files)
+
+
+class Refusal(_Record, frozen=True, kw_only=True):
+    """An artifact that was made and did not pass, or could not be made."""
+
+    format: str
+    precision: str
+    error: str
+    reason: str
+    parity: ParityEvidence | None = None
+
+
+class SourceRecord(_Record, frozen=True, kw_only=True):
+    """Where the network came from.
+
+    Attributes:
+        model: as it was asked for ("torchvision:resnet18").
+        weights: file name, "DEFAULT", or "" for random weights.
+        weights_sha256: hash of the weights file; "" where there was none.
+        random: True where no trained weights were given.
+        versions: packages that took part.
+    """
+
+    model: str
+    weights: str = ""
+    weights_sha256: str = ""
+    random: bool = False
+    versions: dict[str, str] = {}
+
+
+class Manifest(_Record, frozen=True, kw_only=True):
+    """The contract: what goes in, what comes out, and what was found out about it."""
+
+    schema: int = SCHEMA_VERSION
+    edgecnn: str = ""
+    created_utc: str = ""
+    name: str
+    source: SourceRecord
+    frame: FrameSpec
+    task: Task
+    batch: int = 1
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    in_graph: tuple[str, ...] = ()
+    parameters: int
+    macs: int
+    preprocess: PreprocessEvidence | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+
+
+class _SchemaOnly(msgspec.Struct):
+    schema: int
+
+
+class Bundle:
+    """An opened bundle: its folder and its manifest."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Bundle:
+        """Read and validate a bundle's manifest; files are checked when an artifact is opened.
+
+        Raises:
+            BundleError: no such bundle, not a bundle, damaged, or from a newer schema.
+        """
+        folder = Path(folder)
+        path = folder / MANIFEST
+        try:
+            raw = path.read_bytes()
+        except FileNotFoundError as missing:
+            what = "is not a bundle (no manifest.json in it)" if folder.is_dir() else "does not exist"
+            raise BundleError(f"{folder} {what}; `edgecnn convert MODEL --out NAME.edge` makes one") from missing
+        except OSError as failed:
+            raise BundleError(f"{path} cannot be read: {failed.strerror}") from failed
+        try:
+            schema = msgspec.json.decode(raw, type=_SchemaOnly).schema
+            if schema > SCHEMA_VERSION:
+                raise BundleError(
+                    f"{folder} has manifest schema {schema}, this edgecnn reads up to {SCHEMA_VERSION}: "
+                    "update edgecnn here, or convert again with this version"
+                )
+            manifest = msgspec.json.decode(raw, type=Manifest)
+        except (msgspec.DecodeError, SpecError) as damaged:
+            raise BundleError(f"{path} is damaged: {damaged}; convert again") from damaged
+        return cls(folder, manifest)
+
+    def artifact(self, format: str, precision: str) -> Artifact:  # noqa: A002 - the field's word
+        """The artifact of this format and precision.
+
+        Raises:
+            BundleError: there is none; lists those there are.
+        """
+        for artifact in self.manifest.artifacts:
+            if (artifact.format, artifact.precision) == (format, precision):
+                return artifact
+        there = ", ".join(f"{a.format} {a.precision}" for a in self.manifest.artifacts) or "none"
+        raise BundleError(f"{self.folder} holds no {format} {precision} artifact; it holds: {there}")
+
+    def checked_path(self, artifact: Artifact) -> Path:
+        """The path of an artifact's file to open, after the hash of each of its files was compared.
+
+        Raises:
+            BundleError: a file is absent or differs from the manifest.
+        """
+        for record in artifact.files:
+            path = self.folder / record.path
+            if path.parent != self.folder:
+                raise BundleError(f"{self.folder}: the manifest names a file outside the bundle: {record.path}")
+            try:
+                found = sha256_of(path)
+            except OSError as failed:
+                raise BundleError(f"{path} cannot be read: {failed.strerror}; convert again") from failed
+            if found != record.sha256:
+                raise BundleError(
+                    f"{path} is not the file that was verified (SHA-256 {found[:12]}…, the manifest says "
+                    f"{record.sha256[:12]}…): copy the bundle again, or convert again"
+                )
+        return self.folder / artifact.path
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def store_files(staging: Path, stem: str, files: Sequence[Path]) -> tuple[FileRecord, ...]:
+    """Rename an artifact's files in `staging` to `STEM-HASH.suffix` and describe them, first one first.
+
+    All get the hash of all, so that files that find each other by name (OpenVINO's .xml and .bin) still do.
+    """
+    digests = [sha256_of(file) for file in files]
+    tag = hashlib.sha256("".join(digests).encode()).hexdigest()[:10]
+    records = []
+    for file, digest in zip(files, digests, strict=True):
+        target = staging / f"{stem}-{tag}{file.suffix}"
+        file.rename(target)
+        records.append(FileRecord(path=target.name, sha256=digest, bytes=target.stat().st_size))
+    return tuple(records)
+
+
+@contextlib.contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A staging folder beside `folder`, gone at the end whatever happens; disk errors become StorageError.
+
+    Raises:
+        SpecError: `folder` exists and is not a bundle.
+        StorageError: the disk is full or the place not writable.
+    """
+    if folder.exists() and not (folder / MANIFEST).is_file():
+        raise SpecError(f"{folder} exists and is not a bundle: choose another --out, or remove it")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left_over in folder.parent.glob(f".{folder.name}.partial-*"):  # of a run that was killed
+            shutil.rmtree(left_over, ignore_errors=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+    except OSError as failed:
+        raise _storage_error(folder.parent, failed) from failed
+    try:
+        yield staging
+    except OSError as failed:
+        raise _storage_error(folder.parent, failed) from failed
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def commit(staging: Path, folder: Path, manifest: Manifest) -> Bundle:
+    """Make the staged files and `manifest` the bundle at `folder`; what was there before is replaced."""
+    manifest = msgspec.structs.replace(manifest, created_utc=datetime.now(UTC).isoformat(timespec="seconds"))
+    staging.chmod(0o755)  # mkdtemp makes it private; a bundle is there to be copied
+    _write_manifest(staging, manifest)
+    if not folder.exists():
+        os.replace(staging, folder)
+        return Bundle(folder, manifest)
+    wanted = {record.path for artifact in manifest.artifacts for record in artifact.files}
+    for name in wanted:
+        if (staging / name).exists():
+            os.replace(staging / name, folder / name)
+    os.replace(staging / MANIFEST, folder / MANIFEST)
+    for path in folder.iterdir():  # files of the old bundle; a kill here leaves them unused, not wrong
+        if path.is_file() and path.name not in wanted | {MANIFEST}:
+            path.unlink()
+    return Bundle(folder, manifest)
+
+
+def record_evidence(bundle: Bundle, evidence: Mapping[tuple[str, str], Evidence]) -> Bundle:
+    """Replace the evidence of the named (format, precision) artifacts, atomically."""
+    artifacts = tuple(
+        msgspec.structs.replace(a, evidence=evidence.get((a.format, a.precision), a.evidence))
+        for a in bundle.manifest.artifacts
+    )
+    manifest = msgspec.structs.replace(bundle.manifest, artifacts=artifacts)
+    with staged(bundle.folder) as staging:
+        _write_manifest(staging, manifest)
+        os.replace(staging / MANIFEST, bundle.folder / MANIFEST)
+    return Bundle(bundle.folder, manifest)
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    data = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
+    with (folder / MANIFEST).open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _storage_error(folder: Path, failed: OSError) -> StorageError:
+    if failed.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return StorageError(f"the disk is full at {folder}: nothing was written; free some space and try again")
+    return StorageError(f"{failed.filename or folder} is not writable: {failed.strerror or failed}")

@@ -1,0 +1,157 @@
+"""`edgecnn convert`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgecnn.cli import _model_options as flags
+from edgecnn.cli import _output
+
+if TYPE_CHECKING:
+    from edgecnn.bundle import Artifact, ParityEvidence, Refusal
+    from edgecnn.converters.build import Conversion
+
+
+def command(
+    model: Annotated[
+        str,
+        typer.Argument(help="torchvision:NAME, a name of the zoo, package.module:factory, or a .pt2 file."),
+    ],
+    out: Annotated[Path, typer.Option(help="The bundle to write, NAME.edge.", show_default=False)],
+    to: Annotated[str | None, typer.Option(help="onnx,openvino,tflite; default: all installed.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, fp16, or both with a comma.")] = "fp32",
+    batch: Annotated[int, typer.Option(help="Frames per inference.")] = 1,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Pictures to compare on; labelled ones also gate the accuracy.", show_default=False),
+    ] = None,
+    max_drop: Annotated[
+        float | None, typer.Option(help="Largest drop of the metric; 0.01 is one point, the default.")
+    ] = None,
+    ignore_label: Annotated[
+        str | None, typer.Option(help="A class of the data whose pixels don't count.")
+    ] = None,
+    allow_drop: Annotated[
+        bool, typer.Option("--allow-drop", help="Write artifacts that lose more, and record it.")
+    ] = False,
+    weights: flags.Weights = None,
+    size: flags.Size = None,
+    task: flags.TaskName = None,
+    head: flags.Head = None,
+    labels: flags.Labels = None,
+    fit: flags.FitName = None,
+    mean: flags.Mean = None,
+    std: flags.Std = None,
+    scale: flags.Scale = None,
+    color: flags.Color = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> int:
+    """Convert a trained network to a bundle, and prove that every artifact answers as the network does."""
+    from edgecnn._verbs.convert import convert
+
+    options = flags.model_options(
+        weights=weights,
+        size=size,
+        task=task,
+        head=head,
+        labels=labels,
+        fit=fit,
+        mean=mean,
+        std=std,
+        scale=scale,
+        color=color,
+    )
+    with _output.progress_bar("loading") as progress:
+        conversion = convert(
+            model,
+            out=out,
+            to=None if to is None else flags.split_words("--to", to),
+            precision=flags.split_words("--precision", precision),
+            batch=batch,
+            data=data,
+            max_drop=max_drop,
+            ignore_label=ignore_label,
+            allow_drop=allow_drop,
+            progress=progress,
+            **options,
+        )
+    for warning in conversion.warnings:
+        _output.people.print(f"note: {warning}", style="yellow", markup=False, soft_wrap=True)
+    if as_json:
+        _output.print_json(as_document(conversion))
+    else:
+        _print(conversion, out)
+    return 1 if conversion.refused else 0
+
+
+def as_document(conversion: Conversion) -> dict[str, Any]:
+    """What `convert --json` prints."""
+    bundle = conversion.bundle
+    artifacts = bundle.manifest.artifacts if bundle is not None else ()
+    return {
+        "bundle": str(bundle.folder) if bundle is not None else None,
+        "artifacts": [_artifact_document(a, str(bundle.folder / a.path)) for a in artifacts if bundle is not None],
+        "refused": [
+            {
+                "format": refusal.format,
+                "precision": refusal.precision,
+                "error": refusal.error,
+                "reason": refusal.reason,
+                "parity": _parity_document(refusal.parity),
+            }
+            for refusal in conversion.refused
+        ],
+        "warnings": list(conversion.warnings),
+    }
+
+
+def _artifact_document(artifact: Artifact, path: str) -> dict[str, Any]:
+    return {
+        "format": artifact.format,
+        "precision": artifact.precision,
+        "path": path,
+        "sha256": artifact.sha256,
+        "bytes": artifact.bytes,
+        "files": list(artifact.files),
+        "tool": artifact.tool,
+        "transposes": artifact.transposes,
+        "parity": _parity_document(artifact.evidence.parity),
+        "accuracy": list(artifact.evidence.accuracy),
+    }
+
+
+def _parity_document(parity: ParityEvidence | None) -> Any:
+    return parity
+
+
+def _print(conversion: Conversion, out: Path) -> None:
+    if conversion.bundle is not None:
+        rows = [_row(artifact) for artifact in conversion.bundle.manifest.artifacts]
+        columns = ("format", "precision", "size", "worst difference", "limit", "results agree", "metric", "file")
+        _output.print_table(str(out), columns, rows, numeric=columns[2:7])
+    for refusal in conversion.refused:
+        _output.people.print(_refusal_line(refusal), style="red", markup=False, soft_wrap=True)
+    if conversion.bundle is None:
+        _output.people.print(f"nothing passed: {out} was not written", style="red", markup=False)
+
+
+def _row(artifact: Artifact) -> tuple[object, ...]:
+    parity = artifact.evidence.parity
+    accuracy = artifact.evidence.accuracy
+    return (
+        artifact.format,
+        artifact.precision,
+        f"{artifact.bytes / 1e6:.1f} MB",
+        f"{parity.max_rel_err:.1e}" if parity else "",
+        f"{parity.limit:.0e}" if parity else "",
+        f"{parity.agreement:.4f}" if parity and parity.agreement is not None else "",
+        " ".join(f"{a.metric} {a.value:.4f} (torch {a.reference_value:.4f})" for a in accuracy),
+        artifact.path,
+    )
+
+
+def _refusal_line(refusal: Refusal) -> str:
+    return f"refused: {refusal.format} {refusal.precision}: {refusal.error}: {refusal.reason}"

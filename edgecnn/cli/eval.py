@@ -1,0 +1,197 @@
+"""`edgecnn eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgecnn.cli import _model_options as flags
+from edgecnn.cli import _output
+from edgecnn.errors import EdgeCnnError, SpecError
+
+if TYPE_CHECKING:
+    from edgecnn._verbs.evaluate import Evaluation
+    from edgecnn.runners.base import Runner
+
+_METRIC_NAMES = {"map": "AP@[.50:.95]", "miou": "mean IoU", "top1": "top-1 accuracy"}
+_CLASSES_SHOWN = 5  # best, and as many worst
+
+
+def command(
+    model: Annotated[str, typer.Argument(help="A NAME.edge folder, or a network.", metavar="BUNDLE|MODEL")],
+    data: Annotated[
+        Path, typer.Option(help="Labelled pictures: a folder or a COCO JSON.", show_default=False)
+    ],
+    format: Annotated[  # noqa: A002
+        str | None,
+        typer.Option(help="openvino, onnx, tflite or torch; default: the first that can run here."),
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; default: fp32.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, gpu, npu, auto, or RUNTIME:DEVICE.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="Of one inference; default: all cores.")] = None,
+    all_artifacts: Annotated[
+        bool, typer.Option("--all", help="Measure each artifact of the bundle.")
+    ] = False,
+    ignore_label: Annotated[
+        str | None, typer.Option(help="A class of the data (name or id) whose pixels don't count.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Of the data; default: test, else val, else all.")] = None,
+    limit: Annotated[int | None, typer.Option(help="So many pictures at most, evenly spaced.")] = None,
+    score: Annotated[float | None, typer.Option(help="Boxes must score above this; default: 0.01.")] = None,
+    nms_iou: Annotated[
+        float | None, typer.Option(help="Boxes that overlap more are one object; default: 0.65.")
+    ] = None,
+    weights: flags.Weights = None,
+    size: flags.Size = None,
+    task: flags.TaskName = None,
+    head: flags.Head = None,
+    labels: flags.Labels = None,
+    fit: flags.FitName = None,
+    mean: flags.Mean = None,
+    std: flags.Std = None,
+    scale: flags.Scale = None,
+    color: flags.Color = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --all, a list.")] = False,
+) -> None:
+    """Measure accuracy on labelled pictures: top-1, COCO mAP or mean IoU, with a confidence interval."""
+    from edgecnn._verbs.evaluate import evaluate
+
+    options = flags.model_options(
+        weights=weights,
+        size=size,
+        task=task,
+        head=head,
+        labels=labels,
+        fit=fit,
+        mean=mean,
+        std=std,
+        scale=scale,
+        color=color,
+    )
+
+    def measure(format: str | None, precision: str | None) -> Evaluation:  # noqa: A002
+        with _output.progress_bar(" ".join(word for word in ("eval", format, precision) if word)) as progress:
+            return evaluate(
+                model,
+                data,
+                format=format,
+                precision=precision,
+                device=device,
+                threads=threads,
+                ignore_label=ignore_label,
+                split=split,
+                limit=limit,
+                score=score,
+                nms_iou=nms_iou,
+                progress=progress,
+                on_start=_say_what,
+                **options,
+            )
+
+    if all_artifacts:
+        _measure_all(model, format, precision, measure, as_json=as_json)
+        return
+    evaluation = measure(format, precision)
+    if as_json:
+        _output.print_json(evaluation)
+    else:
+        _print_figures([evaluation])
+        _print_classes(evaluation)
+    _remark(evaluation)
+
+
+def _measure_all(
+    model: str,
+    format: str | None,  # noqa: A002
+    precision: str | None,
+    measure: Callable[[str | None, str | None], Evaluation],
+    *,
+    as_json: bool,
+) -> None:
+    """One row for each artifact; those that fail are told, after the others were measured."""
+    from edgecnn._verbs.evaluate import artifacts_to_measure, as_bundle
+
+    bundle = as_bundle(model)
+    if bundle is None:
+        raise SpecError(f"--all measures the artifacts of a bundle; {model} is a network")
+    wanted = artifacts_to_measure(bundle, format=format, precision=precision)
+    if not wanted:
+        raise SpecError(f"{model} holds no {' '.join(filter(None, (format, precision))) or 'artifact'}")
+    evaluations, failed = [], []
+    for artifact in wanted:
+        try:
+            evaluations.append(measure(artifact.format, artifact.precision))
+        except EdgeCnnError as error:
+            failed.append(error)
+            _output.people.print(
+                f"{artifact.format} {artifact.precision}: {error}", style="red", markup=False, soft_wrap=True
+            )
+    if evaluations:
+        if as_json:
+            _output.print_json(evaluations)
+        else:
+            _print_figures(evaluations)
+        _remark(evaluations[0])
+    if failed:
+        raise typer.Exit(max(error.exit_code for error in failed))
+
+
+def _say_what(runner: Runner) -> None:
+    """What runs: the choice of a default artifact is never silent."""
+    used = runner.backend.opened
+    what = " ".join(word for word in (runner.format, runner.precision) if word)
+    _output.people.print(
+        f"{runner.task.name}: {what} on {used.device_name} "
+        f"({used.runtime}, {used.provider}, {used.threads} threads)",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _print_figures(evaluations: list[Evaluation]) -> None:
+    first = evaluations[0]
+    names = [name for name, value in first.details.items() if not isinstance(value, dict)]
+    columns = ("format", "precision", _METRIC_NAMES[first.metric], "95 % interval", "n", *names)
+    rows = [
+        (
+            e.format,
+            e.precision,
+            f"{e.value:.4f}",
+            f"{e.low:.4f} … {e.high:.4f}",
+            e.n,
+            *(_figure(e.details.get(name)) for name in names),
+        )
+        for e in evaluations
+    ]
+    _output.print_table(f"{first.data} ({first.form})", columns, rows, numeric=columns[2:])
+
+
+def _print_classes(evaluation: Evaluation) -> None:
+    ranked = sorted(evaluation.details.get("per_class", {}).items(), key=lambda item: -item[1])
+    if len(ranked) > 2 * _CLASSES_SHOWN:
+        skipped = len(ranked) - 2 * _CLASSES_SHOWN
+        shown = [*ranked[:_CLASSES_SHOWN], (f"… {skipped} more", None), *ranked[-_CLASSES_SHOWN:]]
+    else:
+        shown = ranked
+    columns = ("class", _METRIC_NAMES[evaluation.metric])
+    rows = [(name, "" if value is None else f"{value:.4f}") for name, value in shown]
+    _output.print_table(
+        "best and worst classes" if shown is not ranked else "classes", columns, rows, numeric=columns[1:]
+    )
+
+
+def _figure(value: Any) -> str:
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _remark(evaluation: Evaluation) -> None:
+    remarks = [f"left out: {count} {reason}" for reason, count in evaluation.left_out.items()]
+    if evaluation.unknown_classes:
+        names = evaluation.unknown_classes
+        some = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
+        remarks.append(f"the network doesn't have {len(names)} of the data's classes: {some}")
+    for remark in (*evaluation.remarks, *remarks):
+        _output.people.print(f"note: {remark}", style="yellow", markup=False, soft_wrap=True)

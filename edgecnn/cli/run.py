@@ -1,0 +1,210 @@
+"""`edgecnn run`."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Self
+
+import typer
+from rich.text import Text
+
+from edgecnn.cli import _output
+from edgecnn.errors import SpecError
+
+if TYPE_CHECKING:
+    from rich.status import Status
+
+    from edgecnn._verbs.run import RunStart, RunSummary
+    from edgecnn.results import Result
+    from edgecnn.runners.live import sinks
+    from edgecnn.runners.live.camera import Camera
+    from edgecnn.runners.live.frames import Frame
+
+_STAGE_NAMES = {"capture": "capture (wait)", "deliver": "draw, deliver"}
+
+
+def command(
+    bundle: Annotated[Path, typer.Argument(help="A NAME.edge folder.", show_default=False)],
+    source: Annotated[
+        str | None,
+        typer.Argument(help="A picture, a folder of pictures, a video, or as --camera.", show_default=False),
+    ] = None,
+    camera: Annotated[
+        str | None,
+        typer.Option(help="Camera index, /dev/videoN, rtsp:// or http:// (MJPEG).", metavar="N|URL"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, gpu, npu, auto, or RUNTIME:DEVICE.")] = "cpu",
+    format: Annotated[  # noqa: A002
+        str | None, typer.Option(help="openvino, onnx or tflite; default: the first that can run here.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; default: fp32.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Of one inference; default: all cores.")] = None,
+    score: Annotated[
+        float | None, typer.Option(help="Show boxes above this score; default: the bundle's, usually 0.3.")
+    ] = None,
+    nms_iou: Annotated[
+        float | None, typer.Option(help="Boxes that overlap more are one object; default: usually 0.5.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--show", help="Show a window; q ends.")] = False,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="Write annotated video (.mp4, .mkv, .mov, .avi); of pictures, a file or a folder."),
+    ] = None,
+    jsonl: Annotated[
+        str | None, typer.Option(help="Write one JSON object a frame; - is stdout.", metavar="FILE|-")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after so many frames.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Run a network on a camera, a stream, a video or pictures."""
+    if (source is None) == (camera is None):
+        raise SpecError("give one source: edgecnn run BUNDLE SOURCE, or edgecnn run BUNDLE --camera N|URL")
+    if as_json and jsonl == "-":
+        raise SpecError("--json and --jsonl - would both write to stdout: give --jsonl a file")
+    from edgecnn._verbs.run import run
+
+    report = _Report(lines=not as_json and jsonl != "-")
+    with report.closing():
+        summary = run(
+            bundle,
+            source if source is not None else str(camera),
+            device=device,
+            format=format,
+            precision=precision,
+            threads=threads,
+            score=score,
+            nms_iou=nms_iou,
+            show=show,
+            record=record,
+            jsonl=jsonl,
+            sinks=[report],
+            limit=limit,
+            progress=report.progress,
+            on_start=report.start,
+        )
+    if as_json:
+        _output.print_json(summary)
+    else:
+        with contextlib.redirect_stdout(sys.stderr if jsonl == "-" else sys.stdout):
+            _print_summary(summary)
+    for remark in summary.remarks:
+        _remark(remark)
+    if summary.signal:
+        raise typer.Exit(128 + summary.signal)
+
+
+class _Report:
+    """What a person sees: what runs, then a line a picture, a bar for a video, a status for a camera.
+
+    It is a sink, so that its lines come in step with the results.
+    """
+
+    def __init__(self, *, lines: bool) -> None:
+        self._lines = lines
+        self._open = contextlib.ExitStack()
+        self._stills = False
+        self._bar: _output.ProgressFunction | None = None
+        self._status: Status | None = None
+        self._camera: Camera | None = None
+        self._first_ns = 0
+        self._next_status_ns = 0
+        self._frames = 0
+
+    def closing(self) -> contextlib.ExitStack:
+        """Leaves the bar or the status line when the block is left."""
+        return self._open
+
+    def start(self, start: RunStart) -> None:
+        """Say what runs."""
+        runner, used, camera = start.runner, start.runner.backend.opened, start.camera
+        words = "thread" if used.threads == 1 else "threads"
+        _output.people.print(
+            f"{runner.task.name} {camera.name}: {runner.format} {runner.precision} on {used.device_name} "
+            f"({used.runtime}, {used.provider}, {used.threads} {words})",
+            markup=False,
+            soft_wrap=True,
+        )
+        self._stills, self._camera = camera.stills, camera
+        if camera.live:
+            self._status = self._open.enter_context(_output.people.status("waiting for the first frame"))
+        elif not camera.stills:
+            self._bar = self._open.enter_context(_output.progress_bar("frames"))
+
+    def progress(self, done: int, total: int) -> None:
+        """Move the bar."""
+        if self._bar:
+            self._bar(done, total)
+
+    def deliver(self, frame: Frame, result: Result, annotated: sinks.Annotated) -> None:
+        """Print a picture's line; refresh a camera's status four times a second."""
+        if self._stills:
+            if self._lines:
+                sys.stdout.write(f"{Path(frame.source).name}: {in_words(result)}\n")
+                sys.stdout.flush()
+            return
+        if self._status is None or self._camera is None:
+            return
+        now = time.perf_counter_ns()
+        self._first_ns = self._first_ns or now
+        self._frames += 1
+        if now >= self._next_status_ns:
+            self._next_status_ns = now + 250_000_000
+            seconds = (now - self._first_ns) / 1e9
+            rate = f"{(self._frames - 1) / seconds:.1f} frames/s" if seconds else ""
+            self._status.update(
+                Text(
+                    f"frame {frame.index}  {rate}  age {frame.age_ns / 1e6:.0f} ms  "
+                    f"dropped {self._camera.dropped}  {in_words(result)}"
+                )
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """The bar is left by `closing`, after the files are closed."""
+
+
+def in_words(result: Result) -> str:
+    """A result in a few words: "3 person, 1 car", "tabby 0.61, tiger cat 0.21", "road 41 %, sky 22 %"."""
+    from edgecnn.results import Classification, Detections, Instances
+
+    if isinstance(result, Classification):
+        return ", ".join(f"{label} {score:.2f}" for label, score in result)
+    if isinstance(result, Detections | Instances):
+        found = result.detections if isinstance(result, Instances) else result
+        counts = Counter(found.labels[class_id] for class_id in found.class_ids.tolist())
+        return ", ".join(f"{count} {label}" for label, count in counts.most_common()) or "nothing"
+    shares = list(result.shares().items())[:5]
+    return ", ".join(f"{label} {100 * share:.0f} %" for label, share in shares)
+
+
+def _print_summary(summary: RunSummary) -> None:
+    rows = [
+        (_STAGE_NAMES.get(name, name), _ms(stage.p50_ms), _ms(stage.p90_ms), _ms(stage.mean_ms))
+        for name, stage in summary.stages.items()
+    ]
+    rows.append(("age of result", _ms(summary.age.p50_ms), _ms(summary.age.p90_ms), _ms(summary.age.mean_ms)))
+    dropped = f", {summary.dropped} dropped" if summary.dropped else ""
+    title = f"{summary.frames} frames in {summary.wall_s:.1f} s: {summary.fps:.1f} frames/s{dropped}"
+    if summary.ended != "end of source":
+        title += f"; ended: {summary.ended}"
+    columns = ("stage, ms", "p50", "p90", "mean")
+    _output.print_table(title, columns, rows, numeric=columns[1:])
+    for path in summary.written:
+        sys.stdout.write(f"written: {path}\n")
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _remark(text: str) -> None:
+    _output.people.print(f"note: {text}", style="yellow", markup=False, soft_wrap=True)

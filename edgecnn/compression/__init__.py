@@ -1,0 +1,1 @@
+"""Makes networks smaller and faster; see the issues for what comes."""

@@ -1,0 +1,253 @@
+"""How a picture of any size becomes the frame that a network eats, and how its answers come back.
+
+One uint8 BGR frame (what cameras and OpenCV give) goes into the graph; colour order, scale, mean and std are
+applied inside it. What happens outside, for every runtime alike, is geometry, and all of it is in this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import cv2
+import msgspec
+import numpy as np
+
+from edgecnn._resample import Filter, resample
+from edgecnn.errors import SpecError
+from edgecnn.results import FloatArray, UInt8Array
+
+Fit = Literal["letterbox", "stretch", "centre-crop"]
+Alignment = Literal["centre", "top-left"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "area"]
+ColourOrder = Literal["rgb", "bgr"]
+
+_OPENCV_INTERPOLATION: dict[Interpolation, int] = {
+    "nearest": cv2.INTER_NEAREST,
+    "bilinear": cv2.INTER_LINEAR,
+    "bicubic": cv2.INTER_CUBIC,
+    "area": cv2.INTER_AREA,
+}
+_ANTIALIAS_FILTER: dict[Interpolation, Filter] = {"bilinear": "triangle", "bicubic": "cubic"}
+
+
+class FrameSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a network eats: one frame of a fixed size, and what its numbers mean.
+
+    The network sees x = (pixel * scale - mean) / std for each channel, in `colour` order.
+
+    Attributes:
+        height_px, width_px: the frame's size.
+        fit: "letterbox" keeps the aspect and pads; "stretch" doesn't keep it; "centre-crop" resizes the short
+            side to `resize_short_px`, keeps the aspect, and cuts the middle out.
+        alignment: where a letterbox puts the picture.
+        pad_value: grey level of a letterbox's border, 0..255.
+        resize_short_px: only for "centre-crop"; at least as large as the frame's longer side.
+        interpolation: of the resize; "area" is OpenCV's.
+        antialias: widen the filter when shrinking, as Pillow and torchvision do ("bilinear", "bicubic").
+        colour: order in which the network wants its channels.
+        scale: factor on the 0..255 pixel, before mean and std.
+        mean, std: per channel, in `colour` order, on the scaled pixel.
+    """
+
+    height_px: int
+    width_px: int
+    fit: Fit = "letterbox"
+    alignment: Alignment = "centre"
+    pad_value: int = 114
+    resize_short_px: int | None = None
+    interpolation: Interpolation = "bilinear"
+    antialias: bool = False
+    colour: ColourOrder = "rgb"
+    scale: float = 1 / 255
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.height_px <= 0 or self.width_px <= 0:
+            raise SpecError(f"the frame's size must be positive, got {self.width_px}x{self.height_px} px")
+        if min(self.std) <= 0:
+            raise SpecError(f"std must be positive on every channel, got {self.std}")
+        if self.scale <= 0:
+            raise SpecError(f"scale must be positive, got {self.scale}")
+        if not 0 <= self.pad_value <= 255:
+            raise SpecError(f"pad_value must be in 0..255, got {self.pad_value}")
+        if self.antialias and self.interpolation not in _ANTIALIAS_FILTER:
+            raise SpecError(
+                f"antialias goes with bilinear or bicubic interpolation, not with {self.interpolation}"
+            )
+        if self.fit == "centre-crop":
+            longer = max(self.height_px, self.width_px)
+            if self.resize_short_px is None or self.resize_short_px < longer:
+                raise SpecError(
+                    f"fit 'centre-crop' wants resize_short_px of at least {longer} "
+                    f"(the frame's longer side), got {self.resize_short_px}"
+                )
+        elif self.resize_short_px is not None:
+            raise SpecError(f"resize_short_px goes with fit 'centre-crop', not with {self.fit!r}")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a source picture lies in a frame: x_frame = x_source * scale_x + offset_x_px.
+
+    Pixel edges, not centres, are the origin: a box that covers the whole picture maps to one that covers its
+    whole area in the frame.
+
+    Attributes:
+        source_height_px, source_width_px: size of the source picture.
+        scale_x, scale_y: frame pixels per source pixel.
+        offset_x_px, offset_y_px: left and top edge of the picture in the frame; negative where it was cut.
+        resized_height_px, resized_width_px: size of the whole picture after the resize, before any cut.
+        frame_height_px, frame_width_px: size of the frame.
+    """
+
+    source_height_px: int
+    source_width_px: int
+    scale_x: float
+    scale_y: float
+    offset_x_px: int
+    offset_y_px: int
+    resized_height_px: int
+    resized_width_px: int
+    frame_height_px: int
+    frame_width_px: int
+
+    def boxes_to_source(self, boxes_xyxy_px: FloatArray) -> FloatArray:
+        """Boxes in frame pixels, float32 [n, 4] xyxy, as boxes in source pixels, clipped to the picture."""
+        shift = np.array([self.offset_x_px, self.offset_y_px] * 2, np.float32)
+        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
+        limit = np.array([self.source_width_px, self.source_height_px] * 2, np.float32)
+        boxes: FloatArray = (boxes_xyxy_px - shift) / scale
+        np.clip(boxes, 0, limit, out=boxes)
+        return boxes
+
+    def boxes_to_frame(self, boxes_xyxy_px: FloatArray) -> FloatArray:
+        """Boxes in source pixels, float32 [n, 4] xyxy, as boxes in frame pixels; not clipped."""
+        shift = np.array([self.offset_x_px, self.offset_y_px] * 2, np.float32)
+        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
+        boxes: FloatArray = (boxes_xyxy_px * scale + shift).astype(np.float32)
+        return boxes
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Rows and columns that the picture covers in the frame."""
+        bottom = min(self.offset_y_px + self.resized_height_px, self.frame_height_px)
+        right = min(self.offset_x_px + self.resized_width_px, self.frame_width_px)
+        return slice(max(self.offset_y_px, 0), bottom), slice(max(self.offset_x_px, 0), right)
+
+    @property
+    def cut_px(self) -> tuple[int, int]:
+        """How many rows and columns of the resized picture lie above and left of the frame."""
+        return max(-self.offset_y_px, 0), max(-self.offset_x_px, 0)
+
+    def map_to_source(self, frame_map: UInt8Array, *, fill: int = 0) -> UInt8Array:
+        """A map over the frame, uint8 [frame_height_px, frame_width_px], as a map over the source picture.
+
+        Nearest neighbour; what a centre crop cut away is `fill`.
+        """
+        seen = frame_map[self.window]
+        size = (self.source_width_px, self.source_height_px)
+        if self.cut_px == (0, 0):
+            if seen.shape[:2] == (self.source_height_px, self.source_width_px):
+                return np.ascontiguousarray(seen)
+            return cv2.resize(np.ascontiguousarray(seen), size, interpolation=cv2.INTER_NEAREST_EXACT)
+        whole = np.full((self.resized_height_px, self.resized_width_px), fill, frame_map.dtype)
+        top, left = self.cut_px
+        whole[top : top + seen.shape[0], left : left + seen.shape[1]] = seen
+        return cv2.resize(whole, size, interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+@lru_cache(maxsize=64)
+def placement(spec: FrameSpec, height_px: int, width_px: int) -> Placement:
+    """Where a picture of this size lies in the frame that `spec` describes.
+
+    Sources of the rounding: letterbox, YOLOX's `preproc` (floor of size times ratio); centre crop,
+    torchvision's `resize` (floor of the longer side) and `center_crop` (round half to even of the margin).
+    """
+    if spec.fit == "stretch":
+        resized_height, resized_width = spec.height_px, spec.width_px
+        top = left = 0
+    elif spec.fit == "letterbox":
+        ratio = min(spec.height_px / height_px, spec.width_px / width_px)
+        resized_height = min(max(int(height_px * ratio), 1), spec.height_px)
+        resized_width = min(max(int(width_px * ratio), 1), spec.width_px)
+        centred = spec.alignment == "centre"
+        top = (spec.height_px - resized_height) // 2 if centred else 0
+        left = (spec.width_px - resized_width) // 2 if centred else 0
+    else:
+        short = spec.resize_short_px or 0
+        if height_px <= width_px:
+            resized_height, resized_width = short, int(short * width_px / height_px)
+        else:
+            resized_height, resized_width = int(short * height_px / width_px), short
+        top = -round((resized_height - spec.height_px) / 2.0)
+        left = -round((resized_width - spec.width_px) / 2.0)
+    return Placement(
+        source_height_px=height_px,
+        source_width_px=width_px,
+        scale_x=resized_width / width_px,
+        scale_y=resized_height / height_px,
+        offset_x_px=left,
+        offset_y_px=top,
+        resized_height_px=resized_height,
+        resized_width_px=resized_width,
+        frame_height_px=spec.height_px,
+        frame_width_px=spec.width_px,
+    )
+
+
+class FrameFitter:
+    """Fits pictures into frames, into one buffer that is used again: the frame loop allocates nothing.
+
+    Not for two threads at once: the frame that a call returns is overwritten by the next call.
+    """
+
+    def __init__(self, spec: FrameSpec) -> None:
+        self.spec = spec
+        self._batch: UInt8Array = np.empty((1, spec.height_px, spec.width_px, 3), np.uint8)
+        self._placement: Placement | None = None
+
+    def __call__(self, image: UInt8Array) -> tuple[UInt8Array, Placement]:
+        """Fit one picture.
+
+        Args:
+            image: uint8 [height, width, 3] BGR, any size.
+
+        Returns:
+            The frame, uint8 [1, spec.height_px, spec.width_px, 3] BGR, and the picture's place in it.
+
+        Raises:
+            SpecError: image is not uint8 [height, width, 3].
+        """
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3:
+            found = f"{image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise SpecError(f"a picture must be uint8 [height, width, 3] BGR, got {found}")
+        height, width, channels = image.shape
+        if channels != 3 or height == 0 or width == 0:
+            raise SpecError(f"a picture must be uint8 [height, width, 3] BGR, got shape {list(image.shape)}")
+        place = placement(self.spec, height, width)
+        frame = self._batch[0]
+        if place is not self._placement:  # the border is painted only when the geometry changes
+            frame.fill(self.spec.pad_value)
+            self._placement = place
+        self._resize(image, place, frame[place.window])
+        return self._batch, place
+
+    def _resize(self, image: UInt8Array, place: Placement, out: UInt8Array) -> None:
+        spec = self.spec
+        size = (place.resized_height_px, place.resized_width_px)
+        top, left = place.cut_px
+        cut = (slice(top, top + out.shape[0]), slice(left, left + out.shape[1]))
+        if size == image.shape[:2]:
+            np.copyto(out, image[cut])
+        elif spec.antialias:
+            kernel = _ANTIALIAS_FILTER[spec.interpolation]
+            resample(image, size, window=place.cut_px, kernel=kernel, out=out)
+        else:
+            interpolation = _OPENCV_INTERPOLATION[spec.interpolation]
+            if out.shape[:2] == size and out.flags.c_contiguous:
+                cv2.resize(image, size[::-1], dst=out, interpolation=interpolation)
+            else:
+                np.copyto(out, cv2.resize(image, size[::-1], interpolation=interpolation)[cut])

@@ -1,0 +1,374 @@
+"""The machine that a measurement was made on: what it is, and what state it was in.
+
+Everything is read from /proc, /sys and the standard library, so that a bare board can describe itself; what
+cannot be read is None, never a guess.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import msgspec
+
+from edgecnn._devices import default_threads
+
+# Instruction sets that decide how fast a convolution is, by the kernel's names.
+_FLAGS_THAT_MATTER = (
+    "avx2",
+    "fma",
+    "f16c",
+    "avx_vnni",
+    "avx512f",
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+    "neon",
+    "asimd",
+    "fphp",
+    "asimdhp",
+    "asimddp",
+    "i8mm",
+    "bf16",
+    "sve",
+    "sve2",
+    "sme",
+)
+_PACKAGES = (
+    "numpy",
+    "opencv-python",
+    "opencv-python-headless",
+    "onnxruntime",
+    "openvino",
+    "ai-edge-litert",
+    "tflite-runtime",
+)
+# 64-bit Arm kernels name no model, only implementer and part. Source: Arm's MIDR_EL1 part numbers, as in
+# util-linux, sys-utils/lscpu-arm.c.
+_ARM_PARTS = {
+    0xD03: "Cortex-A53",
+    0xD04: "Cortex-A35",
+    0xD05: "Cortex-A55",
+    0xD07: "Cortex-A57",
+    0xD08: "Cortex-A72",
+    0xD09: "Cortex-A73",
+    0xD0A: "Cortex-A75",
+    0xD0B: "Cortex-A76",
+    0xD0C: "Neoverse-N1",
+    0xD0D: "Cortex-A77",
+    0xD40: "Neoverse-V1",
+    0xD41: "Cortex-A78",
+    0xD42: "Cortex-A78AE",
+    0xD46: "Cortex-A510",
+    0xD47: "Cortex-A710",
+    0xD49: "Neoverse-N2",
+    0xD4F: "Neoverse-V2",
+}
+_ARM_LTD = 0x41
+# `vcgencmd get_throttled`. Source: Raspberry Pi documentation, "vcgencmd", get_throttled.
+_THROTTLED_NOW = {
+    0: "under-voltage",
+    1: "frequency capped",
+    2: "throttled",
+    3: "soft temperature limit",
+}
+
+
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """What changes from one second to the next.
+
+    Attributes:
+        load_1min: runnable tasks, averaged over the last minute.
+        frequency_mhz: current, of the slowest core that this process may use.
+        temperature_c: of the hottest zone that tells.
+        throttled: a Raspberry Pi's throttled bits; 0 is well.
+    """
+
+    load_1min: float | None = None
+    frequency_mhz: float | None = None
+    temperature_c: float | None = None
+    throttled: int | None = None
+
+    @property
+    def throttled_now(self) -> tuple[str, ...]:
+        """What slows the board at this moment, in words."""
+        return tuple(word for bit, word in _THROTTLED_NOW.items() if (self.throttled or 0) >> bit & 1)
+
+
+class Machine(msgspec.Struct, frozen=True, kw_only=True):
+    """The machine, and its state before the measurement.
+
+    Attributes:
+        cpu_model: the processor; on Arm the kinds of core.
+        architecture: "x86_64", "aarch64", …
+        cpu_flags: the instruction sets that matter for convolutions.
+        virtual: a hypervisor is underneath.
+        board: what the device tree says ("Raspberry Pi 5 Model B Rev 1.0"); "" where there is none.
+        emulated: the board says that it is emulated: function is real there, speed is not.
+        cores_machine: online cores.
+        cores_allowed: those that this process's affinity allows.
+        cores_quota: what its control group gives, in cores; None without a quota.
+        threads_default: what an inference gets where nobody asks.
+        governor: of frequency scaling.
+        frequency_max_mhz: the highest that the governor may choose now.
+        memory_mb: of the machine.
+        memory_available_mb: free for programs, at the start.
+        os, kernel, python: names and versions.
+        versions: packages that take part, those that are installed.
+        conditions: at the start.
+    """
+
+    cpu_model: str
+    architecture: str
+    cpu_flags: tuple[str, ...]
+    virtual: bool
+    board: str
+    emulated: bool
+    cores_machine: int
+    cores_allowed: int
+    cores_quota: float | None
+    threads_default: int
+    governor: str | None
+    frequency_max_mhz: float | None
+    memory_mb: float | None
+    memory_available_mb: float | None
+    os: str
+    kernel: str
+    python: str
+    versions: dict[str, str]
+    conditions: Conditions
+
+    @property
+    def summary(self) -> str:
+        """One line for people."""
+        what = self.board or self.cpu_model
+        parts = [what if not self.board else f"{what} ({self.cpu_model})"]
+        if self.emulated and "emulated" not in what:
+            parts[0] += " (emulated)"
+        cores = f"{self.cores_allowed} of {self.cores_machine} cores"
+        if self.cores_quota is not None:
+            cores += f", quota {self.cores_quota:g}"
+        parts.append(cores)
+        if self.governor:
+            parts.append(f"governor {self.governor}")
+        if self.conditions.frequency_mhz:
+            parts.append(f"{self.conditions.frequency_mhz:.0f} MHz")
+        if self.conditions.temperature_c is not None:
+            parts.append(f"{self.conditions.temperature_c:.0f} °C")
+        if self.conditions.load_1min is not None:
+            parts.append(f"load {self.conditions.load_1min:.2f}")
+        if self.virtual:
+            parts.append("virtual machine")
+        return ", ".join(parts)
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What two descriptions of the same machine have in common, whenever they were made."""
+        return (self.cpu_model, self.architecture, self.board, self.cores_machine, self.memory_mb)
+
+
+def describe_machine() -> Machine:
+    """Describe this machine as it is now."""
+    cpuinfo = _read("/proc/cpuinfo") or ""
+    board = (_read("/sys/firmware/devicetree/base/model") or "").strip("\0 \n")
+    flags = cpu_flags(cpuinfo)
+    return Machine(
+        cpu_model=cpu_model(cpuinfo),
+        architecture=platform.machine(),
+        cpu_flags=tuple(flag for flag in _FLAGS_THAT_MATTER if flag in flags),
+        virtual="hypervisor" in flags,
+        board=board,
+        emulated="(emulated)" in board.lower(),
+        cores_machine=os.cpu_count() or 1,
+        cores_allowed=len(allowed_cores()),
+        cores_quota=_cores_quota(),
+        threads_default=default_threads(),
+        governor=_read_word(_cpufreq(0) / "scaling_governor"),
+        frequency_max_mhz=_slowest_mhz("scaling_max_freq"),
+        memory_mb=_memory_mb("MemTotal"),
+        memory_available_mb=_memory_mb("MemAvailable"),
+        os=_os_name(),
+        kernel=platform.release(),
+        python=platform.python_version(),
+        versions=_versions(),
+        conditions=read_conditions(),
+    )
+
+
+def read_conditions() -> Conditions:
+    """The machine's state at this moment; takes a few milliseconds on a Raspberry Pi, less elsewhere."""
+    return Conditions(
+        load_1min=round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        frequency_mhz=_slowest_mhz("scaling_cur_freq"),
+        temperature_c=_temperature_c(),
+        throttled=_throttled(),
+    )
+
+
+def allowed_cores() -> list[int]:
+    """Numbers of the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+class CoreTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """What the allowed cores have done since boot, in seconds, and when that was read.
+
+    Attributes:
+        busy_s: all programs together, the kernel's work included.
+        stolen_s: what the hypervisor gave to others.
+        read_ns: CLOCK_MONOTONIC.
+    """
+
+    busy_s: float
+    stolen_s: float
+    read_ns: int
+
+
+def read_core_times() -> CoreTimes | None:
+    """Read the cores' counters; None where the system has no /proc/stat."""
+    text = _read("/proc/stat")
+    return None if text is None else core_times(text, allowed_cores())
+
+
+def core_times(stat: str, cores: list[int]) -> CoreTimes:
+    """Counters of some cores, from the text of /proc/stat.
+
+    Source: proc_stat(5): user nice system idle iowait irq softirq steal, in ticks; guest time is in user time.
+    """
+    ticks_per_s = os.sysconf("SC_CLK_TCK")
+    wanted = {f"cpu{core}" for core in cores}
+    busy = stolen = 0
+    for line in stat.splitlines():
+        name, *fields = line.split()
+        if name in wanted:
+            user, nice, system, _idle, _iowait, irq, softirq, steal = (int(value) for value in fields[:8])
+            busy += user + nice + system + irq + softirq
+            stolen += steal
+    return CoreTimes(busy_s=busy / ticks_per_s, stolen_s=stolen / ticks_per_s, read_ns=time.monotonic_ns())
+
+
+def cpu_flags(cpuinfo: str) -> frozenset[str]:
+    """All instruction sets that /proc/cpuinfo names ("flags" on x86, "Features" on Arm)."""
+    found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
+    return frozenset(found.group(1).split()) if found else frozenset()
+
+
+def cpu_model(cpuinfo: str) -> str:
+    """The processor's name from the text of /proc/cpuinfo; on Arm the kinds of core, as in "4 x Cortex-A76"."""
+    named = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    if named:
+        return named.group(1).strip()
+    implementers = [int(value, 16) for value in re.findall(r"CPU implementer\s*:\s*(0x[0-9a-f]+)", cpuinfo)]
+    parts = [int(value, 16) for value in re.findall(r"CPU part\s*:\s*(0x[0-9a-f]+)", cpuinfo)]
+    kinds = [
+        _ARM_PARTS.get(part, f"Arm part {part:#x}") if maker == _ARM_LTD else f"maker {maker:#x} part {part:#x}"
+        for maker, part in zip(implementers, parts, strict=False)
+    ]
+    if kinds:
+        return " + ".join(f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds))
+    return platform.processor() or platform.machine()
+
+
+def peak_rss_mb() -> float:
+    """The most memory that this process has held resident, in MB of 10^6 bytes."""
+    # ru_maxrss would be wrong here: a child starts with its parent's value (getrusage(2) keeps it over exec).
+    found = re.search(r"^VmHWM:\s*(\d+) kB$", _read("/proc/self/status") or "", re.MULTILINE)
+    if found:
+        return int(found.group(1)) * 1024 / 1e6
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def _read(path: str | Path) -> str | None:
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def _read_word(path: Path) -> str | None:
+    text = _read(path)
+    return text.strip() or None if text is not None else None
+
+
+def _read_number(path: Path) -> float | None:
+    try:
+        return float(_read_word(path) or "")
+    except ValueError:
+        return None
+
+
+def _cpufreq(core: int) -> Path:
+    return Path(f"/sys/devices/system/cpu/cpu{core}/cpufreq")
+
+
+def _slowest_mhz(name: str) -> float | None:
+    values = [_read_number(_cpufreq(core) / name) for core in allowed_cores()]
+    known = [value / 1e3 for value in values if value is not None]
+    return min(known) if known else None
+
+
+def _temperature_c() -> float | None:
+    zones = [_read_number(zone) for zone in Path("/sys/class/thermal").glob("thermal_zone*/temp")]
+    if not zones:  # PCs without ACPI zones have sensors
+        zones = [_read_number(sensor) for sensor in Path("/sys/class/hwmon").glob("hwmon*/temp*_input")]
+    known = [zone / 1e3 for zone in zones if zone is not None]
+    return round(max(known), 1) if known else None
+
+
+def _throttled() -> int | None:
+    tool = shutil.which("vcgencmd")
+    if tool is None:
+        return None
+    try:
+        answer = subprocess.run([tool, "get_throttled"], capture_output=True, text=True, timeout=5, check=False)
+        return int(answer.stdout.partition("=")[2], 16)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+
+
+def _cores_quota() -> float | None:
+    unified = (_read("/sys/fs/cgroup/cpu.max") or "").split()
+    if len(unified) == 2 and unified[0] != "max":
+        return int(unified[0]) / int(unified[1])
+    quota = _read_number(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
+    period = _read_number(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
+    return quota / period if quota and period and quota > 0 else None
+
+
+def _memory_mb(name: str) -> float | None:
+    found = re.search(rf"^{name}:\s*(\d+) kB$", _read("/proc/meminfo") or "", re.MULTILINE)
+    return round(int(found.group(1)) * 1024 / 1e6) if found else None
+
+
+def _os_name() -> str:
+    try:
+        return platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        return platform.platform(terse=True)
+
+
+def _versions() -> dict[str, str]:
+    import edgecnn
+
+    found = {"edgecnn": edgecnn.__version__}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

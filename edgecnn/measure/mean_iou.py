@@ -1,0 +1,82 @@
+"""Mean intersection over union of class maps, pixel by pixel at the picture's own size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.datasets import UNLABELLED, Dataset, MapTruth, Truth
+from edgecnn.results import Result, SegmentationMap, UInt8Array
+from edgecnn.tasks import Task
+
+
+class MeanIou:
+    """IoU of each class that occurs in truth or prediction, over all pixels of all pictures, and their mean.
+
+    Pixels without a label, of a class that the network lacks, or of the ignored class don't count at all.
+    Classes that the data set lacks aren't averaged, since it cannot say where they are; to predict one is
+    still an error for the class that was there.
+    """
+
+    def __init__(self, dataset: Dataset, task: Task, ignored: int | None) -> None:
+        self._labels = task.labels
+        self._ignored = ignored
+        self._averaged = [i for i in dataset.classes.common_ids if i != ignored]
+        # Of each picture's confusion matrix, IoU needs only the diagonal and the margins, a fiftieth of the
+        # memory with 150 classes. int64 [3, classes]: right, true, predicted pixels.
+        self._counts: list[NDArray[np.int64]] = []
+        self._pixels = 0
+
+    def add(self, result: Result, truth: Truth, image: UInt8Array) -> None:
+        """Take one picture's result and truth."""
+        assert isinstance(result, SegmentationMap) and isinstance(truth, MapTruth)
+        counted = truth.classes != UNLABELLED
+        if self._ignored is not None:
+            counted &= truth.classes != self._ignored
+        true, predicted = truth.classes[counted], result.classes[counted].astype(np.int64)
+        right = true[true == predicted]
+        size = max(len(self._labels), int(predicted.max(initial=0)) + 1)
+        counts = [np.bincount(ids, minlength=size)[: len(self._labels)] for ids in (right, true, predicted)]
+        self._counts.append(np.stack(counts))
+        self._pixels += counted.size
+
+    def value(self) -> float:
+        """Mean IoU over all pictures."""
+        return float(_mean_present(self._ious(self._stacked().sum(axis=0))))
+
+    def resampled(self, weights: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Mean IoU for each row of weights [resamples, pictures]."""
+        sums = np.tensordot(weights, self._stacked(), axes=1)  # [resamples, 3, classes]
+        return _mean_present(self._ious(np.moveaxis(sums, 1, 0)))
+
+    def details(self) -> dict[str, Any]:
+        """IoU of each class, pixel accuracy, and the share of all pixels that counted."""
+        sums = self._stacked().sum(axis=0)
+        ious = self._ious(sums).tolist()
+        names = [self._labels[i] for i in self._averaged]
+        right, true, _ = sums.sum(axis=1).tolist()
+        return {
+            "pixel_accuracy": right / true,
+            "counted_pixel_share": true / self._pixels,
+            "per_class": {n: iou for n, iou in zip(names, ious, strict=True) if not np.isnan(iou)},
+        }
+
+    def _stacked(self) -> NDArray[np.int64]:
+        return np.stack(self._counts)
+
+    def _ious(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """IoU of the classes to average [..., classes], NaN where one occurs nowhere; of [3, ...]."""
+        right, true, predicted = counts[..., self._averaged].astype(np.float64)
+        union = true + predicted - right
+        ious: NDArray[np.float64] = np.divide(right, union, out=np.full_like(right, np.nan), where=union > 0)
+        return ious
+
+
+def _mean_present(ious: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean over the last axis without NaN; NaN where nothing is left."""
+    present = ~np.isnan(ious)
+    total, count = np.where(present, ious, 0).sum(axis=-1), present.sum(axis=-1)
+    means: NDArray[np.float64] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    return means

@@ -1,0 +1,278 @@
+"""Does an artifact answer as the torch network does, on the same frames?
+
+Tensors are compared before saturation, as max |a - b| / max |b|: a probability that is all but one or zero would
+hide what went wrong below it. Scores are turned back into logarithms for that, which a softmax or sigmoid output in
+float32 carries with full relative precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.bundle import ParityEvidence, PreprocessEvidence
+from edgecnn.frame import FrameFitter, FrameSpec, Placement
+from edgecnn.results import Classification, Detections, FloatArray, Instances, Result, SegmentationMap, UInt8Array
+from edgecnn.tasks import Task
+from edgecnn.tasks.segment import Segment
+
+Arrays = Mapping[str, NDArray[Any]]
+Array = NDArray[Any]
+
+_SMALLEST_SCORE = 1e-12  # below, logarithms compare noise; nothing acts on scores that small
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an artifact of one precision may differ by.
+
+    Attributes:
+        tensors: max |a - b| / max |b| of each output before saturation.
+        pixels: share of pixels of a class map that must be equal.
+        box_iou, score: of detections matched one to one.
+    """
+
+    tensors: float
+    pixels: float
+    box_iou: float
+    score: float
+
+
+# Half-precision weights move scores in the third digit and borders between regions by a pixel here and there; see
+# docs/decisions. int8 has no limits: without labelled data it gets figures and no verdict.
+LIMITS = {
+    "fp32": Limits(tensors=1e-4, pixels=0.999, box_iou=0.99, score=1e-3),
+    "fp16": Limits(tensors=1e-2, pixels=0.99, box_iou=0.95, score=1e-2),
+}
+
+# A preprocessing that agrees to this is the same: resampling weights are rounded differently by every library.
+MAX_LEVELS = 2.0
+MEAN_LEVELS = 0.25
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A frame, where the picture lies in it, and what the torch network answers.
+
+    Attributes:
+        frame: uint8 [1, height, width, 3] BGR.
+        place: the picture's place in the frame.
+        expected: the torch network's outputs, by name.
+        unsaturated: its outputs before a segmenter's argmax.
+    """
+
+    frame: UInt8Array
+    place: Placement
+    expected: Arrays
+    unsaturated: Sequence[Array]
+
+
+def compare(
+    samples: Sequence[Sample],
+    answers: Sequence[Arrays],
+    *,
+    task: Task,
+    precision: str,
+    match_results: bool,
+    device_name: str = "",
+    versions: Mapping[str, str] | None = None,
+) -> ParityEvidence:
+    """Compare an artifact's answers with the torch network's.
+
+    Args:
+        samples: frames with the torch network's answers.
+        answers: the artifact's outputs for the same frames.
+        task: decides how results are compared.
+        precision: names the limits.
+        match_results: also compare finished results; off for random networks, whose near ties flip on rounding.
+        device_name, versions: where the artifact ran.
+    """
+    limits = LIMITS[precision]
+    tensors: dict[str, float] = {}
+    for name in task.outputs:
+        pairs = [(answer[name], sample.expected[name]) for answer, sample in zip(answers, samples, strict=True)]
+        tensors[name] = _relative_error(name, pairs)
+    worst = max(tensors.values())
+    limit = 1 - limits.pixels if _is_class_map(task) else limits.tensors
+    ok = worst <= limit
+    agreement = box_iou = score = None
+    if match_results:
+        matches = [
+            _match(
+                task.finish(answer, sample.place),
+                task.finish(sample.expected, sample.place),
+                limits,
+                threshold=getattr(task, "score_threshold", 0.0),
+            )
+            for answer, sample in zip(answers, samples, strict=True)
+        ]
+        agreement = float(np.mean([match.agreement for match in matches]))
+        box_iou = min((m.box_iou for m in matches if m.box_iou is not None), default=None)
+        score = max((m.score for m in matches if m.score is not None), default=None)
+        ok = ok and all(match.ok for match in matches)
+    return ParityEvidence(
+        max_rel_err=worst,
+        limit=limit,
+        frames=len(samples),
+        ok=bool(ok),
+        tensors=tensors,
+        agreement=agreement,
+        worst_box_iou=box_iou,
+        worst_score_difference=score,
+        device_name=device_name,
+        versions=dict(versions or {}),
+    )
+
+
+def describe(evidence: ParityEvidence) -> str:
+    """Why an artifact failed, in one sentence."""
+    name, error = max(evidence.tensors.items(), key=lambda item: item[1])
+    text = f"output {name!r} differs from torch by {error:.2g} (limit {evidence.limit:.2g}) on {evidence.frames} frames"
+    if evidence.agreement is not None:
+        text += f"; results agree by {evidence.agreement:.4f}"
+    if evidence.worst_box_iou is not None:
+        text += f", worst box IoU {evidence.worst_box_iou:.4f}"
+    if evidence.worst_score_difference is not None:
+        text += f", worst score difference {evidence.worst_score_difference:.2g}"
+    return text
+
+
+def blindness(samples: Sequence[Sample]) -> float:
+    """How much the network's answers differ between frames: max |a - b| / max |b| of its most telling output.
+
+    Near zero, every comparison passes and proves nothing.
+    """
+    if len(samples) < 2:
+        return float("inf")
+    spreads = []
+    for tensors in zip(*(sample.unsaturated for sample in samples), strict=True):
+        stack = np.stack([np.asarray(tensor, np.float64) for tensor in tensors])
+        largest = np.abs(stack).max()
+        spreads.append(float((stack.max(0) - stack.min(0)).max() / largest) if largest else 0.0)
+    return max(spreads)
+
+
+def compare_preprocessing(
+    spec: FrameSpec,
+    pictures: Sequence[UInt8Array],
+    apply: Any,
+    *,
+    name: str,
+    square_only: bool,
+) -> PreprocessEvidence:
+    """Compare our fit with the source's own pre-processing, in grey levels.
+
+    Args:
+        spec: our frame.
+        pictures: uint8 [height, width, 3] BGR.
+        apply: the source's: uint8 [height, width, 3] RGB → float32 [3, H, W], normalised.
+        name: of the source's.
+        square_only: compare on centre squares of the pictures (its size follows the picture's aspect).
+    """
+    fitter = FrameFitter(spec)
+    scale, mean, std = spec.scale, np.array(spec.mean)[:, None, None], np.array(spec.std)[:, None, None]
+    worst, means = 0.0, []
+    for picture in pictures:
+        if square_only:
+            side = min(picture.shape[:2])
+            top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
+            picture = np.ascontiguousarray(picture[top : top + side, left : left + side])
+        theirs = (np.asarray(apply(picture[..., ::-1]), np.float64) * std + mean) / scale
+        ours = fitter(picture)[0][0].transpose(2, 0, 1)
+        ours = ours[::-1] if spec.colour == "rgb" else ours
+        if theirs.shape != ours.shape:
+            reason = f"{name} gives {list(theirs.shape)}, this frame is {list(ours.shape)}"
+            return PreprocessEvidence(compared=False, reason=reason, reference=name)
+        difference = np.abs(theirs - ours)
+        worst = max(worst, float(difference.max()))
+        means.append(float(difference.mean()))
+    return PreprocessEvidence(
+        compared=True,
+        reference=name,
+        max_levels=round(worst, 3),
+        mean_levels=round(max(means), 4),
+        frames=len(pictures),
+    )
+
+
+def _is_class_map(task: Task) -> bool:
+    return isinstance(task, Segment) and task.decided_in == "graph"
+
+
+def _relative_error(name: str, pairs: Sequence[tuple[Array, Array]]) -> float:
+    """max |a - b| / max |b| over all frames; for a class map the share of pixels that differ."""
+    if name == "classes":
+        return float(np.mean([np.mean(a != b) for a, b in pairs]))
+    if any(a.shape != b.shape or not np.isfinite(a).all() for a, b in pairs):
+        return float("inf")
+    if name == "scores":
+        pairs = [(_log(a), _log(b)) for a, b in pairs]
+    largest = max(float(np.abs(b).max()) for _, b in pairs)
+    difference = max(float(np.abs(np.asarray(a, np.float64) - b).max()) for a, b in pairs)
+    return difference / largest if largest else difference
+
+
+def _log(scores: Array) -> Array:
+    return np.log(np.maximum(scores.astype(np.float64), _SMALLEST_SCORE))
+
+
+@dataclass(frozen=True)
+class _Match:
+    ok: bool
+    agreement: float
+    box_iou: float | None = None
+    score: float | None = None
+
+
+def _match(found: Result, expected: Result, limits: Limits, *, threshold: float) -> _Match:
+    if isinstance(found, Classification) and isinstance(expected, Classification):
+        same = bool(found.class_ids[0] == expected.class_ids[0])
+        near_tie = len(expected) > 1 and float(expected.scores[0] - expected.scores[1]) < limits.score
+        return _Match(same or near_tie, float(same))
+    if isinstance(found, SegmentationMap) and isinstance(expected, SegmentationMap):
+        equal = float(np.mean(found.classes == expected.classes))
+        return _Match(equal >= limits.pixels, equal)
+    if isinstance(found, Instances) and isinstance(expected, Instances):
+        return _match_boxes(found.detections, expected.detections, limits, threshold)
+    assert isinstance(found, Detections) and isinstance(expected, Detections)
+    return _match_boxes(found, expected, limits, threshold)
+
+
+def _match_boxes(found: Detections, expected: Detections, limits: Limits, threshold: float) -> _Match:
+    """Match one to one, best first. A box that only one side has is forgiven when it scores at the threshold."""
+    free = list(range(len(found)))
+    ious, differences, matched, forgiven = [], [], 0, 0
+    for i in range(len(expected)):
+        same_class = [j for j in free if found.class_ids[j] == expected.class_ids[i]]
+        overlaps = [_iou(found.boxes_xyxy_px[j], expected.boxes_xyxy_px[i]) for j in same_class]
+        if not overlaps or max(overlaps) < 0.5:
+            forgiven += float(expected.scores[i]) - threshold <= limits.score
+            continue
+        best = same_class[int(np.argmax(overlaps))]
+        free.remove(best)
+        matched += 1
+        ious.append(max(overlaps))
+        differences.append(abs(float(found.scores[best]) - float(expected.scores[i])))
+    forgiven += sum(float(found.scores[j]) - threshold <= limits.score for j in free)
+    total = len(expected) + len(free)
+    ok = matched + forgiven >= total
+    ok = ok and min(ious, default=1.0) >= limits.box_iou and max(differences, default=0.0) <= limits.score
+    return _Match(
+        ok,
+        matched / total if total else 1.0,
+        min(ious, default=None),
+        max(differences, default=None),
+    )
+
+
+def _iou(a: FloatArray, b: FloatArray) -> float:
+    width = min(a[2], b[2]) - max(a[0], b[0])
+    height = min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = float(width * height)
+    return both / float((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)

@@ -1,0 +1,177 @@
+"""torchvision's classification and segmentation networks, with what their weights' metadata says of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models import WeightsEnum, get_model, get_model_weights, list_models
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms._presets import ImageClassification, SemanticSegmentation
+
+from edgecnn.bundle import SourceRecord, sha256_of
+from edgecnn.errors import UnknownNameError, WeightsError
+from edgecnn.frame import FrameSpec, Interpolation
+from edgecnn.results import FloatArray, UInt8Array
+from edgecnn.sources import ModelOptions, ReferencePreprocess, TrainedModel
+from edgecnn.sources._options import apply
+from edgecnn.sources.weights import fit_weights, read_weights
+from edgecnn.tasks import Classify, Segment
+
+_INTERPOLATIONS: dict[InterpolationMode, Interpolation] = {
+    InterpolationMode.BILINEAR: "bilinear",
+    InterpolationMode.BICUBIC: "bicubic",
+}
+
+
+def names() -> list[str]:
+    """Every network that `torchvision:NAME` knows."""
+    return [*list_models(torchvision.models), *list_models(torchvision.models.segmentation)]
+
+
+def load(model: str, options: ModelOptions) -> TrainedModel:
+    """Load `torchvision:NAME`; `--weights DEFAULT` is torchvision's own file, from its cache or its site.
+
+    Raises:
+        UnknownNameError: torchvision has no such network.
+        WeightsError: the file doesn't fit, or can't be had.
+    """
+    name = model.partition(":")[2]
+    if name not in names():
+        raise UnknownNameError("torchvision network", name, names())
+    published = get_model_weights(name).DEFAULT
+    categories = tuple(published.meta["categories"])
+    preset: Any = published.transforms()
+    module, source = _with_weights(model, name, published, options)
+    if isinstance(preset, SemanticSegmentation):
+        trained = TrainedModel(
+            module=_OnlyOut(module),
+            frame=_segmentation_frame(preset),
+            task=Segment(labels=categories),
+            decode=_as_tuple,
+            name=name,
+            source=source,
+            reference=_reference(preset, square_only=True),
+        )
+    else:
+        trained = TrainedModel(
+            module=module,
+            frame=_classification_frame(preset),
+            task=Classify(labels=categories),
+            decode=_softmax,
+            name=name,
+            source=source,
+            reference=_reference(preset, square_only=False),
+        )
+    return apply(trained, options)
+
+
+class _OnlyOut(nn.Module):
+    """A segmentation network without the auxiliary answer that only its training used."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        if hasattr(network, "aux_classifier"):
+            network.aux_classifier = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [batch, classes, height, width]."""
+        return self.network(x)["out"]  # type: ignore[no-any-return]
+
+
+def _with_weights(
+    model: str, name: str, published: WeightsEnum, options: ModelOptions
+) -> tuple[nn.Module, SourceRecord]:
+    versions = {"torchvision": torchvision.__version__, "torch": str(torch.__version__)}
+    if options.weights is None:
+        return _build(name, {}), SourceRecord(model=model, random=True, versions=versions)
+    if str(options.weights) == "DEFAULT":
+        file, tensors = published.name, _published_weights(published)
+        digest = ""
+    else:
+        path = Path(options.weights)
+        file, tensors = path.name, read_weights(path)
+        digest = sha256_of(path)
+    module = _build(name, tensors)
+    fit_weights(module, tensors, origin=f"{options.weights}")
+    source = SourceRecord(model=model, weights=file, weights_sha256=digest, versions=versions)
+    return module, source
+
+
+def _build(name: str, tensors: dict[str, Tensor]) -> nn.Module:
+    """The bare network; what its published files were trained with follows from the tensors given."""
+    arguments: dict[str, Any] = {"weights": None}
+    if name in {"googlenet", "inception_v3"}:
+        # Random initialisation takes a minute through scipy; the published weights want their input transformed.
+        arguments |= {"init_weights": False, "transform_input": bool(tensors)}
+    if name in list_models(torchvision.models.segmentation):
+        arguments |= {"weights_backbone": None, "aux_loss": any("aux_classifier" in key for key in tensors)}
+    return get_model(name, **arguments)
+
+
+def _published_weights(published: WeightsEnum) -> dict[str, Tensor]:
+    try:
+        return dict(published.get_state_dict(progress=False, check_hash=True))
+    except (URLError, OSError, RuntimeError) as failed:
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise WeightsError(
+            f"torchvision's weights {published.name} cannot be had ({failed}): fetch {published.url} elsewhere and "
+            f"put it into {folder}, or give the file as --weights"
+        ) from failed
+
+
+def _classification_frame(preset: ImageClassification) -> FrameSpec:
+    return FrameSpec(
+        height_px=preset.crop_size[0],
+        width_px=preset.crop_size[0],
+        fit="centre-crop",
+        resize_short_px=preset.resize_size[0],
+        interpolation=_INTERPOLATIONS[preset.interpolation],
+        antialias=True,
+        mean=_triple(preset.mean),
+        std=_triple(preset.std),
+    )
+
+
+def _segmentation_frame(preset: SemanticSegmentation) -> FrameSpec:
+    """torchvision lets the size follow the picture; a fixed graph gets a square, with the aspect kept."""
+    side = preset.resize_size[0]
+    return FrameSpec(
+        height_px=side,
+        width_px=side,
+        fit="letterbox",
+        interpolation=_INTERPOLATIONS[preset.interpolation],
+        antialias=True,
+        mean=_triple(preset.mean),
+        std=_triple(preset.std),
+    )
+
+
+def _triple(values: list[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue
+
+
+def _reference(preset: nn.Module, *, square_only: bool) -> ReferencePreprocess:
+    def transform(picture: UInt8Array) -> FloatArray:
+        from PIL import Image
+
+        tensor: Tensor = preset(Image.fromarray(np.ascontiguousarray(picture)))
+        array: FloatArray = tensor.numpy()
+        return array
+
+    return ReferencePreprocess(f"torchvision {type(preset).__name__}", transform, square_only)
+
+
+def _softmax(logits: Tensor) -> tuple[Tensor, ...]:
+    return (torch.softmax(logits, dim=1),)
+
+
+def _as_tuple(logits: Tensor) -> tuple[Tensor, ...]:
+    return (logits,)

@@ -1,0 +1,1 @@
+"""Runs artifacts on devices: numpy, OpenCV and one runtime. Nothing here imports torch."""

@@ -1,0 +1,274 @@
+"""A runner: frame of any size in, result in source pixels out, whatever runtime is underneath."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn._devices import RUNTIMES, DeviceName, default_threads, parse_device
+from edgecnn.bundle import Artifact, Bundle, Manifest, TensorSpec
+from edgecnn.errors import BundleError, DeviceError, MissingDependencyError, SpecError
+from edgecnn.frame import FrameFitter, FrameSpec
+from edgecnn.registry import BACKENDS
+from edgecnn.results import Result, UInt8Array
+from edgecnn.tasks import Task
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opened:
+    """What a back end really runs on, in its own words.
+
+    Attributes:
+        runtime: package and version, as in "onnxruntime 1.31.1".
+        provider: the runtime's name for what executes ("CPUExecutionProvider", "CPU", "XNNPACK").
+        device_name: the processor.
+        precision: what the arithmetic runs in ("fp32", "bf16", …), as far as the runtime says.
+        threads: threads of one inference.
+    """
+
+    runtime: str
+    provider: str
+    device_name: str
+    precision: str
+    threads: int
+
+
+class Backend(Protocol):
+    """One artifact, open on one device: arrays in, arrays out.
+
+    Not for two threads at once; `Runner` sees to that. The arrays that `infer` returns may be the runtime's own
+    memory: they are valid until the next `infer` or `close`.
+    """
+
+    opened: Opened
+
+    @classmethod
+    def precisions(cls, artifact_precision: str) -> Sequence[str]:
+        """What a file of this precision can be run in; the first is what runs when nobody asks."""
+        ...
+
+    def __init__(
+        self, path: Path, *, outputs: Sequence[TensorSpec], device: DeviceName, precision: str, threads: int
+    ) -> None:
+        """Open the file.
+
+        Raises:
+            DeviceError: the device is not there, or the runtime fails on the file.
+        """
+        ...
+
+    def infer(self, frame: UInt8Array) -> Arrays:
+        """Run one batch of frames, uint8 [batch, height, width, 3] BGR, C-contiguous."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds; a second call does nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimes:
+    """How long the stages of one frame took, in nanoseconds."""
+
+    fit_ns: int
+    infer_ns: int
+    finish_ns: int
+
+
+class Runner:
+    """FrameSpec + Backend + Task: a picture in, a Result out.
+
+    One call at a time: calls from several threads wait for each other, and each gets its own result.
+    """
+
+    def __init__(self, backend: Backend, *, frame: FrameSpec, task: Task, batch: int = 1) -> None:
+        self.backend = backend
+        self.frame = frame
+        self.task = task
+        self.format = ""
+        self.precision = backend.opened.precision
+        self.stage_times = StageTimes(0, 0, 0)
+        self._fitter = FrameFitter(frame)
+        self._batch = batch
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __call__(self, image: UInt8Array) -> Result:
+        """What the network says of one picture.
+
+        Args:
+            image: uint8 [height, width, 3] BGR, any size.
+
+        Raises:
+            SpecError: not such an array, or the runner is closed.
+            DeviceError: the runtime failed.
+        """
+        with self._lock:
+            if self._closed:
+                raise SpecError("this runner is closed: open another")
+            start = time.perf_counter_ns()
+            frame, place = self._fitter(image)
+            if self._batch > 1:  # a batch artifact answers single pictures too, at the price of the batch
+                frame = np.repeat(frame, self._batch, axis=0)
+            fitted = time.perf_counter_ns()
+            outputs = self.backend.infer(frame)
+            inferred = time.perf_counter_ns()
+            result = self.task.finish(outputs, place)
+            finished = time.perf_counter_ns()
+            self.stage_times = StageTimes(fitted - start, inferred - fitted, finished - inferred)
+            return result
+
+    def close(self) -> None:
+        """Give the runtime's memory back; a second call does nothing."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_runner(
+    bundle: str | Path | Bundle,
+    *,
+    device: str = "cpu",
+    format: str | None = None,  # noqa: A002 - the command line's word
+    precision: str | None = None,
+    threads: int | None = None,
+    score: float | None = None,
+    nms_iou: float | None = None,
+) -> Runner:
+    """Open a bundle on a device.
+
+    Args:
+        bundle: a NAME.edge folder.
+        device: "cpu", "gpu", "npu", "auto", or exactly, as in "openvino:GPU.0".
+        format: "onnx", "openvino" or "tflite"; without it the first of openvino, onnx, tflite that the bundle
+            holds and that is installed here.
+        precision: what is to run; without it fp32 where the bundle has it. "bf16" runs OpenVINO's fp32 file.
+        threads: of one inference; without it, the cores that this process may use.
+        score, nms_iou: a detector's thresholds; without them, the bundle's.
+
+    Raises:
+        BundleError: damaged, or holds no such artifact.
+        MissingDependencyError: the runtime is not installed.
+        DeviceError: the device is not there, or the runtime fails.
+        SpecError: thresholds for a task that has none, or threads below 1.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    name = parse_device(device)
+    if threads is not None and threads < 1:
+        raise SpecError(f"threads must be at least 1, got {threads}")
+    artifact, run_precision = choose_artifact(opened, device=name, format=format, precision=precision)
+    backend = BACKENDS.get(artifact.format)(
+        opened.checked_path(artifact),
+        outputs=opened.manifest.outputs,
+        device=name,
+        precision=run_precision,
+        threads=threads or default_threads(),
+    )
+    manifest = opened.manifest
+    task = with_thresholds(manifest.task, score=score, nms_iou=nms_iou)
+    runner = Runner(backend, frame=manifest.frame, task=task, batch=manifest.batch)
+    runner.format, runner.precision = artifact.format, run_precision
+    return runner
+
+
+def choose_artifact(
+    bundle: Bundle,
+    *,
+    device: DeviceName,
+    format: str | None,  # noqa: A002
+    precision: str | None,
+) -> tuple[Artifact, str]:
+    """The artifact that these words mean, and the precision to run it in; nothing is opened."""
+    manifest = bundle.manifest
+    if format is not None:
+        BACKENDS.extra(format)  # an unknown name is refused here, with what is near
+    if device.runtime:
+        meant = RUNTIMES[device.runtime]
+        if format not in (None, meant):
+            raise SpecError(f"device {device.text!r} belongs to {meant}, but the format asked for is {format!r}")
+        format = meant  # noqa: A001
+    for candidate in [format] if format else _usable_formats(manifest):
+        for artifact in _best_first(manifest, candidate):
+            if precision is None:
+                return artifact, artifact.precision
+            if precision in BACKENDS.get(candidate).precisions(artifact.precision):
+                return artifact, precision
+    there = ", ".join(f"{a.format} {a.precision}" for a in manifest.artifacts) or "none"
+    wanted = " ".join(word for word in (format, precision) if word) or "artifact for an installed runtime"
+    raise BundleError(f"{bundle.folder} holds no {wanted}; it holds: {there}")
+
+
+def with_thresholds(task: Task, *, score: float | None, nms_iou: float | None) -> Task:
+    """The task with other thresholds.
+
+    Raises:
+        SpecError: the task has none, or they are outside 0..1.
+    """
+    changes = {"score_threshold": score, "nms_iou": nms_iou}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if not changes:
+        return task
+    if not hasattr(task, "score_threshold"):
+        raise SpecError(f"score and nms-iou are thresholds of detectors; this network's task is {task.name}")
+    for name, value in changes.items():
+        if value is not None and not 0 <= value <= 1:
+            raise SpecError(f"{name} must be in 0..1, got {value}")
+    return msgspec.structs.replace(task, **changes)
+
+
+def processor_name() -> str:
+    """The processor's model name, or the architecture where the system doesn't tell."""
+    import platform
+
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.lower().startswith(("model name", "hardware")):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _usable_formats(manifest: Manifest) -> list[str]:
+    held = {artifact.format for artifact in manifest.artifacts}
+    usable = [name for name in BACKENDS.installed() if name in held]
+    if held and not usable:
+        first = next(name for name in BACKENDS.names() if name in held)
+        raise MissingDependencyError(
+            "this bundle", " or ".join(sorted(held)) + " runtime", extra=BACKENDS.extra(first)
+        )
+    return usable
+
+
+def _best_first(manifest: Manifest, format: str) -> list[Artifact]:  # noqa: A002
+    order = ("fp32", "fp16", "int8")
+    held = [artifact for artifact in manifest.artifacts if artifact.format == format]
+    return sorted(held, key=lambda a: order.index(a.precision) if a.precision in order else len(order))
+
+
+def absent_device(device: DeviceName, *, runtime: str, available: Sequence[str]) -> DeviceError:
+    """The error of a device that a runtime doesn't have."""
+    return DeviceError(
+        f"device {device.text!r} is not there for {runtime}; here it has: {', '.join(available)}. "
+        "Ask for one of these, or for 'auto' to let edgecnn choose"
+    )

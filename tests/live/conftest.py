@@ -1,0 +1,140 @@
+"""Pictures, videos and a stream of a moving square, whose place is known in every frame."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from edgecnn.results import Detections, UInt8Array
+from edgecnn.runners.base import StageTimes
+
+WIDTH_PX, HEIGHT_PX, SIDE_PX = 160, 120, 24
+
+
+def square_at(index: int) -> tuple[int, int]:
+    """Left and top of the square in frame `index`."""
+    return 4 * (index % 33), 2 * (index % 47)
+
+
+def square_frame(index: int) -> UInt8Array:
+    """A grey picture with a white square."""
+    image = np.full((HEIGHT_PX, WIDTH_PX, 3), 60, np.uint8)
+    left, top = square_at(index)
+    image[top : top + SIDE_PX, left : left + SIDE_PX] = 255
+    return image
+
+
+def find_square(image: UInt8Array) -> tuple[int, int]:
+    """Left and top of the white square, from the pixels."""
+    rows, columns = np.nonzero(image[:, :, 1] > 160)
+    return int(columns.min()), int(rows.min())
+
+
+class SquareRunner:
+    """Finds the square, as a network would; takes its time if asked to."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.stage_times = StageTimes(1000, 2000, 3000)
+
+    def __call__(self, image: UInt8Array) -> Detections:
+        time.sleep(self.seconds)
+        left, top = find_square(image)
+        box = np.array([[left, top, left + SIDE_PX, top + SIDE_PX]], np.float32)
+        return Detections(box, np.array([0.9], np.float32), np.array([0]), ("square",))
+
+
+def write_video(path: Path, *, frames: int, fps: float = 20.0) -> Path:
+    """A Motion JPEG file of the moving square."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), fps, (WIDTH_PX, HEIGHT_PX))
+    assert writer.isOpened()
+    for index in range(frames):
+        writer.write(square_frame(index))
+    writer.release()
+    return path
+
+
+def count_frames(path: Path) -> int:
+    """How many frames of a video OpenCV can read."""
+    capture = cv2.VideoCapture(str(path))
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    capture.release()
+    return count
+
+
+class StreamServer(ThreadingHTTPServer):
+    """MJPEG over HTTP on loopback: /stream goes on, /short ends after 5 frames, any other path is a file."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _StreamHandler)
+        self.folder = folder
+        self.fps = 50.0
+        self.parts = [_part(index) for index in range(33 * 47)]
+
+    def url(self, path: str, *, login: str = "") -> str:
+        """Address of a path on this server."""
+        return f"http://{login}127.0.0.1:{self.server_address[1]}/{path}"
+
+
+class _StreamHandler(BaseHTTPRequestHandler):
+    server: StreamServer
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Say nothing."""
+
+    def do_GET(self) -> None:  # noqa: N802
+        """Serve a stream or a file."""
+        name = self.path.partition("?")[0].lstrip("/")
+        try:
+            if name in {"stream", "short"}:
+                self._stream(5 if name == "short" else None)
+            elif (self.server.folder / name).is_file():
+                data = (self.server.folder / name).read_bytes()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+            else:
+                self.send_error(404)
+        except OSError:
+            pass  # the reader has gone
+
+    def _stream(self, frames: int | None) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        start = time.monotonic()
+        index = 0
+        while frames is None or index < frames:
+            self.wfile.write(self.server.parts[index % len(self.server.parts)])
+            index += 1
+            time.sleep(max(0.0, start + index / self.server.fps - time.monotonic()))
+
+
+def _part(index: int) -> bytes:
+    jpeg = cv2.imencode(".jpg", square_frame(index))[1].tobytes()
+    return b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n" % (len(jpeg), jpeg)
+
+
+@pytest.fixture
+def stream_server(tmp_path: Path) -> Iterator[StreamServer]:
+    """A running server; serves files from `tmp_path`."""
+    server = StreamServer(tmp_path)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
