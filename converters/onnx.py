@@ -11,7 +11,7 @@ import onnx
 import onnxslim
 import torch
 
-from edgecnn.converters._quiet import quiet
+from edgecnn._quiet import quiet
 from edgecnn.converters.base import Converted
 from edgecnn.converters.deployable import Deployable
 from edgecnn.errors import ConversionError

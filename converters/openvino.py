@@ -10,7 +10,7 @@ import torch
 from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-from edgecnn.converters._quiet import quiet
+from edgecnn._quiet import quiet
 from edgecnn.converters.base import Converted
 from edgecnn.converters.deployable import Deployable
 from edgecnn.errors import ConversionError

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from edgecnn.converters._quiet import quiet
+from edgecnn._quiet import quiet
 from edgecnn.converters.base import Converted
 from edgecnn.converters.deployable import Deployable
 from edgecnn.errors import ConversionError
 
 
-_WITH_WEIGHTS = ("CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D_TRANSPOSE", "FULLY_CONNECTED")
+# The schema's name of an operator with weights → ai-edge-quantizer's.
+_WEIGHT_NAMES = {
+    "CONV_2D": "CONV_2D",
+    "DEPTHWISE_CONV_2D": "DEPTHWISE_CONV_2D",
+    "TRANSPOSE_CONV": "CONV_2D_TRANSPOSE",
+    "FULLY_CONNECTED": "FULLY_CONNECTED",
+}
 
 
 class TfliteConverter:
@@ -34,7 +42,7 @@ class TfliteConverter:
         if precision == "fp16":
             _store_half_weights(path)
         tool = f"litert-torch {version('litert-torch')}"
-        return Converted([path], tool, _count_transposes(path))
+        return Converted([path], tool, _Graph.read(path).count("TRANSPOSE"))
 
     def _converted(self) -> bytes:
         if self._flatbuffer is None:
@@ -60,10 +68,10 @@ def _store_half_weights(path: Path) -> None:
 
             tool = quantizer.Quantizer(str(path))
             half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
-            for operation in _WITH_WEIGHTS:
+            for name in _Graph.read(path).with_weights_of_their_own():
                 tool.update_quantization_recipe(
                     regex=".*",
-                    operation_name=qtyping.TFLOperationName(operation),
+                    operation_name=qtyping.TFLOperationName(_WEIGHT_NAMES[name]),
                     op_config=qtyping.OpQuantizationConfig(
                         weight_tensor_config=half,
                         compute_precision=qtyping.ComputePrecision.FLOAT,
@@ -77,12 +85,35 @@ def _store_half_weights(path: Path) -> None:
     path.write_bytes(bytes(written))
 
 
-def _count_transposes(path: Path) -> int:
-    from ai_edge_litert.schema_py_generated import BuiltinOperator, Model
+@dataclass(frozen=True)
+class _Graph:
+    """What is asked of a TFLite file: each operator's name, and which tensors it reads."""
 
-    model = Model.GetRootAs(path.read_bytes(), 0)
-    codes = [model.OperatorCodes(i).BuiltinCode() for i in range(model.OperatorCodesLength())]
-    graph = model.Subgraphs(0)
-    return sum(
-        codes[graph.Operators(i).OpcodeIndex()] == BuiltinOperator.TRANSPOSE for i in range(graph.OperatorsLength())
-    )
+    operators: list[tuple[str, list[int]]]
+
+    @classmethod
+    def read(cls, path: Path) -> _Graph:
+        from ai_edge_litert.schema_py_generated import BuiltinOperator, Model
+
+        names = {code: name for name, code in vars(BuiltinOperator).items() if isinstance(code, int)}
+        model = Model.GetRootAs(path.read_bytes(), 0)
+        graph = model.Subgraphs(0)
+        operators = []
+        for i in range(graph.OperatorsLength()):
+            operator = graph.Operators(i)
+            name = names[model.OperatorCodes(operator.OpcodeIndex()).BuiltinCode()]
+            operators.append((name, [operator.Inputs(j) for j in range(operator.InputsLength())]))
+        return cls(operators)
+
+    def count(self, name: str) -> int:
+        """How many operators of this name there are."""
+        return sum(found == name for found, _ in self.operators)
+
+    def with_weights_of_their_own(self) -> list[str]:
+        """Operators with weights whose weights no second operator reads.
+
+        ai-edge-quantizer 0.10 fails on shared ones (it mixes str and bytes in the copied tensor's name).
+        """
+        readers = Counter(tensor for _, inputs in self.operators for tensor in inputs if tensor >= 0)
+        shared = {name for name, inputs in self.operators if len(inputs) > 1 and readers[inputs[1]] > 1}
+        return [name for name in _WEIGHT_NAMES if self.count(name) and name not in shared]

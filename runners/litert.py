@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn._devices import DeviceName
+from edgecnn._quiet import quiet
 from edgecnn.bundle import TensorSpec
 from edgecnn.errors import DeviceError
 from edgecnn.results import UInt8Array
@@ -39,8 +40,9 @@ class LiteRtBackend:
         if device.device not in ("cpu", "auto"):
             raise absent_device(device, runtime=_RUNTIME, available=["cpu"])
         try:
-            self._interpreter: Any = Interpreter(model_path=str(path), num_threads=threads)
-            self._interpreter.allocate_tensors()
+            with quiet(_RUNTIME):
+                self._interpreter: Any = Interpreter(model_path=str(path), num_threads=threads)
+                self._interpreter.allocate_tensors()
         except Exception as failed:
             raise DeviceError(f"{_RUNTIME} cannot open {path.name}: {failed}") from failed
         self._input = self._interpreter.get_input_details()[0]["index"]

@@ -183,7 +183,7 @@ def run(
         age=_summary(counters.age),
         ended=ended,
         signal=signals.first,
-        written=tuple(str(path) for path in (record, jsonl) if path is not None and str(path) != "-"),
+        written=tuple(str(path) for path in (record, jsonl) if path is not None and Path(path).exists()),
         remarks=tuple(remarks),
     )
 

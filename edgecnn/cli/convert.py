@@ -11,7 +11,7 @@ from edgecnn.cli import _model_options as flags
 from edgecnn.cli import _output
 
 if TYPE_CHECKING:
-    from edgecnn.bundle import Artifact, ParityEvidence, Refusal
+    from edgecnn.bundle import Artifact, Refusal
     from edgecnn.converters.build import Conversion
 
 
@@ -100,7 +100,7 @@ def as_document(conversion: Conversion) -> dict[str, Any]:
                 "precision": refusal.precision,
                 "error": refusal.error,
                 "reason": refusal.reason,
-                "parity": _parity_document(refusal.parity),
+                "parity": refusal.parity,
             }
             for refusal in conversion.refused
         ],
@@ -118,20 +118,16 @@ def _artifact_document(artifact: Artifact, path: str) -> dict[str, Any]:
         "files": list(artifact.files),
         "tool": artifact.tool,
         "transposes": artifact.transposes,
-        "parity": _parity_document(artifact.evidence.parity),
+        "parity": artifact.evidence.parity,
         "accuracy": list(artifact.evidence.accuracy),
     }
-
-
-def _parity_document(parity: ParityEvidence | None) -> Any:
-    return parity
 
 
 def _print(conversion: Conversion, out: Path) -> None:
     if conversion.bundle is not None:
         rows = [_row(artifact) for artifact in conversion.bundle.manifest.artifacts]
-        columns = ("format", "precision", "size", "worst difference", "limit", "results agree", "metric", "file")
-        _output.print_table(str(out), columns, rows, numeric=columns[2:7])
+        columns = ("format", "precision", "MB", "difference", "limit", "results agree", "metric")
+        _output.print_table(f"{out}: verified", columns, rows, numeric=columns[2:6])
     for refusal in conversion.refused:
         _output.people.print(_refusal_line(refusal), style="red", markup=False, soft_wrap=True)
     if conversion.bundle is None:
@@ -144,12 +140,11 @@ def _row(artifact: Artifact) -> tuple[object, ...]:
     return (
         artifact.format,
         artifact.precision,
-        f"{artifact.bytes / 1e6:.1f} MB",
+        f"{artifact.bytes / 1e6:.1f}",
         f"{parity.max_rel_err:.1e}" if parity else "",
         f"{parity.limit:.0e}" if parity else "",
         f"{parity.agreement:.4f}" if parity and parity.agreement is not None else "",
         " ".join(f"{a.metric} {a.value:.4f} (torch {a.reference_value:.4f})" for a in accuracy),
-        artifact.path,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edgecnn.runners.base import Runner
 
 _METRIC_NAMES = {"map": "AP@[.50:.95]", "miou": "mean IoU", "top1": "top-1 accuracy"}
+_CLASS_METRIC_NAMES = {"map": "AP", "miou": "IoU", "top1": "top-1 accuracy"}
 _CLASSES_SHOWN = 5  # best, and as many worst
 
 
@@ -99,7 +100,7 @@ def command(
         _output.print_json(evaluation)
     else:
         _print_figures([evaluation])
-        _print_classes(evaluation)
+        _print_details(evaluation)
     _remark(evaluation)
 
 
@@ -153,38 +154,30 @@ def _say_what(runner: Runner) -> None:
 
 def _print_figures(evaluations: list[Evaluation]) -> None:
     first = evaluations[0]
-    names = [name for name, value in first.details.items() if not isinstance(value, dict)]
-    columns = ("format", "precision", _METRIC_NAMES[first.metric], "95 % interval", "n", *names)
+    columns = ("format", "precision", _METRIC_NAMES[first.metric], "95 % interval", "n")
     rows = [
-        (
-            e.format,
-            e.precision,
-            f"{e.value:.4f}",
-            f"{e.low:.4f} … {e.high:.4f}",
-            e.n,
-            *(_figure(e.details.get(name)) for name in names),
-        )
-        for e in evaluations
+        (e.format, e.precision, f"{e.value:.4f}", f"{e.low:.4f} … {e.high:.4f}", e.n) for e in evaluations
     ]
     _output.print_table(f"{first.data} ({first.form})", columns, rows, numeric=columns[2:])
 
 
-def _print_classes(evaluation: Evaluation) -> None:
+def _print_details(evaluation: Evaluation) -> None:
+    """The metric's other figures in a line, then the best and the worst classes."""
+    figures = [
+        f"{name} {value:.4f}" for name, value in evaluation.details.items() if isinstance(value, float)
+    ]
+    _output.stdout.print(", ".join(figures), markup=False)
     ranked = sorted(evaluation.details.get("per_class", {}).items(), key=lambda item: -item[1])
     if len(ranked) > 2 * _CLASSES_SHOWN:
         skipped = len(ranked) - 2 * _CLASSES_SHOWN
         shown = [*ranked[:_CLASSES_SHOWN], (f"… {skipped} more", None), *ranked[-_CLASSES_SHOWN:]]
     else:
         shown = ranked
-    columns = ("class", _METRIC_NAMES[evaluation.metric])
+    columns = ("class", _CLASS_METRIC_NAMES[evaluation.metric])
     rows = [(name, "" if value is None else f"{value:.4f}") for name, value in shown]
     _output.print_table(
         "best and worst classes" if shown is not ranked else "classes", columns, rows, numeric=columns[1:]
     )
-
-
-def _figure(value: Any) -> str:
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _remark(evaluation: Evaluation) -> None:

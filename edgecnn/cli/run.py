@@ -130,6 +130,8 @@ class _Report:
             soft_wrap=True,
         )
         self._stills, self._camera = camera.stills, camera
+        if not _output.people.is_terminal:
+            return
         if camera.live:
             self._status = self._open.enter_context(_output.people.status("waiting for the first frame"))
         elif not camera.stills:
@@ -193,11 +195,12 @@ def _print_summary(summary: RunSummary) -> None:
     ]
     rows.append(("age of result", _ms(summary.age.p50_ms), _ms(summary.age.p90_ms), _ms(summary.age.mean_ms)))
     dropped = f", {summary.dropped} dropped" if summary.dropped else ""
-    title = f"{summary.frames} frames in {summary.wall_s:.1f} s: {summary.fps:.1f} frames/s{dropped}"
+    headline = f"{summary.frames} frames in {summary.wall_s:.1f} s: {summary.fps:.1f} frames/s{dropped}"
     if summary.ended != "end of source":
-        title += f"; ended: {summary.ended}"
+        headline += f"; ended: {summary.ended}"
     columns = ("stage, ms", "p50", "p90", "mean")
-    _output.print_table(title, columns, rows, numeric=columns[1:])
+    sys.stdout.write(f"{headline}\n")  # not the table's title, which would be wrapped to its width
+    _output.print_table("", columns, rows, numeric=columns[1:])
     for path in summary.written:
         sys.stdout.write(f"written: {path}\n")
 

@@ -20,7 +20,7 @@ from edgecnn.datasets.base import (
     evenly_spaced,
 )
 from edgecnn.datasets.images import VIDEO_SUFFIXES, is_image, list_images, read_image, read_video_frames
-from edgecnn.errors import DataError
+from edgecnn.errors import DataError, SpecError
 from edgecnn.results import UInt8Array
 
 __all__ = [
@@ -139,10 +139,11 @@ def iterate_frames(path: str | Path, limit: int) -> list[UInt8Array]:
 
     Raises:
         DataError: nothing there, or a file that cannot be read.
+        SpecError: a limit below 1.
     """
     path = Path(path)
     if limit < 1:
-        raise DataError(f"limit must be at least 1, got {limit}")
+        raise SpecError(f"limit must be at least 1, got {limit}")
     if not path.exists():
         raise DataError(f"{path} does not exist: expected an image, a video, or a folder of images")
     if path.is_dir():

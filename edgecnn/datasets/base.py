@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn.datasets.images import read_image
-from edgecnn.errors import DataError
+from edgecnn.errors import DataError, SpecError
 from edgecnn.results import BoolArray, IntArray, UInt8Array
 
 # Truths are float64: float32 would move the boxes, and AP counts at sharp thresholds.
@@ -185,9 +185,13 @@ class Dataset(Sequence[Sample]):
         return iter(self.samples)
 
     def limited(self, limit: int) -> Dataset:
-        """At most `limit` samples, evenly spaced: where the order is by class, each keeps its share."""
+        """At most `limit` samples, evenly spaced: where the order is by class, each keeps its share.
+
+        Raises:
+            SpecError: a limit below 1.
+        """
         if limit < 1:
-            raise DataError(f"limit must be at least 1, got {limit}")
+            raise SpecError(f"limit must be at least 1, got {limit}")
         if limit >= len(self.samples):
             return self
         kept = tuple(self.samples[i] for i in evenly_spaced(len(self.samples), limit))

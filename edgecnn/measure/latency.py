@@ -114,7 +114,6 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
         pictures_mb: memory of those pictures.
         measured_utc: when.
         samples: raw.
-        machine: where; the same in every result of a run.
     """
 
     format: str
@@ -149,12 +148,12 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     pictures_mb: float
     measured_utc: str
     samples: Samples
-    machine: Machine
 
     def figures(self) -> dict[str, Any]:
-        """All but the raw samples and the machine, as plain values: what `bench --json` prints of it."""
+        """All but the raw samples, as plain values: what `bench --json` prints of it."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
-        return {name: value for name, value in plain.items() if name not in ("samples", "machine")}
+        del plain["samples"]
+        return plain
 
 
 class BenchFailure(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Keeps what conversion tools print away from the user, and at hand when they fail."""
+"""Keeps what tools and runtimes print away from the user, and at hand in the debug log."""
 
 from __future__ import annotations
 

@@ -1,0 +1,122 @@
+"""Latency as a picture: how each artifact's samples are distributed, and where its time goes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgecnn.errors import MissingDependencyError, SpecError, StorageError
+from edgecnn.measure.latency import STAGES, BenchReport, BenchResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_SUFFIXES = (".png", ".pdf", ".svg")
+_STAGE_COLOURS = {"fit": "#8fb8de", "infer": "#2c5d8a", "finish": "#e0a458"}
+_MOST_COLOURS = 10
+_TAIL_CUT = 99.5  # percent of the samples that the distributions' axis shows
+
+
+def check_plotting(path: Path) -> None:
+    """Whether `plot_report` can do it.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        SpecError: not a suffix of a picture.
+    """
+    if path.suffix.lower() not in _SUFFIXES:
+        raise SpecError(f"a plot is written as {', '.join(_SUFFIXES)}, not as {path.name!r}")
+    _matplotlib()
+
+
+def plot_report(report: BenchReport, path: Path) -> None:
+    """Write a picture of a run: distributions above, medians with their stages below.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        StorageError: `path` is not writable.
+    """
+    matplotlib = _matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    results = sorted(report.results, key=lambda result: result.stages["infer"])
+    # No pyplot: it would choose a window system and keep the figure.
+    figure = Figure(figsize=(10, 6.2 + 0.42 * len(results)), layout="constrained")
+    FigureCanvasAgg(figure)
+    above, below = figure.subplots(2, 1, height_ratios=(5, 1.2 + 0.42 * len(results)))
+    colours = matplotlib.colormaps["tab10" if len(results) <= _MOST_COLOURS else "turbo"]
+    _distributions(above, results, [_colour(colours, i, len(results)) for i in range(len(results))])
+    _stages(below, results)
+    figure.suptitle(f"{report.bundle}: latency of a picture, in memory → Result", fontsize=13, fontweight="bold")
+    figure.supxlabel(
+        f"{report.machine.summary}\n{results[0].pictures}; {results[0].profile}; {results[0].measured_utc}",
+        fontsize=8,
+        color="0.4",
+    )
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        figure.savefig(partial, dpi=130)
+        os.replace(partial, path)
+    except OSError as failed:
+        raise StorageError(f"{path} is not writable: {failed.strerror}") from failed
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _distributions(axes: Axes, results: list[BenchResult], colours: list[Any]) -> None:
+    """Share of the samples that took at most so long."""
+    shown_ms = 0.0
+    for result, colour in zip(results, colours, strict=True):
+        total_ms = np.sort(np.asarray(result.samples.total_ns)) / 1e6
+        share = np.arange(1, len(total_ms) + 1) / len(total_ms)
+        axes.step(total_ms, share, where="post", color=colour, linewidth=1.8, label=_name(result))
+        for percent, marker in ((50, "o"), (90, "s"), (99, "^")):
+            ms = getattr(result, f"p{percent}_ms")
+            if ms is not None:
+                axes.plot(ms, percent / 100, marker, color=colour, markersize=6, markeredgecolor="white")
+        shown_ms = max(shown_ms, float(np.percentile(total_ms, _TAIL_CUT)))
+    axes.set(xlabel="ms, end to end", ylabel="share of samples at or below", ylim=(0, 1.02))
+    axes.set_xlim(0, shown_ms * 1.05)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=9, loc="lower right", title="● p50  ■ p90  ▲ p99, where n allows", title_fontsize=8)
+
+
+def _stages(axes: Axes, results: list[BenchResult]) -> None:
+    """Median of each stage, fastest on top."""
+    names = [_name(result) for result in results]
+    left = np.zeros(len(results))
+    for stage in STAGES:
+        widths = np.array([result.stages[stage] for result in results])
+        axes.barh(names, widths, left=left, color=_STAGE_COLOURS[stage], label=stage, height=0.62)
+        left += widths
+    longest = float(left.max())
+    for position, (result, end) in enumerate(zip(results, left.tolist(), strict=True)):
+        words = " + ".join(f"{result.stages[stage]:.2f}" for stage in STAGES)
+        axes.text(end + 0.01 * longest, position, f"{words} ms", va="center", fontsize=8)
+    axes.set_xlim(0, longest * 1.3)
+    axes.invert_yaxis()
+    axes.set_xlabel("ms, median of each stage: fit + infer + finish")
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_axisbelow(True)
+    axes.legend(fontsize=8, ncols=len(STAGES), loc="lower right")
+
+
+def _name(result: BenchResult) -> str:
+    unstable = " (unstable)" if result.unstable else ""
+    return f"{result.format} {result.precision}, {result.threads} threads{unstable}"
+
+
+def _colour(colours: Any, index: int, count: int) -> Any:
+    return colours(index) if count <= _MOST_COLOURS else colours(index / (count - 1))
+
+
+def _matplotlib() -> Any:
+    try:
+        import matplotlib
+    except ModuleNotFoundError as missing:
+        raise MissingDependencyError("--plot", "matplotlib", extra="eval") from missing
+    return matplotlib
