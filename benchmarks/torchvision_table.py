@@ -31,7 +31,7 @@ NOT_CNN = ("vit_", "swin_", "maxvit_")
 
 
 def cnns() -> list[str]:
-    """torchvision's classification and segmentation CNNs, small ones first within a family."""
+    """Torchvision's classification and segmentation CNNs, small ones first within a family."""
     from edgecnn.sources.torchvision import names
 
     return [name for name in names() if not name.startswith(NOT_CNN)]
@@ -70,7 +70,7 @@ def convert_one(name: str) -> dict[str, Any]:
 
 
 def run(names: list[str], results: dict[str, Any]) -> None:
-    """Convert each network in a worker of its own kind of mood: a crash costs that network only."""
+    """Convert each network in a process of its own: a crash costs that network only, and memory comes back."""
     for name in names:
         if parameters(name) > LARGEST:
             results["networks"][name] = {"parameters": parameters(name), "not_tried": "over 150 M parameters"}

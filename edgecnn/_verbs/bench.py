@@ -177,21 +177,26 @@ def _plan(
 def _pictures(data: str | Path | None, size_px: tuple[int, int]) -> tuple[list[UInt8Array], str]:
     """At least eight different pictures, and what they are: no two calls in a row see the same."""
     if data is None:
-        if min(size_px) < 1:
-            raise SpecError(f"the pictures' size must be positive, got {size_px[0]}x{size_px[1]} px")
-        pictures = [cover(picture, size_px) for picture in photographs().values()]
-        name = f"photographs, {size_px[0]}x{size_px[1]}"
-    else:
-        pictures = iterate_frames(data, _MOST_PICTURES)
-        sizes = {f"{picture.shape[1]}x{picture.shape[0]}" for picture in pictures}
-        name = f"{Path(data).name}, {sizes.pop() if len(sizes) == 1 else 'different sizes'}"
-    given = len(pictures)
-    for index in range(_DISTINCT_PICTURES - given):
-        picture = pictures[index % given]
+        return default_pictures(size_px), f"photographs, {size_px[0]}x{size_px[1]}"
+    pictures = iterate_frames(data, _MOST_PICTURES)
+    sizes = {f"{picture.shape[1]}x{picture.shape[0]}" for picture in pictures}
+    return _at_least_eight(pictures), f"{Path(data).name}, {sizes.pop() if len(sizes) == 1 else 'different sizes'}"
+
+
+def default_pictures(size_px: tuple[int, int]) -> list[UInt8Array]:
+    """Eight pictures of this width and height, from the photographs that come with edgecnn."""
+    if min(size_px) < 1:
+        raise SpecError(f"the pictures' size must be positive, got {size_px[0]}x{size_px[1]} px")
+    return _at_least_eight([cover(picture, size_px) for picture in photographs().values()])
+
+
+def _at_least_eight(given: list[UInt8Array]) -> list[UInt8Array]:
+    pictures = list(given)
+    for index in range(_DISTINCT_PICTURES - len(given)):
         # Mirrored, and from the second time round also moved, so that all are different.
-        moved = np.roll(picture[:, ::-1], 16 * (index // given), axis=1)
+        moved = np.roll(given[index % len(given)][:, ::-1], 16 * (index // len(given)), axis=1)
         pictures.append(np.ascontiguousarray(moved))
-    return pictures, name
+    return pictures
 
 
 def cover(picture: UInt8Array, size_px: tuple[int, int]) -> UInt8Array:

@@ -17,7 +17,7 @@ from edgecnn.errors import EdgeCnnError
 
 # The order is that of the help text. Verbs are imported when the command line is built; what they need (torch,
 # a runtime) is imported by the function behind them.
-VERBS = ("convert", "eval", "run")
+VERBS = ("convert", "eval", "run", "inspect")
 
 app = typer.Typer(
     name="edgecnn",

@@ -95,7 +95,9 @@ def command(
             progress=progress,
         )
     if as_json:
-        _output.print_json([row(one, measured.machine) for one in (*measured.results, *measured.failures)])
+        rows = [row(result, measured.machine) for result in measured.results]
+        rows += [row(failure, measured.machine) for failure in measured.failures]
+        _output.print_json(rows)
     else:
         _print_report(measured)
     _remark(measured)
@@ -158,14 +160,14 @@ def _remark(measured: BenchReport) -> None:
         _say(f"note: {note}", "yellow")
     for failure in measured.failures:
         _say(
-            f"{failure.format} {failure.precision}, {failure.threads} threads: "
+            f"{failure.format} {failure.precision}: "
             f"{failure.error}: {failure.reason}",
             "red",
         )
 
 
 def _name(result: BenchResult) -> str:
-    return f"{result.format} {result.precision}, {result.threads} threads"
+    return f"{result.format} {result.precision}, threads {result.threads}"
 
 
 def _say(line: str, style: str) -> None:

@@ -205,7 +205,7 @@ def _is_class_map(task: Task) -> bool:
 
 
 def _relative_error(name: str, answers: Sequence[Arrays], expected: Sequence[Arrays]) -> float:
-    """max |a - b| / max |b| over all frames; for a class map the share of pixels that differ."""
+    """Max |a - b| / max |b| over all frames; for a class map the share of pixels that differ."""
     pairs = [(answer[name], right[name]) for answer, right in zip(answers, expected, strict=True)]
     if any(a.shape != b.shape for a, b in pairs) or not all(np.isfinite(a).all() for a, _ in pairs):
         return float("inf")

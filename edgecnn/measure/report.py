@@ -45,7 +45,7 @@ def plot_report(report: BenchReport, path: Path) -> None:
 
     results = sorted(report.results, key=lambda result: result.stages["infer"])
     # No pyplot: it would choose a window system and keep the figure.
-    figure = Figure(figsize=(10, 6.2 + 0.42 * len(results)), layout="constrained")
+    figure = Figure(figsize=(11, 6.2 + 0.42 * len(results)), layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, height_ratios=(5, 1.2 + 0.42 * len(results)))
     colours = matplotlib.colormaps["tab10" if len(results) <= _MOST_COLOURS else "turbo"]
@@ -82,7 +82,14 @@ def _distributions(axes: Axes, results: list[BenchResult], colours: list[Any]) -
     axes.set(xlabel="ms, end to end", ylabel="share of samples at or below", ylim=(0, 1.02))
     axes.set_xlim(0, shown_ms * 1.05)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=9, loc="lower right", title="● p50  ■ p90  ▲ p99, where n allows", title_fontsize=8)
+    axes.legend(
+        fontsize=8,
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1),
+        title="● p50  ■ p90  ▲ p99,\nwhere n allows",
+        title_fontsize=8,
+        alignment="left",
+    )
 
 
 def _stages(axes: Axes, results: list[BenchResult]) -> None:
@@ -102,12 +109,12 @@ def _stages(axes: Axes, results: list[BenchResult]) -> None:
     axes.set_xlabel("ms, median of each stage: fit + infer + finish")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
-    axes.legend(fontsize=8, ncols=len(STAGES), loc="lower right")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1))
 
 
 def _name(result: BenchResult) -> str:
     unstable = " (unstable)" if result.unstable else ""
-    return f"{result.format} {result.precision}, {result.threads} threads{unstable}"
+    return f"{result.format} {result.precision}, threads {result.threads}{unstable}"
 
 
 def _colour(colours: Any, index: int, count: int) -> Any:

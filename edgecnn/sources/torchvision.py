@@ -140,7 +140,7 @@ def _classification_frame(preset: ImageClassification) -> FrameSpec:
 
 
 def _segmentation_frame(preset: SemanticSegmentation) -> FrameSpec:
-    """torchvision lets the size follow the picture; a fixed graph gets a square, with the aspect kept."""
+    """Torchvision lets the size follow the picture; a fixed graph gets a square, with the aspect kept."""
     side = preset.resize_size[0]
     return FrameSpec(
         height_px=side,

@@ -94,7 +94,7 @@ class _StreamHandler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Say nothing."""
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Serve a stream or a file."""
         name = self.path.partition("?")[0].lstrip("/")
         try:
