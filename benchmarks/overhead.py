@@ -32,6 +32,7 @@ PICTURE_SIZE_PX = (640, 480)
 _BLOCK_CALLS = 8
 _WARMUP_CALLS = 30
 _DRAWS = 2000
+_QUIET_CORES = 0.1  # kept busy by other programs
 
 Frame = NDArray[np.uint8]
 
@@ -55,14 +56,14 @@ def bare_call(backend: Any) -> Callable[[Frame], object]:
     return call
 
 
-def measure_runtime(bundle: Path, format: str, threads: int | None, rounds: int) -> dict[str, Any]:
+def measure_runtime(bundle: Path, name: str, threads: int | None, rounds: int) -> dict[str, Any]:
     """Time one runtime; runs in a process of its own."""
     from edgecnn._verbs.bench import default_pictures
     from edgecnn.frame import FrameFitter
     from edgecnn.runners.base import open_runner
 
     pictures = default_pictures(PICTURE_SIZE_PX)
-    with open_runner(bundle, format=format, threads=threads) as runner:
+    with open_runner(bundle, format=name, threads=threads) as runner:
         frames = cycle([FrameFitter(runner.frame)(picture)[0] for picture in pictures])
         infer, bare = runner.backend.infer, bare_call(runner.backend)
 
@@ -94,7 +95,7 @@ def measure_runtime(bundle: Path, format: str, threads: int | None, rounds: int)
         together = np.array(fit_ms) + np.array(finish_ms)
         used = runner.backend.opened
         return {
-            "format": format,
+            "format": name,
             "runtime": used.runtime,
             "threads": used.threads,
             "blocks_ms": blocks,
@@ -180,6 +181,7 @@ def compare(bundle: Path, options: argparse.Namespace) -> int:
             f"fit {row['fit_ms']:.3f} + finish {row['finish_ms']:.3f} ms, together p50 {frame['p50']:.3f} "
             f"(limit {FRAME_LIMIT_MS} ms); others kept {others} cores busy"
             f"{'' if row['within_limits'] else '  ← over a limit'}"
+            f"{'' if (others or 0) <= _QUIET_CORES else '  (NOT QUIET: run it again alone)'}"
         )
     result = {"bundle": bundle.name, "machine": msgspec.to_builtins(machine), "rows": rows}
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,9 @@ class Deployable(nn.Module):
         in_graph: what it does besides the network itself, for the manifest.
     """
 
+    _shift: Tensor
+    _factor: Tensor
+
     def __init__(self, model: TrainedModel) -> None:
         """Wrap a copy of the network; the original is not changed.
 

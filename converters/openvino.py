@@ -37,7 +37,7 @@ class OpenVinoConverter:
             example = self._deployable.example(self._batch)
             try:
                 with quiet("OpenVINO's converter"), torch.inference_mode():
-                    traced = torch.jit.trace(self._deployable, example, check_trace=False)
+                    traced = torch.jit.trace(self._deployable, example, check_trace=False)  # type: ignore[no-untyped-call]
                     # The front end itself: openvino.convert_model is the same with usage reports around it.
                     front_end = FrontEndManager().load_by_framework("pytorch")
                     decoder = TorchScriptPythonDecoder(traced)  # the front end keeps no reference to it

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgecnn.results import FloatArray, UInt8Array
 
@@ -93,10 +94,11 @@ def _bands(
     return tuple(bands)
 
 
-def _kernel(x: np.ndarray, kernel: Filter) -> np.ndarray:
+def _kernel(x: NDArray[np.float64], kernel: Filter) -> NDArray[np.float64]:
     x = np.abs(x)
     if kernel == "triangle":
-        return np.maximum(1 - x, 0)
+        triangle: NDArray[np.float64] = np.maximum(1 - x, 0)
+        return triangle
     a = -0.5
     near = ((a + 2) * x - (a + 3)) * x * x + 1
     far = (((x - 5) * x + 8) * x - 4) * a

@@ -151,12 +151,17 @@ class Placement:
         size = (self.source_width_px, self.source_height_px)
         if self.cut_px == (0, 0):
             if seen.shape[:2] == (self.source_height_px, self.source_width_px):
-                return np.ascontiguousarray(seen)
-            return cv2.resize(np.ascontiguousarray(seen), size, interpolation=cv2.INTER_NEAREST_EXACT)
+                return seen.copy()  # `frame_map` may be the runtime's own memory
+            return _nearest(np.ascontiguousarray(seen), size)
         whole = np.full((self.resized_height_px, self.resized_width_px), fill, frame_map.dtype)
         top, left = self.cut_px
         whole[top : top + seen.shape[0], left : left + seen.shape[1]] = seen
-        return cv2.resize(whole, size, interpolation=cv2.INTER_NEAREST_EXACT)
+        return _nearest(whole, size)
+
+
+def _nearest(classes: UInt8Array, size: tuple[int, int]) -> UInt8Array:
+    resized = cv2.resize(classes, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    return resized  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=64)

@@ -19,7 +19,7 @@ try:
 
     _RUNTIME = "ai-edge-litert"
 except ModuleNotFoundError:
-    from tflite_runtime.interpreter import Interpreter  # type: ignore[no-redef]
+    from tflite_runtime.interpreter import Interpreter
 
     _RUNTIME = "tflite-runtime"
 

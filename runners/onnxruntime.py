@@ -30,7 +30,7 @@ class OnnxRuntimeBackend:
         self, path: Path, *, outputs: Sequence[TensorSpec], device: DeviceName, precision: str, threads: int
     ) -> None:
         available = onnxruntime.get_available_providers()
-        provider = _PROVIDERS.get(device.device)
+        provider = _PROVIDERS.get(device.device, device.device)
         if provider not in available:
             raise absent_device(device, runtime="onnxruntime", available=available)
         options = onnxruntime.SessionOptions()
@@ -48,6 +48,9 @@ class OnnxRuntimeBackend:
             raise absent_device(device, runtime="onnxruntime", available=self._session.get_providers())
         self._input = self._session.get_inputs()[0].name
         self._outputs = [spec.name for spec in outputs]
+        found = [output.name for output in self._session.get_outputs()]
+        if not set(self._outputs) <= set(found):
+            raise DeviceError(f"{path.name} has the outputs {found}, the manifest names {self._outputs}")
         self.opened = Opened(
             runtime=f"onnxruntime {onnxruntime.__version__}",
             provider=provider,

@@ -44,7 +44,11 @@ class OpenVinoBackend:
             self._request = compiled.create_infer_request()
         except Exception as failed:
             raise DeviceError(f"openvino cannot compile {path.name} for {target}: {failed}") from failed
-        self._outputs = [(spec.name, compiled.output(spec.name)) for spec in outputs]
+        named = {name: port for port in compiled.outputs for name in port.names}
+        absent = [spec.name for spec in outputs if spec.name not in named]
+        if absent:
+            raise DeviceError(f"{path.name} has the outputs {sorted(named)}, the manifest names {absent} too")
+        self._outputs = [(spec.name, named[spec.name]) for spec in outputs]
         self.opened = Opened(
             runtime=f"openvino {openvino.__version__.split('-')[0]}",
             provider=target,

@@ -52,8 +52,8 @@ def bench(
     Args:
         bundle: a NAME.edge folder.
         device: as for `open_runner`.
-        format, precision: only these; "bf16" runs OpenVINO's fp32 file in bf16. Without them, every artifact in its
-            own precision whose runtime is installed.
+        format: only this; without it, every artifact whose runtime is installed.
+        precision: only this; "bf16" runs OpenVINO's fp32 file in bf16. Without it, each artifact in its own.
         threads: of one inference, or several to compare; without it, the cores that this process may use.
         data: pictures to look at, as they are; without it the photographs that come with edgecnn.
         picture_size_px: width and height to which those photographs are brought.

@@ -17,7 +17,10 @@ from edgecnn.errors import EdgeCnnError
 
 # The order is that of the help text. Verbs are imported when the command line is built; what they need (torch,
 # a runtime) is imported by the function behind them.
-VERBS = ("convert", "eval", "run", "inspect")
+VERBS = ("convert", "eval", "bench", "run", "inspect", "demo")
+
+# What OpenCV's wheel wants of the system; the loader's message names one of them.
+_SYSTEM_LIBRARIES = ("libGL", "libgthread-2.0", "libglib-2.0")
 
 app = typer.Typer(
     name="edgecnn",
@@ -80,7 +83,8 @@ def main(arguments: list[str] | None = None) -> int:
     except _Terminated:
         return 128 + signal.SIGTERM
     except TyperException as wrong:
-        _report(f"{wrong.format_message()} (see `edgecnn --help`)", debug)
+        if message := wrong.format_message().strip():  # empty where the help was printed instead
+            _report(f"{message} (see `edgecnn --help`)", debug)
         return 2
     except EdgeCnnError as error:
         _report(f"{type(error).__name__}: {error}", debug)
@@ -88,6 +92,16 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         return 128 + signal.SIGPIPE
+    except ImportError as error:
+        if any(library in str(error) for library in _SYSTEM_LIBRARIES):
+            _report(
+                f"OpenCV needs a system library that is not installed ({error}): on Debian and Ubuntu, "
+                "apt-get install libgl1 libglib2.0-0",
+                debug,
+            )
+            return 2
+        _report(f"internal failure: {type(error).__name__}: {error} (--debug prints where)", debug)
+        return 3
     except Exception as error:
         _report(f"internal failure: {type(error).__name__}: {error} (--debug prints where)", debug)
         return 3

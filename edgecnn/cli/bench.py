@@ -56,16 +56,10 @@ def command(
     ] = "quick",
     iterations: Annotated[int | None, typer.Option(help="Exactly so many samples instead.")] = None,
     duration: Annotated[float | None, typer.Option(help="At least so many seconds instead.")] = None,
-    timeout: Annotated[
-        float, typer.Option(help="Seconds of silence after which a process is given up.")
-    ] = 300.0,
-    record: Annotated[
-        bool, typer.Option("--record/--no-record", help="Write the figures into the bundle.")
-    ] = True,
+    timeout: Annotated[float, typer.Option(help="Seconds of silence after which a process is given up.")] = 300.0,
+    record: Annotated[bool, typer.Option("--record/--no-record", help="Write the figures into the bundle.")] = True,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of the distributions: FILE.png.")] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="Write everything, raw samples included: FILE.json.")
-    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write everything, raw samples included: FILE.json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: a list, one object an artifact.")] = False,
 ) -> None:
     """Measure latency: each artifact in a process of its own, in turns, one picture at a time."""
@@ -160,8 +154,7 @@ def _remark(measured: BenchReport) -> None:
         _say(f"note: {note}", "yellow")
     for failure in measured.failures:
         _say(
-            f"{failure.format} {failure.precision}: "
-            f"{failure.error}: {failure.reason}",
+            f"{failure.format} {failure.precision}: {failure.error}: {failure.reason}",
             "red",
         )
 

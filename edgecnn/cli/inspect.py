@@ -25,9 +25,9 @@ def command(
         _output.print_json(manifest)
         return
     _output.print_table(f"{bundle}: {manifest.name}", ("", ""), _contract(manifest))
-    columns = ("format", "precision", "MB", "parity", "results agree", "metric", "p50 ms", "file")
+    columns = ("artifact", "MB", "difference", "limit", "results agree", "metric", "p50 ms")
     rows = [_row(artifact) for artifact in manifest.artifacts]
-    _output.print_table("artifacts", columns, rows, numeric=columns[2:7])
+    _output.print_table("artifacts", columns, rows, numeric=columns[1:])
     for refusal in manifest.refused:
         _output.stdout.print(
             f"refused: {refusal.format} {refusal.precision}: {refusal.reason}", style="red", markup=False
@@ -69,14 +69,13 @@ def _row(artifact: Artifact) -> tuple[object, ...]:
     parity = evidence.parity
     agreement = parity.agreement if parity is not None else None
     return (
-        artifact.format,
-        artifact.precision,
+        f"{artifact.format} {artifact.precision}",
         f"{artifact.bytes / 1e6:.1f}",
-        "" if parity is None else f"{parity.max_rel_err:.1e} of {parity.limit:.0e}",
+        "" if parity is None else f"{parity.max_rel_err:.1e}",
+        "" if parity is None else f"{parity.limit:.0e}",
         "" if agreement is None else f"{agreement:.4f}",
         " ".join(f"{a.metric} {a.value:.4f}" for a in evidence.accuracy),
         "\n".join(_latency(latency) for latency in evidence.latency),
-        artifact.path,
     )
 
 

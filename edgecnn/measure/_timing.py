@@ -22,6 +22,7 @@ import numpy as np
 
 import edgecnn
 from edgecnn.bundle import Artifact
+from edgecnn.errors import StorageError
 from edgecnn.measure.latency import (
     BenchFailure,
     BenchResult,
@@ -42,6 +43,7 @@ from edgecnn.results import UInt8Array
 
 _CHILD = "edgecnn.measure._timing_child"
 _CLOSE_S = 5.0
+_SPIN_S = 0.1  # ONNX Runtime's threads spin for about 50 ms after its last call; the others' stop at once
 _LAST_WORDS = 400
 
 
@@ -73,9 +75,7 @@ class Profile:
 
 PROFILES = {
     # p50 and p90 need 64 samples at 99 % confidence.
-    "quick": Profile(
-        name="quick", samples=64, seconds=5.0, cap_seconds=60.0, rounds=5, warmup_seconds=2.0
-    ),
+    "quick": Profile(name="quick", samples=64, seconds=5.0, cap_seconds=60.0, rounds=5, warmup_seconds=2.0),
     # MLPerf Mobile, single stream: at least 1024 samples and 60 s.
     "standard": Profile(
         name="standard", samples=1024, seconds=60.0, cap_seconds=1200.0, rounds=10, warmup_seconds=30.0
@@ -112,7 +112,7 @@ class _Child:
     def __init__(self, *, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `release`
         home = str(Path(edgecnn.__file__).resolve().parents[1])
         paths = [home, *filter(None, [os.environ.get("PYTHONPATH")])]
         self._process = subprocess.Popen(
@@ -136,6 +136,8 @@ class _Child:
         """Ask and wait for the answer.
 
         Args:
+            do: the request's name, see `_timing_child`.
+            arguments: what goes with it.
             expected_s: how long the work takes by itself; the timeout comes on top.
 
         Raises:
@@ -237,6 +239,7 @@ class _Timed:
 
     def measure(self, profile: Profile, turn: int) -> None:
         """One round; `turn` counts from 0."""
+        time.sleep(_SPIN_S)
         before = read_core_times()
         answer = self._ask(
             "measure",
@@ -289,9 +292,7 @@ class _Timed:
             file_bytes=artifact.bytes,
             sha256=artifact.sha256,
             rounds=tuple(self._rounds),
-            unstable=instability(
-                machine, self._rounds, spread=figures["spread"], warmup_settled=self._warmup_settled
-            ),
+            unstable=instability(machine, self._rounds, spread=figures["spread"], warmup_settled=self._warmup_settled),
             profile=profile.name,
             pictures=pictures_name,
             pictures_mb=self._opened["pictures_mb"],
@@ -337,18 +338,28 @@ def time_jobs(
     ends, no process is left.
 
     Args:
+        jobs: what to time.
         bundle: the folder.
+        machine: its description, from before.
+        profile: how long.
+        pictures_name: what `pictures` are, for people.
         pictures: uint8 [height, width, 3] BGR; the samples go round over them.
         timeout_s: how long a process may say nothing beyond what its work takes.
         progress: called with (steps done, steps in all, what is being done).
         on_spawn: called with each job and the id of its process.
+
+    Raises:
+        StorageError: the pictures cannot be laid down for the processes to read.
     """
     steps = _Steps(len(jobs) * (2 + profile.rounds), progress)
     with contextlib.ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgecnn-bench-")))
-        picture_file = folder / "pictures.npz"
-        np.savez(picture_file, *pictures)
-        timed = []
+        try:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgecnn-bench-")))
+            picture_file = folder / "pictures.npz"
+            np.savez(picture_file, *pictures)
+        except OSError as failed:
+            raise StorageError(f"{tempfile.gettempdir()} is not writable: {failed.strerror}") from failed
+        timed: list[_Timed] = []
         for job in jobs:
             steps.next(f"{job.name}: cold start")
             # Asked to open before the next is spawned: a cold start must not meet another one's imports.

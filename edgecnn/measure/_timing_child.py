@@ -59,7 +59,13 @@ class TimingChild:
                 raise ValueError(f"nothing is called {unknown!r}")
 
     def open(
-        self, bundle: str, format: str, precision: str, device: str, threads: int, pictures: str  # noqa: A002
+        self,
+        bundle: str,
+        format: str,  # noqa: A002 - the field's word
+        precision: str,
+        device: str,
+        threads: int,
+        pictures: str,
     ) -> dict[str, Any]:
         """Open the runner and run it once."""
         with np.load(pictures) as file:
@@ -68,9 +74,7 @@ class TimingChild:
         start = time.perf_counter_ns()
         BACKENDS.get(format)
         imported = time.perf_counter_ns()
-        self._runner = open_runner(
-            bundle, device=device, format=format, precision=precision, threads=threads
-        )
+        self._runner = open_runner(bundle, device=device, format=format, precision=precision, threads=threads)
         opened = time.perf_counter_ns()
         self._runner(next(self._pictures))
         finished = time.perf_counter_ns()
@@ -105,9 +109,7 @@ class TimingChild:
             if settled or time.perf_counter() > deadline:
                 return {"n": len(medians) * _WINDOW_CALLS, "settled": settled}
 
-    def measure(
-        self, samples: int, seconds: float, cap_seconds: float, settle_seconds: float
-    ) -> dict[str, Any]:
+    def measure(self, samples: int, seconds: float, cap_seconds: float, settle_seconds: float) -> dict[str, Any]:
         """Take at least so many samples over at least so many seconds, but none after the cap."""
         runner = self._runner
         assert runner is not None

@@ -1,4 +1,4 @@
-"""torchvision's classification and segmentation networks, with what their weights' metadata says of them."""
+"""torchvision's classifiers, segmenters and SSD detectors, with what their weights' metadata says of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edgecnn.bundle import SourceRecord, sha256_of
 from edgecnn.errors import UnknownNameError, WeightsError
 from edgecnn.frame import FrameSpec, Interpolation
 from edgecnn.results import FloatArray, UInt8Array
-from edgecnn.sources import ModelOptions, ReferencePreprocess, TrainedModel
+from edgecnn.sources import ModelOptions, ReferencePreprocess, TrainedModel, torchvision_ssd
 from edgecnn.sources._options import apply
 from edgecnn.sources.weights import fit_weights, read_weights
 from edgecnn.tasks import Classify, Segment
@@ -31,7 +31,11 @@ _INTERPOLATIONS: dict[InterpolationMode, Interpolation] = {
 
 def names() -> list[str]:
     """Every network that `torchvision:NAME` knows."""
-    return [*list_models(torchvision.models), *list_models(torchvision.models.segmentation)]
+    return [
+        *list_models(torchvision.models),
+        *list_models(torchvision.models.segmentation),
+        *torchvision_ssd.NAMES,
+    ]
 
 
 def load(model: str, options: ModelOptions) -> TrainedModel:
@@ -48,7 +52,19 @@ def load(model: str, options: ModelOptions) -> TrainedModel:
     categories = tuple(published.meta["categories"])
     preset: Any = published.transforms()
     module, source = _with_weights(model, name, published, options)
-    if isinstance(preset, SemanticSegmentation):
+    if name in torchvision_ssd.NAMES:
+        frame = torchvision_ssd.frame_of(module)
+        height, width = options.size or (frame.height_px, frame.width_px)
+        trained = TrainedModel(
+            module=torchvision_ssd.SsdNetwork(module, height, width),
+            frame=frame,
+            task=torchvision_ssd.task_of(module, categories),
+            decode="ssd",
+            name=name,
+            source=source,
+            reference=torchvision_ssd.reference_of(module),
+        )
+    elif isinstance(preset, SemanticSegmentation):
         trained = TrainedModel(
             module=_OnlyOut(module),
             frame=_segmentation_frame(preset),
@@ -78,7 +94,8 @@ class _OnlyOut(nn.Module):
         super().__init__()
         self.network = network
         if hasattr(network, "aux_classifier"):
-            network.aux_classifier = None
+            del network.aux_classifier
+            network.aux_classifier = None  # type: ignore[assignment]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits [batch, classes, height, width]."""
@@ -110,9 +127,12 @@ def _build(name: str, tensors: dict[str, Tensor]) -> nn.Module:
     if name in {"googlenet", "inception_v3"}:
         # Random initialisation takes a minute through scipy; the published weights want their input transformed.
         arguments |= {"init_weights": False, "transform_input": bool(tensors)}
+    if name in torchvision_ssd.NAMES:
+        arguments |= {"weights_backbone": None}
     if name in list_models(torchvision.models.segmentation):
         arguments |= {"weights_backbone": None, "aux_loss": any("aux_classifier" in key for key in tensors)}
-    return get_model(name, **arguments)
+    network: nn.Module = get_model(name, **arguments)
+    return network
 
 
 def _published_weights(published: WeightsEnum) -> dict[str, Tensor]:

@@ -96,9 +96,7 @@ def select(
     return anchors[kept], class_ids[kept], hit_scores[kept], hit_boxes[kept]
 
 
-def non_maximum_suppression(
-    boxes_xyxy: FloatArray, scores: FloatArray, class_ids: IntArray, *, iou: float
-) -> IntArray:
+def non_maximum_suppression(boxes_xyxy: FloatArray, scores: FloatArray, class_ids: IntArray, *, iou: float) -> IntArray:
     """Indices of the boxes that no better box of their class covers by more than `iou`, best first.
 
     Args:
@@ -106,8 +104,8 @@ def non_maximum_suppression(
         scores: float32 [n].
         class_ids: int64 [n].
     """
-    if len(scores) == 0:
-        return np.empty(0, np.int64)
+    if len(scores) < 2:  # nothing to compare, and 0.1 ms saved
+        return np.arange(len(scores), dtype=np.int64)
     corners = boxes_xyxy.astype(np.float64)
     corners[:, 2:] -= corners[:, :2]  # OpenCV wants x, y, width, height
     # OpenCV sorts by score, stably, and returns what it keeps in that order.

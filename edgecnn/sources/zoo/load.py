@@ -18,6 +18,7 @@ from edgecnn.sources._options import apply, read_labels
 from edgecnn.sources.weights import fit_weights, read_weights
 from edgecnn.sources.zoo import ZOO, ZooEntry
 from edgecnn.sources.zoo.labels import class_names
+from edgecnn.sources.zoo.reference import reference_preprocess
 from edgecnn.tasks import TASKS
 
 
@@ -48,6 +49,7 @@ def load(model: str, options: ModelOptions) -> TrainedModel:
         decode=entry.head or _as_tuple,
         name=model,
         source=source,
+        reference=reference_preprocess(model, entry.frame),
     )
     return apply(trained, replace(options, labels=None))
 

@@ -1,1 +1,0 @@
-"""Makes networks smaller and faster; see the issues for what comes."""

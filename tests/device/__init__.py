@@ -1,0 +1,1 @@
+"""What a device installs; a package, so that its tests can share environments."""

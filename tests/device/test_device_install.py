@@ -1,0 +1,100 @@
+"""What a board installs: it runs and measures a bundle, and has no torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import DeviceEnvironment, Said, make_environment
+
+pytestmark = pytest.mark.slow
+
+FORMATS = {"onnx": "onnx", "openvino": "openvino", "tflite": "tflite"}
+SIZE_LIMIT_MB = {"onnx": 450, "openvino": 550, "tflite": 450}
+EMBEDDED = """
+import sys
+import cv2
+import edgecnn
+
+with edgecnn.open_runner({bundle!r}, device="cpu") as runner:
+    result = runner(cv2.imread({photograph!r}))
+    label, score = next(iter(result))
+assert runner.format == {format!r}, runner.format
+for name in ("torch", "torchvision", "onnx", "litert_torch"):
+    assert name not in sys.modules, name
+print(label)
+"""
+
+
+@pytest.fixture(scope="module", params=list(FORMATS))
+def device(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> DeviceEnvironment:
+    return make_environment(tmp_path_factory.mktemp(request.param), wheel, request.param)
+
+
+def test_torch_is_not_installed(device: DeviceEnvironment) -> None:
+    installed = device.run("python", "-m", "pip", "list", "--format", "freeze")
+    names = {line.partition("==")[0].lower() for line in installed.splitlines()}
+    assert "edgecnn" in names
+    assert not names & {"torch", "torchvision", "litert-torch", "onnx", "nncf", "jax", "scipy", "matplotlib"}
+
+
+def test_what_is_installed_is_small(device: DeviceEnvironment) -> None:
+    assert device.size_mb() < SIZE_LIMIT_MB[device.extra]
+
+
+def test_run_says_what_it_says_where_the_bundle_was_made(
+    device: DeviceEnvironment, bundle: Path, said_here: dict[tuple[str, str], Said]
+) -> None:
+    format_name = FORMATS[device.extra]
+    for precision in ("fp32", "fp16"):
+        here = said_here[format_name, precision]
+        there = device.classify(bundle, format_name, precision)
+        assert there.label == here.label
+        assert there.score == pytest.approx(here.score, abs=1e-4)
+
+
+def test_bench_measures_what_can_run_there(device: DeviceEnvironment, bundle: Path) -> None:
+    rows = json.loads(device.run("edgecnn", "bench", bundle, "--iterations", "16", "--no-record", "--json"))
+    assert {(row["format"], row["precision"]) for row in rows} == {
+        (FORMATS[device.extra], "fp32"),
+        (FORMATS[device.extra], "fp16"),
+    }
+    for row in rows:
+        assert row["error"] is None
+        assert row["n"] == 16
+        assert row["p50_ms"] > 0
+        assert set(row["stages"]) == {"fit", "infer", "finish"}
+
+
+def test_a_program_that_embeds_the_runner_loads_no_torch(
+    device: DeviceEnvironment, bundle: Path, said_here: dict[tuple[str, str], Said]
+) -> None:
+    format_name = FORMATS[device.extra]
+    photograph = device.site_packages / "edgecnn" / "assets" / "coffee.jpg"
+    program = EMBEDDED.format(bundle=str(bundle), photograph=str(photograph), format=format_name)
+    assert device.run("python", "-c", program).strip() == said_here[format_name, "fp32"].label
+
+
+def test_building_there_names_the_extra(device: DeviceEnvironment) -> None:
+    program = "import edgecnn; edgecnn.convert('efficientnet-lite0', out='x.edge')"
+    with pytest.raises(AssertionError, match=r"edgecnn\[convert\]"):
+        device.run("python", "-c", program)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime has no wheel for Python 3.12 and newer")
+def test_tflite_runtime_says_what_litert_says(
+    wheel: Path, bundle: Path, said_here: dict[tuple[str, str], Said], tmp_path: Path
+) -> None:
+    device = make_environment(tmp_path, wheel, "tflite-runtime")
+    assert device.run("python", "-c", "import numpy; print(numpy.__version__)").startswith("1.")
+    for precision in ("fp32", "fp16"):
+        here = said_here["tflite", precision]
+        there = device.classify(bundle, "tflite", precision)
+        assert there.label == here.label
+        assert there.score == pytest.approx(here.score, abs=1e-4)
+    (row, *_) = json.loads(device.run("edgecnn", "bench", bundle, "--iterations", "8", "--no-record", "--json"))
+    assert row["runtime"].startswith("tflite-runtime 2.14")
+    assert row["error"] is None
