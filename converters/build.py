@@ -33,7 +33,6 @@ from edgecnn.converters.base import Converted, Converter
 from edgecnn.converters.deployable import (
     Deployable,
     count_macs,
-    count_parameters,
     set_batch_norm_statistics,
     signature,
 )
@@ -142,7 +141,7 @@ def build_bundle(
             inputs=inputs,
             outputs=outputs,
             in_graph=deployable.in_graph,
-            parameters=count_parameters(deployable.network),
+            parameters=deployable.parameter_count,
             macs=count_macs(deployable),
             preprocess=preprocess,
             artifacts=tuple(artifacts),

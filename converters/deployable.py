@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgecnn.bundle import TensorSpec
+from edgecnn.converters.batch_norm import fuse_batch_norm
 from edgecnn.converters.fold import Folding, fold_normalisation
 from edgecnn.converters.heads import head_decoder
 from edgecnn.converters.heads.softmax import decode_softmax
@@ -33,6 +34,7 @@ class Deployable(nn.Module):
     Attributes:
         frame_spec: its input.
         task: its answer, with as many labels as the network has classes.
+        parameter_count: parameters of the network as it was trained, buffers not counted.
         in_graph: what it does besides the network itself, for the manifest.
     """
 
@@ -55,7 +57,8 @@ class Deployable(nn.Module):
         self._decode, self._decoding = _decoding(decode, raw, model)
         answer = _checked_answer(self._decode(raw), model)
         self.task = _with_labels(model.task, answer)
-        folding = fold_normalisation(network, model.frame)
+        self.parameter_count = sum(parameter.numel() for parameter in network.parameters())
+        folding = fold_normalisation(fuse_batch_norm(network, model.frame), model.frame)
         self.network = folding.network
         self._flip = not folding.colour and model.frame.colour == "rgb"
         shift, factor = _affine(model.frame, folding)
@@ -132,17 +135,13 @@ def count_macs(deployable: Deployable) -> int:
     return int(counter.get_total_flops() // 2)
 
 
-def count_parameters(module: nn.Module) -> int:
-    """Trainable and other parameters of the network, buffers not counted."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 def best_class(logits: Tensor) -> Tensor:
     """Index of the largest of [batch, classes, height, width] along classes, as uint8 [batch, height, width].
 
-    Ties go to the lower index, as argmax has it.
+    Ties go to the lower index, as argmax has it. Along the last axis the runtimes are several times faster than
+    along the second.
     """
-    return logits.argmax(dim=1).to(torch.uint8)
+    return logits.permute(0, 2, 3, 1).argmax(dim=-1).to(torch.uint8)
 
 
 def set_batch_norm_statistics(module: nn.Module, frame: FrameSpec, frames: Sequence[UInt8Array]) -> None:

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from edgecnn.converters._agreement import answer_alike
 from edgecnn.frame import FrameSpec
-
-_LIMIT = 1e-4  # relative; rounding alone reaches 1e-5 in deep networks, a wrong fold is off by more than 1e-2
 
 
 @dataclass(frozen=True)
@@ -133,16 +132,6 @@ def _fold_into(stem: _Stem, factor: Tensor, fold_colour: bool) -> None:
 def _agrees(network: nn.Module, folded: nn.Module, factor: Tensor, colour: bool, spec: FrameSpec) -> bool:
     generator = torch.Generator().manual_seed(1)
     levels = torch.randn(1, 3, spec.height_px, spec.width_px, generator=generator) * 60
-    with torch.no_grad():
-        expected = _tensors(network(levels * factor.reshape(1, 3, 1, 1)))
-        found = _tensors(folded(levels.flip(1) if colour else levels))
-    return bool(expected) and all(
-        (a - b).abs().max() <= _LIMIT * b.abs().max() for a, b in zip(found, expected, strict=True)
+    return answer_alike(
+        network, levels * factor.reshape(1, 3, 1, 1), folded, levels.flip(1) if colour else levels
     )
-
-
-def _tensors(answer: object) -> list[Tensor]:
-    if isinstance(answer, Tensor):
-        return [answer]
-    parts = answer.values() if isinstance(answer, dict) else answer if isinstance(answer, (tuple, list)) else []
-    return [tensor for part in parts for tensor in _tensors(part)]

@@ -15,6 +15,8 @@ from edgecnn.converters.base import Converted
 from edgecnn.converters.deployable import Deployable
 from edgecnn.errors import ConversionError
 
+_ROOM_BYTES = 1 << 20
+
 
 class OpenVinoConverter:
     """Writes OpenVINO IR: an .xml with the graph and a .bin with the weights."""
@@ -29,7 +31,11 @@ class OpenVinoConverter:
     def write(self, precision: str, folder: Path) -> Converted:
         """Write `model.xml` and `model.bin`; fp16 stores the weights in half precision."""
         path = folder / "model.xml"
-        openvino.save_model(self._converted(), path, compress_to_fp16=precision == "fp16")
+        try:
+            openvino.save_model(self._converted(), path, compress_to_fp16=precision == "fp16")
+        except RuntimeError as failed:  # OpenVINO doesn't say that the disk is full; Python does
+            (folder / "room").write_bytes(bytes(_ROOM_BYTES))
+            raise ConversionError(f"OpenVINO cannot write {path.name}: {_first_line(failed)}") from failed
         return Converted([path, path.with_suffix(".bin")], f"openvino {openvino.__version__.split('-')[0]}")
 
     def _converted(self) -> openvino.Model:
@@ -45,10 +51,14 @@ class OpenVinoConverter:
                     model.inputs[0].get_node().set_element_type(openvino.Type.u8)
                     model.reshape(list(example.shape))
             except Exception as failed:
-                line = str(failed).strip().splitlines()[0] if str(failed).strip() else "no message"
-                raise ConversionError(f"OpenVINO failed on this graph: {type(failed).__name__}: {line}") from failed
+                raise ConversionError(f"OpenVINO failed on this graph: {_first_line(failed)}") from failed
             model.inputs[0].get_tensor().set_names({"frame"})
             for output, name in zip(model.outputs, self._deployable.task.outputs, strict=True):
                 output.get_tensor().set_names({name})
             self._model = model
         return self._model
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -29,8 +29,8 @@ def resample(
 ) -> None:
     """Resize `image` to `size` (height, width) and write the part from `window` (top, left) into `out`.
 
-    Only what `out` shows is computed. Agrees with `PIL.Image.resize` to one grey level (Pillow's
-    weights are fixed-point numbers).
+    Only what `out` shows is computed. Agrees with `PIL.Image.resize` to one grey level (Pillow's weights are
+    fixed-point numbers); a few levels where a newer Pillow shrinks the height first (very flat or small results).
 
     Args:
         image: uint8 [height, width, channels].

@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -137,7 +137,7 @@ class Artifact(_Record, frozen=True, kw_only=True):
 
     format: str
     precision: str
-    files: tuple[FileRecord, ...]
+    files: Annotated[tuple[FileRecord, ...], msgspec.Meta(min_length=1)]
     tool: str = ""
     transposes: int | None = None
     evidence: Evidence = Evidence()
@@ -242,7 +242,7 @@ class Bundle:
                     "update edgecnn here, or convert again with this version"
                 )
             manifest = msgspec.json.decode(raw, type=Manifest)
-        except (msgspec.DecodeError, SpecError) as damaged:
+        except (msgspec.DecodeError, UnicodeDecodeError, SpecError) as damaged:
             raise BundleError(f"{path} is damaged: {damaged}; convert again") from damaged
         return cls(folder, manifest)
 

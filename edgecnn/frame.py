@@ -6,6 +6,7 @@ applied inside it. What happens outside, for every runtime alike, is geometry, a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -67,9 +68,11 @@ class FrameSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def __post_init__(self) -> None:
         if self.height_px <= 0 or self.width_px <= 0:
             raise SpecError(f"the frame's size must be positive, got {self.width_px}x{self.height_px} px")
-        if min(self.std) <= 0:
+        if not all(0 < value < math.inf for value in self.std):
             raise SpecError(f"std must be positive on every channel, got {self.std}")
-        if self.scale <= 0:
+        if not all(map(math.isfinite, self.mean)):
+            raise SpecError(f"mean must be finite on every channel, got {self.mean}")
+        if not 0 < self.scale < math.inf:
             raise SpecError(f"scale must be positive, got {self.scale}")
         if not 0 <= self.pad_value <= 255:
             raise SpecError(f"pad_value must be in 0..255, got {self.pad_value}")

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -353,22 +353,17 @@ def time_jobs(
     """
     steps = _Steps(len(jobs) * (2 + profile.rounds), progress)
     with contextlib.ExitStack() as stack:
-        try:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgecnn-bench-")))
-            picture_file = folder / "pictures.npz"
-            np.savez(picture_file, *pictures)
-        except OSError as failed:
-            raise StorageError(f"{tempfile.gettempdir()} is not writable: {failed.strerror}") from failed
         timed: list[_Timed] = []
-        for job in jobs:
-            steps.next(f"{job.name}: cold start")
-            # Asked to open before the next is spawned: a cold start must not meet another one's imports.
-            child = _Child(timeout_s=timeout_s)
-            stack.callback(child.release)
-            if on_spawn is not None:
-                on_spawn(job, child.pid)
-            timed.append(_Timed(job, child))
-            timed[-1].open(bundle, picture_file)
+        with _laid_down(pictures) as picture_file:  # gone before the long part, whatever ends that
+            for job in jobs:
+                steps.next(f"{job.name}: cold start")
+                # Asked to open before the next is spawned: a cold start must not meet another one's imports.
+                child = _Child(timeout_s=timeout_s)
+                stack.callback(child.release)
+                if on_spawn is not None:
+                    on_spawn(job, child.pid)
+                timed.append(_Timed(job, child))
+                timed[-1].open(bundle, picture_file)
         for state in timed:
             steps.next(f"{state.job.name}: warm-up")
             state.warm(profile)
@@ -380,6 +375,19 @@ def time_jobs(
             state.child.close()
     steps.finish()
     return [state.outcome(machine, profile, pictures_name) for state in timed]
+
+
+@contextlib.contextmanager
+def _laid_down(pictures: Sequence[UInt8Array]) -> Iterator[Path]:
+    """A file that holds the pictures, for the processes to read."""
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="edgecnn-bench-"))
+            file = Path(folder) / "pictures.npz"
+            np.savez(file, *pictures)
+        except OSError as failed:
+            raise StorageError(f"{tempfile.gettempdir()} is not writable: {failed.strerror or failed}") from failed
+        yield file
 
 
 class _Steps:

@@ -147,7 +147,7 @@ def describe(evidence: ParityEvidence) -> str:
 def blindness(samples: Sequence[Sample]) -> float:
     """How much the network's answers differ between frames: max |a - b| / max |b| of its most telling output.
 
-    Near zero, every comparison passes and proves nothing.
+    Near zero, every comparison passes and proves nothing; NaN where an answer is no number.
     """
     if len(samples) < 2:
         return float("inf")
@@ -155,8 +155,9 @@ def blindness(samples: Sequence[Sample]) -> float:
     for tensors in zip(*(sample.unsaturated for sample in samples), strict=True):
         stack = np.stack([np.asarray(tensor, np.float64) for tensor in tensors])
         largest = np.abs(stack).max()
-        spreads.append(float((stack.max(0) - stack.min(0)).max() / largest) if largest else 0.0)
-    return max(spreads)
+        with np.errstate(invalid="ignore"):  # infinities give NaN
+            spreads.append(float((stack.max(0) - stack.min(0)).max() / largest) if largest else 0.0)
+    return float(np.max(spreads))
 
 
 def compare_preprocessing(

@@ -290,7 +290,7 @@ def test_an_unknown_device_is_refused_with_what_is_near(format_name: str, tiny_b
 @every_format
 def test_a_device_that_is_not_there_is_refused_and_nothing_else_is_used(format_name: str, tiny_bundle: Path) -> None:
     require_format(format_name)
-    with pytest.raises(DeviceError, match="'npu' is not there.*it has: ") as refused:
+    with pytest.raises(DeviceError, match=r"'npu' is not there.*it has: ") as refused:
         open_runner(tiny_bundle, format=format_name, device="npu")
     assert refused.value.exit_code == 3
 
@@ -401,7 +401,7 @@ def test_a_file_with_other_outputs_than_the_manifest_says_is_refused(
     require_format(format_name)
     classifier, detector = Bundle.open(tiny_bundles("classify")), Bundle.open(tiny_bundles("detect"))
     manifest = msgspec.structs.replace(classifier.manifest, outputs=detector.manifest.outputs)
-    with pytest.raises(DeviceError, match="outputs?"):
+    with pytest.raises(DeviceError, match=r"has .*outputs"):
         open_runner(Bundle(classifier.folder, manifest), format=format_name)
 
 
