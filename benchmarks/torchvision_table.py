@@ -17,6 +17,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -70,19 +71,25 @@ def convert_one(name: str) -> dict[str, Any]:
 
 
 def run(names: list[str], results: dict[str, Any]) -> None:
-    """Convert each network in a process of its own: a crash costs that network only, and memory comes back."""
+    """Convert the networks in a process beside this one, a new one every few: a crash costs one network only."""
+    pool = _pool()
     for name in names:
         if parameters(name) > LARGEST:
             results["networks"][name] = {"parameters": parameters(name), "not_tried": "over 150 M parameters"}
             continue
-        with ProcessPoolExecutor(max_workers=1) as pool:
-            try:
-                row = pool.submit(convert_one, name).result()
-            except BrokenProcessPool:
-                row = {"parameters": parameters(name), "error": "the converting process died"}
+        try:
+            row = pool.submit(convert_one, name).result()
+        except BrokenProcessPool:
+            row = {"parameters": parameters(name), "error": "the converting process died"}
+            pool = _pool()
         results["networks"][name] = row
         save(results)
         print(name, row.get("seconds"), row.get("error") or row.get("refused") or "ok", flush=True)
+    pool.shutdown()
+
+
+def _pool() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(max_workers=1, max_tasks_per_child=8, mp_context=get_context("spawn"))
 
 
 def save(results: dict[str, Any]) -> None:
@@ -142,7 +149,7 @@ def machine() -> dict[str, Any]:
     """Where and with what this was made."""
     from importlib.metadata import version
 
-    from edgecnn.runners.base import processor_name
+    from edgecnn._devices import processor_name
 
     packages = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "litert-torch", "ai-edge-litert")
     return {"cpu": processor_name(), "versions": {name: version(name) for name in packages}}

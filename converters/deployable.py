@@ -55,7 +55,7 @@ class Deployable(nn.Module):
         probe = torch.rand(1, 3, model.frame.height_px, model.frame.width_px)
         raw = _ask(network, probe, model)
         self._decode, self._decoding = _decoding(decode, raw, model)
-        answer = _checked_answer(self._decode(raw), model)
+        answer = _checked_answer(_decoded(self._decode, raw, model), model)
         self.task = _with_labels(model.task, answer)
         self.parameter_count = sum(parameter.numel() for parameter in network.parameters())
         folding = fold_normalisation(fuse_batch_norm(network, model.frame), model.frame)
@@ -220,7 +220,18 @@ def _decoding(decode: Decode | None, raw: Any, model: TrainedModel) -> tuple[Dec
     first = raw[0] if isinstance(raw, (tuple, list)) and len(raw) == 1 else raw
     if model.task.name == "classify" and isinstance(first, Tensor) and not _are_probabilities(first):
         return (lambda answer: decode_softmax(answer if isinstance(answer, Tensor) else answer[0])), "softmax"
-    return (lambda answer: (answer,) if isinstance(answer, Tensor) else tuple(answer)), "none"
+    return (lambda answer: tuple(answer) if isinstance(answer, (tuple, list)) else (answer,)), "none"
+
+
+def _decoded(decode: Decode, raw: Any, model: TrainedModel) -> tuple[Tensor, ...]:
+    try:
+        return decode(raw)
+    except Exception as failed:
+        line = str(failed).splitlines()[0] if str(failed) else "no message"
+        raise SourceError(
+            f"the raw answer of {model.name} cannot be decoded: {type(failed).__name__}: {line}. Is this the right "
+            "--head, or decode=…, for this network?"
+        ) from failed
 
 
 def _are_probabilities(scores: Tensor) -> bool:

@@ -14,7 +14,6 @@ from edgecnn.converters.base import Converted
 from edgecnn.converters.deployable import Deployable
 from edgecnn.errors import ConversionError
 
-
 # The schema's name of an operator with weights → ai-edge-quantizer's.
 _WEIGHT_NAMES = {
     "CONV_2D": "CONV_2D",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import cv2
@@ -119,19 +119,26 @@ class Placement:
 
     def boxes_to_source(self, boxes_xyxy_px: FloatArray) -> FloatArray:
         """Boxes in frame pixels, float32 [n, 4] xyxy, as boxes in source pixels, clipped to the picture."""
-        shift = np.array([self.offset_x_px, self.offset_y_px] * 2, np.float32)
-        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
-        limit = np.array([self.source_width_px, self.source_height_px] * 2, np.float32)
-        boxes: FloatArray = (boxes_xyxy_px - shift) / scale
-        np.clip(boxes, 0, limit, out=boxes)
+        shift, scale, limit = self._affine_xyxy
+        boxes: FloatArray = boxes_xyxy_px - shift
+        boxes /= scale
+        np.maximum(boxes, 0, out=boxes)
+        np.minimum(boxes, limit, out=boxes)
         return boxes
 
     def boxes_to_frame(self, boxes_xyxy_px: FloatArray) -> FloatArray:
         """Boxes in source pixels, float32 [n, 4] xyxy, as boxes in frame pixels; not clipped."""
-        shift = np.array([self.offset_x_px, self.offset_y_px] * 2, np.float32)
-        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
+        shift, scale, _ = self._affine_xyxy
         boxes: FloatArray = (boxes_xyxy_px * scale + shift).astype(np.float32)
         return boxes
+
+    @cached_property
+    def _affine_xyxy(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Shift and scale of boxes, and the picture's size, float32 [4] each: made once, not for every frame."""
+        shift = np.array([self.offset_x_px, self.offset_y_px] * 2, np.float32)
+        scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
+        limit = np.array([self.source_width_px, self.source_height_px] * 2, np.float32)
+        return shift, scale, limit
 
     @property
     def window(self) -> tuple[slice, slice]:
@@ -163,8 +170,7 @@ class Placement:
 
 
 def _nearest(classes: UInt8Array, size: tuple[int, int]) -> UInt8Array:
-    resized = cv2.resize(classes, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    return resized  # type: ignore[return-value]
+    return cv2.resize(classes, size, interpolation=cv2.INTER_NEAREST_EXACT)  # type: ignore[return-value]
 
 
 @lru_cache(maxsize=64)

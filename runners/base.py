@@ -236,19 +236,6 @@ def with_thresholds(task: Task, *, score: float | None, nms_iou: float | None) -
     return msgspec.structs.replace(task, **changes)
 
 
-def processor_name() -> str:
-    """The processor's model name, or the architecture where the system doesn't tell."""
-    import platform
-
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.lower().startswith(("model name", "hardware")):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
-
-
 def _usable_formats(manifest: Manifest) -> list[str]:
     held = {artifact.format for artifact in manifest.artifacts}
     usable = [name for name in BACKENDS.installed() if name in held]

@@ -7,12 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from edgecnn._devices import DeviceName
+from edgecnn._devices import DeviceName, processor_name
 from edgecnn._quiet import quiet
 from edgecnn.bundle import TensorSpec
 from edgecnn.errors import DeviceError
 from edgecnn.results import UInt8Array
-from edgecnn.runners.base import Arrays, Opened, absent_device, processor_name
+from edgecnn.runners.base import Arrays, Opened, absent_device
 
 try:
     from ai_edge_litert.interpreter import Interpreter

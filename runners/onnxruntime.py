@@ -7,11 +7,11 @@ from pathlib import Path
 
 import onnxruntime
 
-from edgecnn._devices import DeviceName
+from edgecnn._devices import DeviceName, processor_name
 from edgecnn.bundle import TensorSpec
 from edgecnn.errors import DeviceError
 from edgecnn.results import UInt8Array
-from edgecnn.runners.base import Arrays, Opened, absent_device, processor_name
+from edgecnn.runners.base import Arrays, Opened, absent_device
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider", "auto": "CPUExecutionProvider"}
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgecnn._devices import default_threads
+from edgecnn._devices import cpu_model, default_threads
 
 # Instruction sets that decide how fast a convolution is, by the kernel's names.
 _FLAGS_THAT_MATTER = (
@@ -52,28 +52,6 @@ _PACKAGES = (
     "ai-edge-litert",
     "tflite-runtime",
 )
-# 64-bit Arm kernels name no model, only implementer and part. Source: Arm's MIDR_EL1 part numbers, as in
-# util-linux, sys-utils/lscpu-arm.c.
-_ARM_PARTS = {
-    0xD03: "Cortex-A53",
-    0xD04: "Cortex-A35",
-    0xD05: "Cortex-A55",
-    0xD07: "Cortex-A57",
-    0xD08: "Cortex-A72",
-    0xD09: "Cortex-A73",
-    0xD0A: "Cortex-A75",
-    0xD0B: "Cortex-A76",
-    0xD0C: "Neoverse-N1",
-    0xD0D: "Cortex-A77",
-    0xD40: "Neoverse-V1",
-    0xD41: "Cortex-A78",
-    0xD42: "Cortex-A78AE",
-    0xD46: "Cortex-A510",
-    0xD47: "Cortex-A710",
-    0xD49: "Neoverse-N2",
-    0xD4F: "Neoverse-V2",
-}
-_ARM_LTD = 0x41
 # `vcgencmd get_throttled`. Source: Raspberry Pi documentation, "vcgencmd", get_throttled.
 _THROTTLED_NOW = {
     0: "under-voltage",
@@ -262,22 +240,6 @@ def cpu_flags(cpuinfo: str) -> frozenset[str]:
     """All instruction sets that /proc/cpuinfo names ("flags" on x86, "Features" on Arm)."""
     found = re.search(r"^(?:flags|Features)\s*:(.*)$", cpuinfo, re.MULTILINE)
     return frozenset(found.group(1).split()) if found else frozenset()
-
-
-def cpu_model(cpuinfo: str) -> str:
-    """The processor's name from the text of /proc/cpuinfo; on Arm the kinds of core, as in "4 x Cortex-A76"."""
-    named = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
-    if named:
-        return named.group(1).strip()
-    implementers = [int(value, 16) for value in re.findall(r"CPU implementer\s*:\s*(0x[0-9a-f]+)", cpuinfo)]
-    parts = [int(value, 16) for value in re.findall(r"CPU part\s*:\s*(0x[0-9a-f]+)", cpuinfo)]
-    kinds = [
-        _ARM_PARTS.get(part, f"Arm part {part:#x}") if maker == _ARM_LTD else f"maker {maker:#x} part {part:#x}"
-        for maker, part in zip(implementers, parts, strict=False)
-    ]
-    if kinds:
-        return " + ".join(f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds))
-    return platform.processor() or platform.machine()
 
 
 def peak_rss_mb() -> float:

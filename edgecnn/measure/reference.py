@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from edgecnn._devices import default_threads
+from edgecnn._devices import default_threads, processor_name
 from edgecnn.results import UInt8Array
-from edgecnn.runners.base import Arrays, Opened, processor_name
+from edgecnn.runners.base import Arrays, Opened
 
 
 class TorchBackend:

@@ -140,7 +140,7 @@ def _home(model: str) -> str:
         return "edgecnn.sources.zoo.load"
     if model.endswith(".pt2"):
         return "edgecnn.sources.exported"
-    if colon and rest and prefix.replace(".", "_").isidentifier():
+    if colon and rest.isidentifier() and prefix.replace(".", "_").isidentifier():
         return "edgecnn.sources.module"
     if Path(model).suffix in {".pth", ".pt", ".ckpt", ".safetensors"}:
         raise SpecError(

@@ -55,7 +55,7 @@ def task_of(detector: Any, categories: tuple[str, ...]) -> Detect:
 
 
 def reference_of(detector: Any) -> ReferencePreprocess:
-    """torchvision's own transform of the detector."""
+    """Torchvision's own transform of the detector."""
 
     def transform(picture: UInt8Array) -> FloatArray:
         tensor = torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255

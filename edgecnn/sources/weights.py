@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import pickle
+import pickletools
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -78,20 +80,41 @@ def fit_weights(
 
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as refused:
-        text = str(refused)
-        if "Weights only load failed" in text or "Unsupported" in text:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what they say of a file, the errors below say too
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as failed:
+        if "TorchScript" in str(failed):
+            raise WeightsError(
+                f"{path} is a TorchScript archive, a whole network: save its weights with "
+                "torch.save(model.state_dict(), FILE), or export the network as a .pt2"
+            ) from failed
+        if isinstance(failed, pickle.UnpicklingError) and _is_whole_pickle(path):
             raise WeightsError(
                 f"{path} is a pickled module or holds other Python objects; loading it would run code from the "
                 "file. Load it where you trust it and save torch.save(model.state_dict(), FILE), or a .pt2"
-            ) from refused
-        raise WeightsError(f"{path} is damaged or not a torch file: {text.splitlines()[0]}") from refused
-    except (RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile, OSError) as damaged:
+            ) from failed
+        told = str(failed) and not isinstance(failed, pickle.UnpicklingError)  # those tell how to run its code
         raise WeightsError(
             f"{path} is truncated or not a torch file ({path.stat().st_size} bytes): "
-            f"{str(damaged).splitlines()[0] if str(damaged) else type(damaged).__name__}; copy it again"
-        ) from damaged
+            f"{str(failed).splitlines()[0] if told else type(failed).__name__}; copy it again"
+        ) from failed
+
+
+def _is_whole_pickle(path: Path) -> bool:
+    """Whether a file is made of whole pickles, rather than cut off or something else; nothing is executed."""
+    if zipfile.is_zipfile(path):
+        return True
+    with path.open("rb") as file:
+        try:
+            for _ in range(4):  # torch's old files: a magic number, the version, the machine, and then the object
+                for _ in pickletools.genops(file):
+                    pass
+                if not file.peek(1):
+                    break
+        except Exception:
+            return False
+    return True
 
 
 def _read_safetensors(path: Path) -> Any:

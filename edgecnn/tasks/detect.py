@@ -44,7 +44,7 @@ class Detect(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="d
 
     def finish(self, outputs: Mapping[str, NDArray[Any]], place: Placement) -> Detections:
         """Threshold, non-maximum suppression per class, boxes mapped to source pixels."""
-        anchors, class_ids, scores, boxes = select(
+        _, class_ids, scores, boxes = select(
             outputs["boxes"][0],
             outputs["scores"][0],
             score_threshold=self.score_threshold,

@@ -137,9 +137,7 @@ def test_a_result_stays_as_it_is_when_the_next_picture_comes(backend: str, task:
 
 @every_task
 @every_backend
-def test_the_picture_is_not_changed(
-    backend: str, task: str, tiny_bundles: Bundles, photograph: UInt8Array
-) -> None:
+def test_the_picture_is_not_changed(backend: str, task: str, tiny_bundles: Bundles, photograph: UInt8Array) -> None:
     picture = photograph.copy()
     with open_backend(backend, task, tiny_bundles) as runner:
         runner(picture)
@@ -222,7 +220,7 @@ def test_a_runner_that_fails_inside_the_with_block_closes(
         pytest.raises(SpecError, match="uint8"),
         open_backend(backend, "classify", tiny_bundles) as runner,
     ):
-        runner(photograph.astype(np.float32))  # type: ignore[arg-type]
+        runner(photograph.astype(np.float32))
     with pytest.raises(SpecError, match="closed"):
         runner(photograph)
 
@@ -395,9 +393,7 @@ def test_a_broken_model_file_with_the_right_hash_is_an_error_not_a_crash(
 
 
 @every_format
-def test_a_file_with_other_outputs_than_the_manifest_says_is_refused(
-    format_name: str, tiny_bundles: Bundles
-) -> None:
+def test_a_file_with_other_outputs_than_the_manifest_says_is_refused(format_name: str, tiny_bundles: Bundles) -> None:
     require_format(format_name)
     classifier, detector = Bundle.open(tiny_bundles("classify")), Bundle.open(tiny_bundles("detect"))
     manifest = msgspec.structs.replace(classifier.manifest, outputs=detector.manifest.outputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,8 +150,10 @@ def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The classifier, wide enough that its weights count, in both precisions."""
     model = tiny_classifier()
     torch.manual_seed(5)
-    model.module.body[0] = nn.Conv2d(3, 512, 3, stride=2, padding=1)  # type: ignore[index, operator]
-    model.module.body[2] = nn.Conv2d(512, 16, 3, stride=2, padding=1)  # type: ignore[index, operator]
+    body = model.module.body
+    assert isinstance(body, nn.Sequential)
+    body[0] = nn.Conv2d(3, 512, 3, stride=2, padding=1)
+    body[2] = nn.Conv2d(512, 16, 3, stride=2, padding=1)
     out = tmp_path_factory.mktemp("half") / "half.edge"
     conversion = convert(model, out=out, precision=("fp32", "fp16"))
     assert not conversion.refused, conversion.refused
@@ -297,7 +299,7 @@ def reference_of(model: TrainedModel, *, scale: float) -> ReferencePreprocess:
 def test_a_wrong_preprocessing_is_refused_before_any_conversion(tmp_path: Path) -> None:
     model = tiny_classifier()
     model = replace(model, reference=reference_of(model, scale=1 / 250))
-    with pytest.raises(ParityError, match="the frame differs from the trainer's own's by up to .* grey levels"):
+    with pytest.raises(ParityError, match=r"the frame differs from the trainer's own's by up to .* grey levels"):
         convert(model, out=tmp_path / "net.edge")
     assert entries(tmp_path) == set()
 
@@ -311,7 +313,8 @@ def test_a_right_preprocessing_is_in_the_evidence(tmp_path: Path) -> None:
     evidence = bundle.manifest.preprocess
     assert evidence is not None
     assert (evidence.compared, evidence.reference, evidence.frames) == (True, "the trainer's own", 4)
-    assert (evidence.max_levels, evidence.mean_levels) == (pytest.approx(0, abs=0.1), pytest.approx(0, abs=0.1))
+    assert evidence.max_levels == pytest.approx(0, abs=0.1)
+    assert evidence.mean_levels == pytest.approx(0, abs=0.1)
 
 
 def test_a_preprocessing_that_was_not_compared_is_said_to_be_so(tiny_bundle: Path) -> None:
@@ -332,7 +335,7 @@ class BrighterPixels(nn.Module):
             self.conv.bias.copy_(torch.tensor([12.0, -12.0]))  # type: ignore[union-attr]
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.conv(x).mean(dim=(2, 3))
+        return self.conv(x).mean(dim=(2, 3))  # type: ignore[no-any-return]
 
 
 def light_meter() -> TrainedModel:
@@ -358,7 +361,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def worse_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def worse_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     """ONNX Runtime names the wrong class for a third of the pictures once parity has been compared."""
     require_format("onnx")
     from edgecnn.runners.onnxruntime import OnnxRuntimeBackend
@@ -375,7 +378,6 @@ def worse_backend(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return outputs
 
     monkeypatch.setattr(OnnxRuntimeBackend, "infer", wrong)
-    yield
 
 
 def test_labelled_data_gives_accuracy_evidence(labelled: Path, tmp_path: Path) -> None:
@@ -532,9 +534,7 @@ def test_the_network_that_was_given_is_not_changed(tmp_path: Path) -> None:
 def test_progress_goes_from_nothing_to_all(tmp_path: Path) -> None:
     require_format("openvino")
     steps: list[tuple[int, int, str]] = []
-    convert(
-        light_meter(), out=tmp_path / "net.edge", to=["openvino"], progress=lambda *step: steps.append(step)
-    )
+    convert(light_meter(), out=tmp_path / "net.edge", to=["openvino"], progress=lambda *step: steps.append(step))
     assert [done for done, _, _ in steps] == sorted({done for done, _, _ in steps})
     assert steps[0][0] == 0
     assert steps[-1][2] == "writing"

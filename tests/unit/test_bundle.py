@@ -174,9 +174,7 @@ def test_a_new_bundle_replaces_the_old_and_leaves_none_of_its_files(tmp_path: Pa
     assert Bundle.open(folder).checked_path(new.manifest.artifacts[0]).read_bytes() == b"new"
 
 
-def test_an_old_bundle_is_whole_at_every_moment_of_the_commit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_old_bundle_is_whole_at_every_moment_of_the_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "net.edge"
     write_bundle(folder, b"old")
     seen = []
@@ -202,7 +200,7 @@ def test_a_commit_that_fails_keeps_the_old_bundle(tmp_path: Path, monkeypatch: p
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match="the disk is full at .*: nothing was written"):
+    with pytest.raises(StorageError, match=r"the disk is full at .*: nothing was written"):
         write_bundle(folder, b"new")
     monkeypatch.undo()
     assert Bundle.open(folder).manifest == old.manifest
@@ -214,9 +212,7 @@ def test_evidence_is_replaced_where_it_was_given_and_nowhere_else(tmp_path: Path
     bundle = write_bundle(tmp_path / "net.edge")
     other = msgspec.structs.replace(bundle.manifest.artifacts[0], precision="fp16")
     bundle = record_evidence(
-        Bundle(
-            bundle.folder, msgspec.structs.replace(bundle.manifest, artifacts=(*bundle.manifest.artifacts, other))
-        ),
+        Bundle(bundle.folder, msgspec.structs.replace(bundle.manifest, artifacts=(*bundle.manifest.artifacts, other))),
         {},
     )
     accuracy = AccuracyEvidence(
@@ -262,10 +258,14 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(tmp_path: Path) -> None:
 
 
 def test_a_staging_folder_is_gone_whatever_ended_it(tmp_path: Path) -> None:
-    for error in (ValueError, KeyboardInterrupt, SystemExit):
-        with pytest.raises(error), staged(tmp_path / "net.edge") as staging:
+    def fail(error: type[BaseException]) -> None:
+        with staged(tmp_path / "net.edge") as staging:
             (staging / "half").write_text("half")
             raise error
+
+    for error in (ValueError, KeyboardInterrupt, SystemExit):
+        with pytest.raises(error):
+            fail(error)
         assert entries(tmp_path) == set()
 
 

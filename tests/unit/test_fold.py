@@ -130,9 +130,7 @@ def deployed(network: nn.Module, colour: ColourOrder) -> Deployable:
 @pytest.mark.parametrize(
     "make", [Plain, Focus, Twice, Shared, Residual, Squared, Grouped, Swapped, Normalised], ids=lambda m: m.__name__
 )
-def test_the_deployable_answers_as_the_network_fed_by_hand(
-    make: Callable[[], nn.Module], colour: ColourOrder
-) -> None:
+def test_the_deployable_answers_as_the_network_fed_by_hand(make: Callable[[], nn.Module], colour: ColourOrder) -> None:
     torch.manual_seed(0)
     network = make().eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

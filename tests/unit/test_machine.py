@@ -8,13 +8,13 @@ import sys
 
 import msgspec
 
+from edgecnn._devices import cpu_model
 from edgecnn.measure import machine as machine_module
 from edgecnn.measure.machine import (
     Conditions,
     Machine,
     core_times,
     cpu_flags,
-    cpu_model,
     describe_machine,
     peak_rss_mb,
 )

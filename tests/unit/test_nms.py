@@ -83,9 +83,7 @@ def test_selection_agrees_with_the_textbook(
     row_scores = scores[anchors, class_ids]
     kept = best_first_greedy(boxes[anchors], row_scores, class_ids, iou)[:most]
 
-    found = select(
-        boxes, scores, score_threshold=threshold, nms_iou=iou, max_detections=most, multi_label=multi_label
-    )
+    found = select(boxes, scores, score_threshold=threshold, nms_iou=iou, max_detections=most, multi_label=multi_label)
     expected = (anchors[kept], class_ids[kept], row_scores[kept], boxes[anchors[kept]])
     for found_array, expected_array in zip(found, expected, strict=True):
         np.testing.assert_array_equal(found_array, expected_array)

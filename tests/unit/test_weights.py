@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,19 +24,17 @@ from edgecnn.sources.weights import fit_weights, read_weights
 
 def network() -> nn.Sequential:
     torch.manual_seed(0)
-    return nn.Sequential(
-        OrderedDict(stem=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4), head=nn.Conv2d(4, 2, 1))
-    ).eval()
+    return nn.Sequential(OrderedDict(stem=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4), head=nn.Conv2d(4, 2, 1))).eval()
 
 
 class Marking:
-    """A pickle that leaves a file behind when it is run."""
+    """A pickle that leaves a folder behind when it is run."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (open, (str(self.path), "w"))
+        return (os.mkdir, (str(self.path),))
 
 
 def prefixed(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -93,20 +93,20 @@ def test_a_missing_file_is_answered_with_those_of_a_near_name(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.97])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.2, 0.3, 0.5, 0.97])
 def test_a_truncated_file_is_said_to_be_truncated(share: float, zipped: bool, tmp_path: Path) -> None:
     path = tmp_path / "net.pth"
     torch.save(network().state_dict(), path, _use_new_zipfile_serialization=zipped)
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(WeightsError, match=r"net\.pth is (truncated|damaged) or not a torch file"):
+    with pytest.raises(WeightsError, match=r"net\.pth is truncated or not a torch file"):
         read_weights(path)
 
 
 @pytest.mark.parametrize("content", [b"<html>404</html>", b"version https://git-lfs.github.com/spec/v1\n", b"\0" * 999])
 def test_what_is_no_torch_file_is_said_to_be_none(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "net.pth").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"(truncated|damaged) or not a torch file"):
+    with pytest.raises(WeightsError, match=r"truncated or not a torch file"):
         read_weights(tmp_path / "net.pth")
 
 
@@ -127,23 +127,24 @@ def test_code_in_a_file_does_not_run(wrapped: bool, zipped: bool, tmp_path: Path
     with pytest.raises(WeightsError, match="would run code from the file"):
         read_weights(tmp_path / "net.pth")
     assert not mark.exists()
-    torch.load(tmp_path / "net.pth", weights_only=False)
+    torch.load(tmp_path / "net.pth", weights_only=False)  # what we never do
     assert mark.exists(), "the file would have run it"
 
 
 def test_code_in_a_plain_pickle_does_not_run(tmp_path: Path) -> None:
     mark = tmp_path / "it ran"
     (tmp_path / "net.pth").write_bytes(pickle.dumps(Marking(mark)))
-    with pytest.raises(WeightsError):
+    with pytest.raises(WeightsError, match="would run code from the file"):
         read_weights(tmp_path / "net.pth")
     assert not mark.exists()
 
 
 def test_a_torchscript_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.pt"
-    with pytest.warns(DeprecationWarning):
-        torch.jit.script(nn.ReLU()).save(str(path))
-    with pytest.raises(WeightsError, match=r"net\.pt"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated; files of it are still about
+        torch.jit.script(nn.ReLU()).save(str(path))  # type: ignore[no-untyped-call]
+    with pytest.raises(WeightsError, match=r"is a TorchScript archive.*export the network as a \.pt2"):
         read_weights(path)
 
 
@@ -190,13 +191,17 @@ def test_a_misfit_changes_nothing() -> None:
 def test_broken_numbers_are_refused(value: float) -> None:
     tensors = dict(network().state_dict())
     tensors["norm.running_var"] = torch.full((4,), value)
-    with pytest.raises(WeightsError, match=r"NaN or infinite values, first in 'norm\.running_var': it was saved broken"):
+    with pytest.raises(
+        WeightsError, match=r"NaN or infinite values, first in 'norm\.running_var': it was saved broken"
+    ):
         fit_weights(network(), tensors, origin="net.pth")
 
 
 def test_half_precision_weights_become_the_networks_own_precision(tmp_path: Path) -> None:
     source = network()
-    torch.save({n: t.half() if t.is_floating_point() else t for n, t in source.state_dict().items()}, tmp_path / "h.pth")
+    torch.save(
+        {n: t.half() if t.is_floating_point() else t for n, t in source.state_dict().items()}, tmp_path / "h.pth"
+    )
     target = network()
     fit_weights(target, read_weights(tmp_path / "h.pth"), origin="h.pth")
     assert {p.dtype for p in target.parameters()} == {torch.float32}
@@ -215,7 +220,7 @@ def test_weights_of_a_sister_network_name_the_sister(shared: Path) -> None:
 
 
 def test_weights_of_a_foreign_network_do_not_fit(shared: Path) -> None:
-    path = shared / "models" / "yolox_nano.pth"
+    path = shared / "models" / "yolox-nano" / "yolox_nano.pth"
     if not path.is_file():
         pytest.skip("needs YOLOX-nano's weights in ../shared")
     with pytest.raises(WeightsError, match=r"does not fit this network; \d+ missing, first .*unexpected, first"):
