@@ -163,14 +163,15 @@ def test_a_stopped_convert_leaves_nothing(stage: str, number: signal.Signals, wo
 
 
 def test_a_kill_leaves_the_old_bundle_or_none_and_the_next_convert_cleans_up(workplace: Path) -> None:
-    code, said = stop_in_the_middle(workplace, "torch", signal.SIGKILL)
+    require_format("openvino")
+    code, said = stop_in_the_middle(workplace, "torch", signal.SIGKILL, to="openvino")
     assert code == -signal.SIGKILL, said
     assert not (workplace / OUT).exists()
     left = leftovers(workplace)
     assert len(left) == 1, "nobody can clean up after a kill"
     assert left.pop().startswith(f".{OUT}.partial-")
 
-    made = run(workplace)
+    made = run(workplace, to="openvino")
     assert made.returncode == 0, made.stderr
     assert leftovers(workplace) == set()
     bundle = Bundle.open(workplace / OUT)
@@ -178,12 +179,12 @@ def test_a_kill_leaves_the_old_bundle_or_none_and_the_next_convert_cleans_up(wor
         assert bundle.checked_path(artifact).is_file()
 
     old = contents(workplace / OUT)
-    code, said = stop_in_the_middle(workplace, "torch", signal.SIGTERM)
+    code, said = stop_in_the_middle(workplace, "torch", signal.SIGTERM, to="openvino")
     assert code == 143, said
     assert contents(workplace / OUT) == old
     assert leftovers(workplace) == set()
 
-    code, said = stop_in_the_middle(workplace, "torch", signal.SIGKILL)
+    code, said = stop_in_the_middle(workplace, "torch", signal.SIGKILL, to="openvino")
     assert code == -signal.SIGKILL, said
     assert contents(workplace / OUT) == old
 
@@ -210,19 +211,27 @@ def small_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("to", ["onnx", "openvino"])
-def test_a_full_disk_is_said_and_leaves_what_was_there(to: str, workplace: Path) -> None:
-    require_format(to)
+def test_a_full_disk_is_said_and_leaves_what_was_there(workplace: Path) -> None:
+    require_format("openvino")
     with small_disk(workplace, "1m") as disk:
         old = disk / OUT
         old.mkdir()
         (old / MANIFEST).write_text("{}")
-        full = run(workplace, out=f"disk/{OUT}", factory="net:wide_factory", to=to)
+        full = run(workplace, out=f"disk/{OUT}", factory="net:wide_factory", to="openvino")
         assert full.returncode == 3, full.stderr
         assert "StorageError: the disk is full at" in full.stderr
         assert "Traceback" not in full.stderr
         assert contents(old) == {MANIFEST: b"{}"}
         assert {path.name for path in disk.iterdir()} == {OUT}
+
+
+@pytest.mark.parametrize("to", ["onnx", "tflite"])
+def test_a_full_disk_is_noticed_by_every_converter(to: str, tmp_path: Path) -> None:
+    require_format(to)
+    with small_disk(tmp_path, "16k") as disk:
+        with pytest.raises(StorageError, match="the disk is full at"):
+            convert(tiny_classifier(), out=disk / OUT, to=[to])
+        assert list(disk.iterdir()) == []
 
 
 def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
