@@ -227,9 +227,7 @@ def _preprocess_gate(model: TrainedModel, pictures: Sequence[UInt8Array]) -> Pre
     return evidence
 
 
-def _artifact(
-    bench: _Bench, name: str, precision: str, converter: Converter, staging: Path
-) -> Artifact | Refusal:
+def _artifact(bench: _Bench, name: str, precision: str, converter: Converter, staging: Path) -> Artifact | Refusal:
     """One artifact: written, opened, run, compared; or why not."""
     evidence: ParityEvidence | None = None
     try:
@@ -291,9 +289,7 @@ def _parity(bench: _Bench, precision: str, backend: Backend) -> ParityEvidence:
     )
 
 
-def _accuracy_gate(
-    bench: _Bench, name: str, precision: str, backend: Backend
-) -> tuple[AccuracyEvidence, ...]:
+def _accuracy_gate(bench: _Bench, name: str, precision: str, backend: Backend) -> tuple[AccuracyEvidence, ...]:
     gate, reference = bench.accuracy, bench.reference_accuracy
     if gate is None or reference is None:
         return ()
@@ -318,4 +314,3 @@ def _accuracy_gate(
 
 def _torch_runner(deployable: Deployable) -> Runner:
     return Runner(TorchBackend(deployable.answer, threads=None), frame=deployable.frame_spec, task=deployable.task)
-

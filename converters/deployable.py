@@ -258,22 +258,27 @@ def _checked_answer(answer: Any, model: TrainedModel) -> tuple[Tensor, ...]:
     tensors = answer if isinstance(answer, tuple) else (answer,)
     ranks = {"classify": (2,), "detect": (3, 3), "segment": (4,), "instances": (3, 3, 3, 4)}[model.task.name]
     fits = len(tensors) == len(ranks) and all(
-        isinstance(t, Tensor) and t.dim() == rank for t, rank in zip(tensors, ranks, strict=False)
+        isinstance(t, Tensor) and t.dim() == rank and t.numel() > 0 for t, rank in zip(tensors, ranks, strict=False)
     )
     if fits and len(ranks) > 1:
         boxes, scores = tensors[0], tensors[1]
         in_range = float(scores.min()) >= -1e-6 and float(scores.max()) <= 1 + 1e-6
         fits = boxes.shape[2] == 4 and boxes.shape[:2] == scores.shape[:2] and in_range
     if not fits:
-        found = ", ".join(
-            f"{list(t.shape)} in [{float(t.min()):.3g}, {float(t.max()):.3g}]" if isinstance(t, Tensor) else type(t).__name__
-            for t in tensors
-        )
+        found = ", ".join(_form(part) for part in tensors)
         raise SourceError(
             f"{model.name} must answer {_wanted(model.task)}; it answers {found}. Raw maps need --head NAME or "
             "TrainedModel(decode=…)"
         )
     return tensors
+
+
+def _form(part: Any) -> str:
+    if not isinstance(part, Tensor):
+        return type(part).__name__
+    if part.numel() == 0:
+        return f"{list(part.shape)} (empty)"
+    return f"{list(part.shape)} in [{float(part.min()):.3g}, {float(part.max()):.3g}]"
 
 
 def _with_labels(task: Task, answer: tuple[Tensor, ...]) -> Task:
@@ -293,8 +298,6 @@ def _with_labels(task: Task, answer: tuple[Tensor, ...]) -> Task:
 def open_reference(model: TrainedModel, *, threads: int | None = None) -> Runner:
     """The torch network itself as a Runner: the same fit and the same finish as every artifact's."""
     deployable = Deployable(model)
-    runner = Runner(
-        TorchBackend(deployable.answer, threads=threads), frame=deployable.frame_spec, task=deployable.task
-    )
+    runner = Runner(TorchBackend(deployable.answer, threads=threads), frame=deployable.frame_spec, task=deployable.task)
     runner.format = "torch"
     return runner

@@ -83,9 +83,7 @@ def _find_stems(network: nn.Module, spec: FrameSpec) -> list[_Stem]:
         distance = (centre[:, None] - first.reshape(1, 3)).abs()
         if distance.min(1).values.max() > 1e-4 or (twice - 2 * centre).abs().max() > 1e-4:
             continue
-        mirror = [
-            int((seen[conv][0] - channel).abs().mean(dim=(1, 2)).argmin()) for channel in reversed_[conv][0]
-        ]
+        mirror = [int((seen[conv][0] - channel).abs().mean(dim=(1, 2)).argmin()) for channel in reversed_[conv][0]]
         stems.append(_Stem(conv, distance.argmin(1).tolist(), mirror))
     return stems
 
@@ -132,6 +130,4 @@ def _fold_into(stem: _Stem, factor: Tensor, fold_colour: bool) -> None:
 def _agrees(network: nn.Module, folded: nn.Module, factor: Tensor, colour: bool, spec: FrameSpec) -> bool:
     generator = torch.Generator().manual_seed(1)
     levels = torch.randn(1, 3, spec.height_px, spec.width_px, generator=generator) * 60
-    return answer_alike(
-        network, levels * factor.reshape(1, 3, 1, 1), folded, levels.flip(1) if colour else levels
-    )
+    return answer_alike(network, levels * factor.reshape(1, 3, 1, 1), folded, levels.flip(1) if colour else levels)

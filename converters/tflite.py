@@ -49,9 +49,7 @@ class TfliteConverter:
                 with quiet("litert-torch"):
                     import litert_torch
 
-                    edge_model: Any = litert_torch.convert(
-                        self._deployable, (self._deployable.example(self._batch),)
-                    )
+                    edge_model: Any = litert_torch.convert(self._deployable, (self._deployable.example(self._batch),))
                     self._flatbuffer = bytes(edge_model.model_content())
             except Exception as failed:
                 line = str(failed).strip().splitlines()[0] if str(failed).strip() else "no message"

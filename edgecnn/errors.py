@@ -59,9 +59,7 @@ class MissingDependencyError(EdgeCnnError):
 
     def __init__(self, name: str, module: str, *, extra: str) -> None:
         self.extra = extra
-        super().__init__(
-            f"{name} needs the package {module!r}, which is not installed: pip install 'edgecnn[{extra}]'"
-        )
+        super().__init__(f"{name} needs the package {module!r}, which is not installed: pip install 'edgecnn[{extra}]'")
 
 
 class SourceError(EdgeCnnError):

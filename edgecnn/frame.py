@@ -77,9 +77,7 @@ class FrameSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if not 0 <= self.pad_value <= 255:
             raise SpecError(f"pad_value must be in 0..255, got {self.pad_value}")
         if self.antialias and self.interpolation not in _ANTIALIAS_FILTER:
-            raise SpecError(
-                f"antialias goes with bilinear or bicubic interpolation, not with {self.interpolation}"
-            )
+            raise SpecError(f"antialias goes with bilinear or bicubic interpolation, not with {self.interpolation}")
         if self.fit == "centre-crop":
             longer = max(self.height_px, self.width_px)
             if self.resize_short_px is None or self.resize_short_px < longer:

@@ -70,9 +70,7 @@ class Registry(Generic[T]):
         except ModuleNotFoundError as missing:
             if (missing.name or "").partition(".")[0] == "edgecnn":
                 raise  # our own bug, not the user's missing package
-            raise MissingDependencyError(
-                f"{self._kind} {name!r}", missing.name or "?", extra=entry.extra
-            ) from missing
+            raise MissingDependencyError(f"{self._kind} {name!r}", missing.name or "?", extra=entry.extra) from missing
         return part  # type: ignore[no-any-return]
 
     def _entry(self, name: str) -> Entry:
@@ -90,9 +88,7 @@ def _is_installed(module: str) -> bool:
 
 # The order is the order of preference where nobody asked for a format (design: "default artifact").
 BACKENDS: Registry[type[Backend]] = Registry("format")
-BACKENDS.add(
-    "openvino", "edgecnn.runners.openvino:OpenVinoBackend", extra="openvino", needs=("openvino",)
-)
+BACKENDS.add("openvino", "edgecnn.runners.openvino:OpenVinoBackend", extra="openvino", needs=("openvino",))
 BACKENDS.add("onnx", "edgecnn.runners.onnxruntime:OnnxRuntimeBackend", extra="onnx", needs=("onnxruntime",))
 BACKENDS.add(
     "tflite",
@@ -103,9 +99,5 @@ BACKENDS.add(
 
 CONVERTERS: Registry[type[Converter]] = Registry("format")
 CONVERTERS.add("onnx", "edgecnn.converters.onnx:OnnxConverter", extra="convert", needs=("onnx",))
-CONVERTERS.add(
-    "openvino", "edgecnn.converters.openvino:OpenVinoConverter", extra="convert", needs=("openvino",)
-)
-CONVERTERS.add(
-    "tflite", "edgecnn.converters.tflite:TfliteConverter", extra="convert", needs=("litert_torch",)
-)
+CONVERTERS.add("openvino", "edgecnn.converters.openvino:OpenVinoConverter", extra="convert", needs=("openvino",))
+CONVERTERS.add("tflite", "edgecnn.converters.tflite:TfliteConverter", extra="convert", needs=("litert_torch",))

@@ -61,9 +61,7 @@ class Detections:
 
     def __iter__(self) -> Iterator[tuple[FloatArray, float, str]]:
         """(box xyxy in px, score, label), best first."""
-        for box, score, class_id in zip(
-            self.boxes_xyxy_px, self.scores.tolist(), self.class_ids.tolist(), strict=True
-        ):
+        for box, score, class_id in zip(self.boxes_xyxy_px, self.scores.tolist(), self.class_ids.tolist(), strict=True):
             yield box, score, self.labels[class_id]
 
 

@@ -241,9 +241,7 @@ def _usable_formats(manifest: Manifest) -> list[str]:
     usable = [name for name in BACKENDS.installed() if name in held]
     if held and not usable:
         first = next(name for name in BACKENDS.names() if name in held)
-        raise MissingDependencyError(
-            "this bundle", " or ".join(sorted(held)) + " runtime", extra=BACKENDS.extra(first)
-        )
+        raise MissingDependencyError("this bundle", " or ".join(sorted(held)) + " runtime", extra=BACKENDS.extra(first))
     return usable
 
 

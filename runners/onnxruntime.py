@@ -39,9 +39,7 @@ class OnnxRuntimeBackend:
         options.log_severity_level = 3  # warnings about graph details are not for users
         try:
             # Providers outside the list are never used; one inside it that fails must not fall back in silence.
-            self._session = onnxruntime.InferenceSession(
-                path, options, providers=[provider], disable_fallback=True
-            )
+            self._session = onnxruntime.InferenceSession(path, options, providers=[provider], disable_fallback=True)
         except Exception as failed:
             raise DeviceError(f"onnxruntime cannot open {path.name}: {failed}") from failed
         if self._session.get_providers()[0] != provider:

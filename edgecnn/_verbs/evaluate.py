@@ -129,9 +129,7 @@ def evaluate(
             dataset = dataset.limited(limit)
         if on_start is not None:
             on_start(runner)
-        accuracy = measure_accuracy(
-            runner, dataset, task=runner.task, ignore_label=ignore_label, progress=progress
-        )
+        accuracy = measure_accuracy(runner, dataset, task=runner.task, ignore_label=ignore_label, progress=progress)
         opened = runner.backend.opened
         return Evaluation(
             metric=accuracy.metric,
@@ -216,9 +214,7 @@ def _open_artifact(
         )
     given = sorted(name for name, value in options.items() if value not in (None, False))
     if given:
-        raise SpecError(
-            f"{', '.join(given)}: said of a network, but {bundle.folder} is a bundle, which is fixed"
-        )
+        raise SpecError(f"{', '.join(given)}: said of a network, but {bundle.folder} is a bundle, which is fixed")
     return open_runner(bundle, device=device, format=format, precision=precision, threads=threads)
 
 

@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]  # so that it may stand anywhere
-    signal.signal(signal.SIGTERM, _terminate)
+    before = signal.signal(signal.SIGTERM, _terminate)
     try:
         code: Any = app(words, standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -93,18 +93,27 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.close()
         return 128 + signal.SIGPIPE
     except ImportError as error:
-        if any(library in str(error) for library in _SYSTEM_LIBRARIES):
-            _report(
-                f"OpenCV needs a system library that is not installed ({error}): on Debian and Ubuntu, "
-                "apt-get install libgl1 libglib2.0-0",
-                debug,
-            )
-            return 2
-        _report(f"internal failure: {type(error).__name__}: {error} (--debug prints where)", debug)
-        return 3
+        return _missing_library(error, debug)
     except Exception as error:
-        _report(f"internal failure: {type(error).__name__}: {error} (--debug prints where)", debug)
-        return 3
+        return _internal(error, debug)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _missing_library(error: ImportError, debug: bool) -> int:
+    if not any(library in str(error) for library in _SYSTEM_LIBRARIES):
+        return _internal(error, debug)
+    _report(
+        f"OpenCV needs a system library that is not installed ({error}): on Debian and Ubuntu, "
+        "apt-get install libgl1 libglib2.0-0",
+        debug,
+    )
+    return 2
+
+
+def _internal(error: Exception, debug: bool) -> int:
+    _report(f"internal failure: {type(error).__name__}: {error} (--debug prints where)", debug)
+    return 3
 
 
 def _report(line: str, debug: bool) -> None:

@@ -17,19 +17,13 @@ Weights = Annotated[
         "--weights", help="A .pth or .safetensors file, or DEFAULT for the published ones.", rich_help_panel=_PANEL
     ),
 ]
-Size = Annotated[
-    str | None, typer.Option("--size", help="320, or WIDTHxHEIGHT as in 512x256.", rich_help_panel=_PANEL)
-]
+Size = Annotated[str | None, typer.Option("--size", help="320, or WIDTHxHEIGHT as in 512x256.", rich_help_panel=_PANEL)]
 TaskName = Annotated[
     str | None,
     typer.Option("--task", help="classify, detect, segment or instances.", rich_help_panel=_PANEL),
 ]
-Head = Annotated[
-    str | None, typer.Option("--head", help="How raw maps decode: yolox, ssd.", rich_help_panel=_PANEL)
-]
-Labels = Annotated[
-    Path | None, typer.Option("--labels", help="Class names, one a line.", rich_help_panel=_PANEL)
-]
+Head = Annotated[str | None, typer.Option("--head", help="How raw maps decode: yolox, ssd.", rich_help_panel=_PANEL)]
+Labels = Annotated[Path | None, typer.Option("--labels", help="Class names, one a line.", rich_help_panel=_PANEL)]
 FitName = Annotated[
     str | None, typer.Option("--fit", help="letterbox, stretch or centre-crop.", rich_help_panel=_PANEL)
 ]

@@ -40,6 +40,9 @@ def print_table(
 @contextlib.contextmanager
 def progress_bar(description: str) -> Iterator[ProgressFunction]:
     """A progress bar on stderr; call what it yields with (done, total) and, where it changes, what is being done."""
+    if not people.is_terminal:  # a log wants no bars, and no empty lines where they were
+        yield lambda done, total, what=None: None
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=people, transient=True) as progress:
         task = progress.add_task(description, total=None)

@@ -31,9 +31,7 @@ def command(
     max_drop: Annotated[
         float | None, typer.Option(help="Largest drop of the metric; 0.01 is one point, the default.")
     ] = None,
-    ignore_label: Annotated[
-        str | None, typer.Option(help="A class of the data whose pixels don't count.")
-    ] = None,
+    ignore_label: Annotated[str | None, typer.Option(help="A class of the data whose pixels don't count.")] = None,
     allow_drop: Annotated[
         bool, typer.Option("--allow-drop", help="Write artifacts that lose more, and record it.")
     ] = False,

@@ -23,9 +23,7 @@ _CLASSES_SHOWN = 5  # best, and as many worst
 
 def command(
     model: Annotated[str, typer.Argument(help="A NAME.edge folder, or a network.", metavar="BUNDLE|MODEL")],
-    data: Annotated[
-        Path, typer.Option(help="Labelled pictures: a folder or a COCO JSON.", show_default=False)
-    ],
+    data: Annotated[Path, typer.Option(help="Labelled pictures: a folder or a COCO JSON.", show_default=False)],
     format: Annotated[  # noqa: A002
         str | None,
         typer.Option(help="openvino, onnx, tflite or torch; default: the first that can run here."),
@@ -33,9 +31,7 @@ def command(
     precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; default: fp32.")] = None,
     device: Annotated[str, typer.Option(help="cpu, gpu, npu, auto, or RUNTIME:DEVICE.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="Of one inference; default: all cores.")] = None,
-    all_artifacts: Annotated[
-        bool, typer.Option("--all", help="Measure each artifact of the bundle.")
-    ] = False,
+    all_artifacts: Annotated[bool, typer.Option("--all", help="Measure each artifact of the bundle.")] = False,
     ignore_label: Annotated[
         str | None, typer.Option(help="A class of the data (name or id) whose pixels don't count.")
     ] = None,
@@ -145,8 +141,7 @@ def _say_what(runner: Runner) -> None:
     used = runner.backend.opened
     what = " ".join(word for word in (runner.format, runner.precision) if word)
     _output.people.print(
-        f"{runner.task.name}: {what} on {used.device_name} "
-        f"({used.runtime}, {used.provider}, {used.threads} threads)",
+        f"{runner.task.name}: {what} on {used.device_name} ({used.runtime}, {used.provider}, {used.threads} threads)",
         markup=False,
         soft_wrap=True,
     )
@@ -155,17 +150,13 @@ def _say_what(runner: Runner) -> None:
 def _print_figures(evaluations: list[Evaluation]) -> None:
     first = evaluations[0]
     columns = ("format", "precision", _METRIC_NAMES[first.metric], "95 % interval", "n")
-    rows = [
-        (e.format, e.precision, f"{e.value:.4f}", f"{e.low:.4f} … {e.high:.4f}", e.n) for e in evaluations
-    ]
+    rows = [(e.format, e.precision, f"{e.value:.4f}", f"{e.low:.4f} … {e.high:.4f}", e.n) for e in evaluations]
     _output.print_table(f"{first.data} ({first.form})", columns, rows, numeric=columns[2:])
 
 
 def _print_details(evaluation: Evaluation) -> None:
     """The metric's other figures in a line, then the best and the worst classes."""
-    figures = [
-        f"{name} {value:.4f}" for name, value in evaluation.details.items() if isinstance(value, float)
-    ]
+    figures = [f"{name} {value:.4f}" for name, value in evaluation.details.items() if isinstance(value, float)]
     _output.stdout.print(", ".join(figures), markup=False)
     ranked = sorted(evaluation.details.get("per_class", {}).items(), key=lambda item: -item[1])
     if len(ranked) > 2 * _CLASSES_SHOWN:

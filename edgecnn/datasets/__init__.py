@@ -125,9 +125,7 @@ def open_dataset(path: str | Path, *, task: str, labels: Sequence[str], split: s
                 return dataset
     wanted = "; or ".join(f"{form.holds} ({form.name})" for form in forms)
     below = f" in the split {split!r}" if split else ""
-    raise DataError(
-        f"{path} holds no labels for the task {task}{below}. It wants {wanted}. Found: {_found(path)}"
-    )
+    raise DataError(f"{path} holds no labels for the task {task}{below}. It wants {wanted}. Found: {_found(path)}")
 
 
 def iterate_frames(path: str | Path, limit: int) -> list[UInt8Array]:

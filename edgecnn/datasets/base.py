@@ -141,8 +141,7 @@ class ClassMap:
         if wanted.isdecimal() and int(wanted) < len(self.names):
             return int(self.network_ids[int(wanted)])
         raise DataError(
-            f"the data set has no class {label!r}; it has {beginning(self.names)} "
-            f"(ids 0 to {len(self.names) - 1})"
+            f"the data set has no class {label!r}; it has {beginning(self.names)} (ids 0 to {len(self.names) - 1})"
         )
 
 

@@ -119,25 +119,19 @@ def _objects_by_image(
         try:
             image_id, category_id = int(annotation["image_id"]), int(annotation["category_id"])
         except (KeyError, TypeError, ValueError) as wrong:
-            raise DataError(
-                f"{file}: annotation {index} wants 'image_id' and 'category_id'; {wrong!r}"
-            ) from wrong
+            raise DataError(f"{file}: annotation {index} wants 'image_id' and 'category_id'; {wrong!r}") from wrong
         if category_id not in network_ids:
             raise DataError(
                 f"{file}: annotation {index} has category_id {category_id}, but 'categories' has only "
                 f"{beginning([str(i) for i in sorted(network_ids)])}"
             )
         if image_id not in images:
-            raise DataError(
-                f"{file}: annotation {index} belongs to image_id {image_id}, which 'images' lacks"
-            )
+            raise DataError(f"{file}: annotation {index} belongs to image_id {image_id}, which 'images' lacks")
         objects[image_id].append(annotation)
     return objects
 
 
-def _truth(
-    file: Path, objects: list[dict[str, Any]], network_ids: dict[int, int], *, outlines: bool
-) -> BoxTruth:
+def _truth(file: Path, objects: list[dict[str, Any]], network_ids: dict[int, int], *, outlines: bool) -> BoxTruth:
     try:
         corners = np.array([o["bbox"] for o in objects], np.float64).reshape(-1, 4)
         areas = [float(o.get("area") or o["bbox"][2] * o["bbox"][3]) for o in objects]

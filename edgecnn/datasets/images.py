@@ -11,9 +11,7 @@ from edgecnn.errors import DataError
 from edgecnn.results import UInt8Array
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"})
-VIDEO_SUFFIXES = frozenset(
-    {".avi", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"}
-)
+VIDEO_SUFFIXES = frozenset({".avi", ".m4v", ".mjpeg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm"})
 
 
 def is_image(path: Path) -> bool:
@@ -69,12 +67,8 @@ def read_video_frames(path: Path, limit: int) -> list[UInt8Array]:
     capture = cv2.VideoCapture(str(path))
     try:
         if not capture.isOpened():
-            raise DataError(
-                f"{path} cannot be opened as a video: it is damaged, or OpenCV has no decoder for it"
-            )
-        total = int(
-            capture.get(cv2.CAP_PROP_FRAME_COUNT)
-        )  # an estimate; 0 or below where the file doesn't tell
+            raise DataError(f"{path} cannot be opened as a video: it is damaged, or OpenCV has no decoder for it")
+        total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))  # an estimate; 0 or below where the file doesn't tell
         step = max(total // limit, 1)
         frames: list[UInt8Array] = []
         while len(frames) < limit:

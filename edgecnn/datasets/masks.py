@@ -92,8 +92,7 @@ def read_class_ids(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
         ids = ids[..., 0]
     if ids.ndim != 2:
         raise DataError(
-            f"{path} is a colour picture: a mask wants one channel of class ids, "
-            "or a palette whose indices they are"
+            f"{path} is a colour picture: a mask wants one channel of class ids, or a palette whose indices they are"
         )
     return ids
 
@@ -141,6 +140,5 @@ def _class_names(path: Path, folder_name: str) -> tuple[str, ...]:
             if (folder / name).is_file():
                 return read_names(folder / name)
     raise DataError(
-        f"{path / folder_name} has no class names: "
-        f"put them, one a line in the order of the ids, into {path / own}"
+        f"{path / folder_name} has no class names: put them, one a line in the order of the ids, into {path / own}"
     )

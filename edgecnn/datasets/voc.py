@@ -52,9 +52,7 @@ def open_voc(path: Path, *, task: str, labels: Sequence[str], split: str | None)
         if absent:
             raise DataError(f"{images_folder} lacks {len(absent)} images of the split: {beginning(absent)}")
         images = {name: images[name] for name in listed}
-    objects = {
-        name: _read(xml_folder / f"{name}.xml") for name in images if (xml_folder / f"{name}.xml").is_file()
-    }
+    objects = {name: _read(xml_folder / f"{name}.xml") for name in images if (xml_folder / f"{name}.xml").is_file()}
     left_out["images without boxes"] += len(images) - len(objects)
 
     names = sorted({name for found, _ in objects.values() for name, _, _ in found})

@@ -54,16 +54,12 @@ def open_yolo(path: Path, *, task: str, labels: Sequence[str], split: str | None
         return None
     images_folder, labels_folder = folders
     images = list_images(images_folder)
-    labelled = [
-        (i, labels_folder / f"{i.stem}.txt") for i in images if (labels_folder / f"{i.stem}.txt").is_file()
-    ]
+    labelled = [(i, labels_folder / f"{i.stem}.txt") for i in images if (labels_folder / f"{i.stem}.txt").is_file()]
     if not labelled:
         return None
     names = _class_names(path)
     objects = {image: _read_lines(file, names) for image, file in labelled}
-    if task == "instances" and not any(
-        line.polygon is not None for lines in objects.values() for line in lines
-    ):
+    if task == "instances" and not any(line.polygon is not None for lines in objects.values() for line in lines):
         return None
     classes = map_classes(names, labels, where=path)
 
@@ -95,9 +91,7 @@ class _Truth:
         shapes: list[Outline] = []
         if self._outlines:
             size = np.array([width, height], np.float64)
-            shapes = [
-                [(line.polygon * size).ravel().tolist()] for line in self._lines if line.polygon is not None
-            ]
+            shapes = [[(line.polygon * size).ravel().tolist()] for line in self._lines if line.polygon is not None]
         areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         return BoxTruth(boxes, self._class_ids, np.zeros(len(boxes), np.bool_), areas, tuple(shapes))
 
@@ -128,9 +122,7 @@ def _read_lines(file: Path, names: Sequence[str]) -> list[_Line]:
         except ValueError as wrong:
             raise DataError(f"{where}: wants a class id and numbers, found {text[:60]!r}") from wrong
         if not 0 <= class_id < len(names):
-            raise DataError(
-                f"{where}: class id {class_id}, but there are {len(names)} class names: {beginning(names)}"
-            )
+            raise DataError(f"{where}: class id {class_id}, but there are {len(names)} class names: {beginning(names)}")
         if not all(-0.01 <= value <= 1.01 for value in values):  # a little over the edge is rounding
             raise DataError(f"{where}: wants shares of the picture in 0..1, found {text[:60]!r}")
         lines.append(_parse(class_id, values, where))
@@ -147,8 +139,7 @@ def _parse(class_id: int, values: list[float], where: str) -> _Line:
         right, bottom = polygon.max(axis=0).tolist()
         return _Line(class_id, (left, top, right, bottom), polygon)
     raise DataError(
-        f"{where}: wants `class x y width height` or `class x1 y1 x2 y2 x3 y3 …`, "
-        f"found {len(values) + 1} fields"
+        f"{where}: wants `class x y width height` or `class x1 y1 x2 y2 x3 y3 …`, found {len(values) + 1} fields"
     )
 
 

@@ -120,16 +120,12 @@ def _ignored_id(dataset: Dataset, task: Task, ignore_label: str | int | None) ->
     if ignore_label is None:
         return None
     if task.metric != "miou":
-        raise SpecError(
-            f"ignore-label leaves pixels out of a segmentation; this network's task is {task.name}"
-        )
+        raise SpecError(f"ignore-label leaves pixels out of a segmentation; this network's task is {task.name}")
     found = dataset.classes.find(ignore_label)
     return None if found == UNLABELLED else found  # a class that the network lacks is left out anyway
 
 
-def _interval(
-    metric: Metric, value: float, *, pictures: int, resamples: int, seed: int
-) -> tuple[float, float]:
+def _interval(metric: Metric, value: float, *, pictures: int, resamples: int, seed: int) -> tuple[float, float]:
     """The 2.5th and 97.5th percentile over resamples of the pictures, laid around the figure itself."""
     if resamples < 1:
         return value, value

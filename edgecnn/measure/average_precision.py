@@ -62,9 +62,7 @@ class AveragePrecision:
         image_id = len(self._images) + 1
         height, width = image.shape[:2]
         self._images.append({"id": image_id, "height": height, "width": width})
-        for index, (box, class_id) in enumerate(
-            zip(truth.boxes_xyxy_px, truth.class_ids.tolist(), strict=True)
-        ):
+        for index, (box, class_id) in enumerate(zip(truth.boxes_xyxy_px, truth.class_ids.tolist(), strict=True)):
             annotation = {
                 "id": len(self._truths) + 1,
                 "image_id": image_id,
@@ -86,9 +84,7 @@ class AveragePrecision:
         ):
             found = {"image_id": image_id, "category_id": class_id, "bbox": _xywh(box), "score": score}
             if isinstance(result, Instances):
-                found["segmentation"] = self._library.encode_mask(
-                    np.asfortranarray(result.masks[index], np.uint8)
-                )
+                found["segmentation"] = self._library.encode_mask(np.asfortranarray(result.masks[index], np.uint8))
             self._detections.append(found)
 
     def value(self) -> float:
@@ -116,9 +112,7 @@ class AveragePrecision:
         aps = np.array([average_precisions(matches, weights) for matches in self.matches()])
         present = ~np.isnan(aps)  # [classes, resamples]
         total, count = np.where(present, aps, 0).sum(axis=0), present.sum(axis=0)
-        means: NDArray[np.float64] = np.divide(
-            total, count, out=np.full(total.shape, np.nan), where=count > 0
-        )
+        means: NDArray[np.float64] = np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
         return means
 
     def matches(self) -> list[ClassMatches]:
@@ -130,9 +124,7 @@ class AveragePrecision:
             scores[found["image_id"], found["category_id"]].append(found["score"])
         for truth in self._truths:
             ignored[truth["image_id"], truth["category_id"]].append(bool(truth["iscrowd"]))
-        return [
-            self._class_matches(category, evaluation.ious, scores, ignored) for category in self._categories
-        ]
+        return [self._class_matches(category, evaluation.ious, scores, ignored) for category in self._categories]
 
     def _class_matches(
         self,
@@ -171,9 +163,7 @@ class AveragePrecision:
         if kind not in self._evaluated:
             categories = [{"id": i, "name": self._labels[i]} for i in self._categories]
             known = set(self._categories)
-            truth = self._library.truth(
-                {"images": self._images, "annotations": self._truths, "categories": categories}
-            )
+            truth = self._library.truth({"images": self._images, "annotations": self._truths, "categories": categories})
             # the library takes a result with "segmentation" for a mask only, and its box from the mask
             wanted = [
                 {key: value for key, value in found.items() if kind == "segm" or key != "segmentation"}
@@ -188,9 +178,7 @@ class AveragePrecision:
         return self._evaluated[kind]
 
 
-def match(
-    ious: NDArray[np.float64], ignored: NDArray[np.bool_]
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def match(ious: NDArray[np.float64], ignored: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which detections of one class in one picture found an object, as COCO's evaluateImg has it.
 
     Best first, each takes the object that it overlaps most (the last of equals) among those not yet taken;

@@ -52,9 +52,7 @@ def apply_to_frame(frame: FrameSpec, options: ModelOptions) -> FrameSpec:
     if fit == "centre-crop":
         share = (frame.resize_short_px or 0) / max(frame.height_px, frame.width_px)
         resize_short = round(max(share, 1.0) * max(height, width))
-    return msgspec.structs.replace(
-        frame, height_px=height, width_px=width, resize_short_px=resize_short, **changes
-    )
+    return msgspec.structs.replace(frame, height_px=height, width_px=width, resize_short_px=resize_short, **changes)
 
 
 def apply(model: TrainedModel, options: ModelOptions) -> TrainedModel:

@@ -53,9 +53,7 @@ def adopt(made: TrainedModel | nn.Module, options: ModelOptions, *, model: str =
     if isinstance(made, TrainedModel):
         named = made if made.name != "network" else replace(made, name=name)
         return apply(replace(named, source=source), options)
-    bare = TrainedModel(
-        module=module, frame=_frame(name, options), task=_task(name, options), name=name, source=source
-    )
+    bare = TrainedModel(module=module, frame=_frame(name, options), task=_task(name, options), name=name, source=source)
     return apply(bare, replace(options, task=None, labels=None))
 
 

@@ -40,8 +40,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
     tensors = _unwrap(state)
     if tensors is None:
         raise WeightsError(
-            f"{path} holds no state dict (found {_describe(state)}): save one with "
-            "torch.save(model.state_dict(), FILE)"
+            f"{path} holds no state dict (found {_describe(state)}): save one with torch.save(model.state_dict(), FILE)"
         )
     return _strip_common(tensors, "module.")
 

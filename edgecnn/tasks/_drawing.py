@@ -85,9 +85,7 @@ def tint(canvas: UInt8Array, segmentation: SegmentationMap) -> None:
     )
 
 
-def corner_lines(
-    canvas: UInt8Array, lines: Sequence[str], *, colours: Sequence[Colour] | None = None
-) -> None:
+def corner_lines(canvas: UInt8Array, lines: Sequence[str], *, colours: Sequence[Colour] | None = None) -> None:
     """Write lines of text into the upper left corner, on a dark plate each."""
     _, scale = _weights(canvas)
     y = 0

@@ -52,7 +52,11 @@ class Detect(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="d
             max_detections=self.max_detections,
             multi_label=self.multi_label,
         )
-        return Detections(place.boxes_to_source(boxes), scores, class_ids, self.labels)
+        boxes = place.boxes_to_source(boxes)
+        visible = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        if not visible.all():  # what lies in a letterbox's border is not in the picture
+            boxes, scores, class_ids = boxes[visible], scores[visible], class_ids[visible]
+        return Detections(boxes, scores, class_ids, self.labels)
 
     def draw(self, image: UInt8Array, result: Detections) -> UInt8Array:
         """A copy of the picture (uint8 [height, width, 3] BGR) with boxes and names."""

@@ -53,9 +53,7 @@ def open_video(name: str, parameters: Sequence[int] = ()) -> cv2.VideoCapture:
     with quiet(), _options_lock:
         ours = _OPTIONS not in os.environ
         if ours:
-            os.environ[_OPTIONS] = (
-                "rtsp_flags;prefer_tcp|fflags;discardcorrupt"  # the first is OpenCV's default
-            )
+            os.environ[_OPTIONS] = "rtsp_flags;prefer_tcp|fflags;discardcorrupt"  # the first is OpenCV's default
         try:
             return cv2.VideoCapture(name, backend, list(parameters) if backend == cv2.CAP_FFMPEG else [])
         finally:

@@ -161,9 +161,7 @@ def open_file(path: Path) -> PictureCamera | VideoCamera:
         raise DataError(f"{path} does not exist") from missing
     except OSError as failed:
         raise DataError(f"{path} cannot be read: {failed.strerror}") from failed
-    if path.suffix.lower() in PICTURE_SUFFIXES or (
-        path.suffix.lower() != ".gif" and cv2.haveImageReader(str(path))
-    ):
+    if path.suffix.lower() in PICTURE_SUFFIXES or (path.suffix.lower() != ".gif" and cv2.haveImageReader(str(path))):
         return PictureCamera(str(path), [path])
     return VideoCamera.from_file(path)
 

@@ -105,9 +105,7 @@ class LiveCamera:
         self._slot = NewestSlot()
         self._stop = threading.Event()
         self._failure: Exception | None = None
-        self._thread = threading.Thread(
-            target=self._capture, args=(grabber,), name=f"capture {name}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._capture, args=(grabber,), name=f"capture {name}", daemon=True)
         self._thread.start()
 
     @property

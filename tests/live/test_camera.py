@@ -76,9 +76,7 @@ def test_a_truncated_video_gives_what_is_whole_and_says_so(tmp_path: Path, cut: 
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "clip.avi", "picture.png", "picture.jpg", "unknown.bin"])
-def test_a_file_of_rubbish_is_refused_by_name(
-    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_of_rubbish_is_refused_by_name(tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / name
     for content in (b"", b"no pixels here" * 100):
         path.write_bytes(content)

@@ -24,10 +24,7 @@ def _corner(result: Result) -> tuple[float, ...]:
 def test_every_frame_of_a_file_meets_its_own_result(tmp_path: Path) -> None:
     counters = LiveCounters()
     with open_camera(write_video(tmp_path / "square.avi", frames=25)) as camera:
-        found = [
-            (frame.index, _corner(result))
-            for frame, result in live(camera, SquareRunner(), counters=counters)
-        ]
+        found = [(frame.index, _corner(result)) for frame, result in live(camera, SquareRunner(), counters=counters)]
     assert found == [(index, square_at(index)) for index in range(25)]
     assert counters.frames == 25
     assert set(counters.stages) == set(STAGES)

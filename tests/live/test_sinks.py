@@ -52,9 +52,7 @@ class _OpenRunner(SquareRunner):
 
     format, precision = "fake", "fp32"
     task = Detect(labels=LABELS)
-    backend = SimpleNamespace(
-        opened=SimpleNamespace(device_name="test", runtime="none", provider="none", threads=1)
-    )
+    backend = SimpleNamespace(opened=SimpleNamespace(device_name="test", runtime="none", provider="none", threads=1))
 
     def __enter__(self) -> _OpenRunner:
         return self
@@ -149,9 +147,7 @@ def test_a_line_of_a_classifier_a_segmenter_and_of_instances() -> None:
     assert segments[1]["share"] == pytest.approx(1200 / classes.size, abs=1e-6)
     assert np.array_equal(rle.decode(segments[1]["rle"]), classes == 1)
 
-    one = Detections(
-        np.array([[20, 10, 60, 40]], np.float32), np.array([0.5], np.float32), np.array([1]), LABELS
-    )
+    one = Detections(np.array([[20, 10, 60, 40]], np.float32), np.array([0.5], np.float32), np.array([1]), LABELS)
     record = record_of(_frame(0), Instances(one, (classes == 1)[None]))
     assert record["task"] == "instances"
     assert np.array_equal(rle.decode(record["detections"][0]["rle"]), classes == 1)
@@ -190,9 +186,7 @@ def test_a_jsonl_file_that_cannot_be_written_is_a_storage_error(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mkv", ".mov"])
-def test_a_recording_holds_every_frame_at_the_sources_rate(
-    run_squares: Any, tmp_path: Path, suffix: str
-) -> None:
+def test_a_recording_holds_every_frame_at_the_sources_rate(run_squares: Any, tmp_path: Path, suffix: str) -> None:
     source = write_video(tmp_path / "in.avi", frames=30, fps=20)
     target = tmp_path / f"out{suffix}"
     summary = run_squares(source, record=target)
@@ -226,9 +220,7 @@ def test_a_recording_is_kept_when_another_sink_fails(run_squares: Any, tmp_path:
         raise DeviceError("unplugged")
 
     with pytest.raises(DeviceError, match="unplugged"):
-        run_squares(
-            write_video(tmp_path / "in.avi", frames=20), record=tmp_path / "out.avi", sinks=[_Probe(8, fail)]
-        )
+        run_squares(write_video(tmp_path / "in.avi", frames=20), record=tmp_path / "out.avi", sinks=[_Probe(8, fail)])
     assert count_frames(tmp_path / "out.avi") == 9
 
 

@@ -95,9 +95,7 @@ def library_stats(truths: Sequence[BoxTruth], results: Sequence[Detections], cop
                 result.boxes_xyxy_px.astype(float), result.scores.tolist(), result.class_ids, strict=True
             ):
                 bbox = [box[0], box[1], box[2] - box[0], box[3] - box[1]]
-                found.append(
-                    {"image_id": image_id, "category_id": int(class_id), "bbox": bbox, "score": score}
-                )
+                found.append({"image_id": image_id, "category_id": int(class_id), "bbox": bbox, "score": score})
     truth_set = library.COCO(content)
     evaluation = library.COCOeval_faster(truth_set, truth_set.loadRes(found), "bbox")
     evaluation.run()

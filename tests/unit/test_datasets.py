@@ -291,9 +291,7 @@ def test_masks_with_a_suffix_have_their_own_class_names(tmp_path: Path) -> None:
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
-    dataset = open_dataset(
-        make_masks(tmp_path, np.zeros((4, 6), np.uint8)), task="segment", labels=CATS_AND_DOGS
-    )
+    dataset = open_dataset(make_masks(tmp_path, np.zeros((4, 6), np.uint8)), task="segment", labels=CATS_AND_DOGS)
     with pytest.raises(DataError, match=r"a\.png has 6x4 px, its image 60x40"):
         dataset[0].truth(dataset[0].image())
 

@@ -13,9 +13,7 @@ from edgecnn.errors import DataError
 from edgecnn.results import BoolArray, UInt8Array
 
 masks = arrays.arrays(np.bool_, arrays.array_shapes(min_dims=2, max_dims=2, max_side=40))
-maps = arrays.arrays(
-    np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, max_side=30), elements=st.integers(0, 3)
-)
+maps = arrays.arrays(np.uint8, arrays.array_shapes(min_dims=2, max_dims=2, max_side=30), elements=st.integers(0, 3))
 
 
 @given(masks)

@@ -106,9 +106,7 @@ def test_decoded_boxes_and_scores_agree_with_a_loop() -> None:
                 w, h = math.exp(log_w) * stride, math.exp(log_h) * stride
                 expected_boxes.append([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2])
                 confidence = 1 / (1 + math.exp(-objectness[1, 0, y, x].item()))
-                expected_scores.append(
-                    [confidence / (1 + math.exp(-logit)) for logit in classes[1, :, y, x].tolist()]
-                )
+                expected_scores.append([confidence / (1 + math.exp(-logit)) for logit in classes[1, :, y, x].tolist()])
     torch.testing.assert_close(boxes[1], torch.tensor(expected_boxes), rtol=1e-5, atol=1e-3)
     torch.testing.assert_close(scores[1], torch.tensor(expected_scores), rtol=1e-5, atol=1e-6)
 
@@ -127,9 +125,7 @@ def test_decoding_needs_one_stride_per_level() -> None:
         ("espnetv2_s_1.0_city_512x256", 1.0, 20),
     ],
 )
-def test_published_espnetv2_weights_load_strictly(
-    shared: Path, name: str, scale: float, classes: int
-) -> None:
+def test_published_espnetv2_weights_load_strictly(shared: Path, name: str, scale: float, classes: int) -> None:
     weights = torch.load(shared / f"models/espnetv2/{name}.pth", map_location="cpu", weights_only=True)
 
     outcome = EspNetV2Segmenter(scale=scale, classes=classes).load_state_dict(weights, strict=True)
@@ -209,9 +205,7 @@ def test_scaled_efficientnet_lite_agrees_with_the_package() -> None:
     package = pytest.importorskip("efficientnet_lite_pytorch")
     row = EFFICIENTNET_LITE_SIZES["lite2"]
     side = row.input_px
-    ours = EfficientNetLite(
-        width=row.width, depth=row.depth, dropout=row.dropout, frame_px=(side, side)
-    ).eval()
+    ours = EfficientNetLite(width=row.width, depth=row.depth, dropout=row.dropout, frame_px=(side, side)).eval()
     theirs = package.EfficientNet.from_name("efficientnet-lite2").eval()
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
 

@@ -210,8 +210,7 @@ def same_padding(kernel: int, stride: int, size_px: FrameSize) -> tuple[nn.Modul
     right.
     """
     total = [
-        max((out - 1) * stride + kernel - size, 0)
-        for size, out in zip(size_px, strided(size_px, stride), strict=True)
+        max((out - 1) * stride + kernel - size, 0) for size, out in zip(size_px, strided(size_px, stride), strict=True)
     ]
     before = [pad // 2 for pad in total]
     if all(pad % 2 == 0 for pad in total):

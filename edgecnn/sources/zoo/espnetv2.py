@@ -240,9 +240,7 @@ class GatedProjection(nn.Module):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.wt_layer = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(inputs, outputs, 1, bias=False), nn.Sigmoid()
-        )
+        self.wt_layer = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(inputs, outputs, 1, bias=False), nn.Sigmoid())
         self.expansion_layer = DecoderUnit(inputs, outputs, 3, groups=math.gcd(inputs, outputs))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -365,9 +363,7 @@ def window_lengths(windows: list[tuple[int, int]]) -> set[int]:
 
 def averaging_matrix(windows: list[tuple[int, int]], length: int, like: Tensor) -> Tensor:
     """[len(windows), length] matrix whose product with a column averages each window."""
-    rows = [
-        [1.0 / (end - start) if start <= i < end else 0.0 for i in range(length)] for start, end in windows
-    ]
+    rows = [[1.0 / (end - start) if start <= i < end else 0.0 for i in range(length)] for start, end in windows]
     return torch.tensor(rows, dtype=like.dtype, device=like.device)
 
 

@@ -122,9 +122,7 @@ class CspStage(nn.Module):
         self.conv1 = ConvUnit(inputs, hidden, 1)
         self.conv2 = ConvUnit(inputs, hidden, 1)
         self.conv3 = ConvUnit(2 * hidden, outputs, 1)
-        self.m = nn.Sequential(
-            *(Bottleneck(hidden, shortcut=shortcut, depthwise=depthwise) for _ in range(repeats))
-        )
+        self.m = nn.Sequential(*(Bottleneck(hidden, shortcut=shortcut, depthwise=depthwise) for _ in range(repeats)))
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv3(torch.cat((self.m(self.conv1(x)), self.conv2(x)), dim=1))

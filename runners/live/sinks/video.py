@@ -53,9 +53,7 @@ class VideoSink:
         if path.is_dir():
             raise SpecError(f"{path} is a folder: give the name of a video file")
         try:
-            with self._partial.open(
-                "wb"
-            ):  # to say now, not after the first frame, that this can't be written
+            with self._partial.open("wb"):  # to say now, not after the first frame, that this can't be written
                 pass
             self._partial.unlink()
         except OSError as failed:

@@ -67,9 +67,7 @@ def _check_display() -> None:
     if not sys.executable:
         return
     # Qt ends the whole process when it can't reach the display, so another process tries first.
-    probe = subprocess.run(
-        [sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=30, check=False
-    )
+    probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=30, check=False)
     if probe.returncode == 0:
         return
     if "not implemented" in probe.stderr.lower():
