@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -33,6 +34,7 @@ from edgecnn.converters.base import Converted, Converter
 from edgecnn.converters.deployable import (
     Deployable,
     count_macs,
+    is_untrained,
     set_batch_norm_statistics,
     signature,
 )
@@ -177,13 +179,15 @@ class _Bench:
 
 def _prepared(model: TrainedModel, pictures: Sequence[UInt8Array]) -> tuple[TrainedModel, tuple[str, ...]]:
     """The network, with batch-norm statistics where it is random, and what the user should know of it."""
-    if not model.source.random:
+    if not model.source.random and not is_untrained(model.module):
         return model, model.warnings
     fitter = FrameFitter(model.frame)
     frames = [fitter(picture)[0].copy() for picture in pictures]
-    set_batch_norm_statistics(model.module, model.frame, frames)
-    warning = f"{model.name} has random weights (no --weights): it shows that the network converts, it knows nothing"
-    return model, (*model.warnings, warning)
+    module = copy.deepcopy(model.module)
+    set_batch_norm_statistics(module, model.frame, frames)
+    warning = f"{model.name} has random weights: this shows that the network converts; it knows nothing"
+    source = msgspec.structs.replace(model.source, random=True)
+    return replace(model, module=module, source=source), (*model.warnings, warning)
 
 
 def _samples(deployable: Deployable, pictures: Sequence[UInt8Array]) -> list[parity.Sample]:

@@ -144,6 +144,18 @@ def best_class(logits: Tensor) -> Tensor:
     return logits.permute(0, 2, 3, 1).argmax(dim=-1).to(torch.uint8)
 
 
+def is_untrained(module: nn.Module) -> bool:
+    """Whether the network has batch normalisations and none of them has ever seen data."""
+    norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return bool(norms) and all(
+        norm.running_mean is not None
+        and norm.running_var is not None
+        and not norm.running_mean.any()
+        and bool((norm.running_var == 1).all())
+        for norm in norms
+    )
+
+
 def set_batch_norm_statistics(module: nn.Module, frame: FrameSpec, frames: Sequence[UInt8Array]) -> None:
     """Give a random network statistics from real frames, in place: without them its outputs are all but constant.
 
