@@ -117,11 +117,10 @@ def build_bundle(
     converters = {name: CONVERTERS.get(name) for name in formats}  # what is missing is said before the work
     steps.next(f"preparing {model.name}")
     with staged(out) as staging:
-        model, warnings = _prepared(model, pictures)
-        deployable = Deployable(model)
+        model, deployable, samples = _deployed(model, pictures)
         preprocess = _preprocess_gate(model, pictures)
         inputs, outputs = signature(deployable, batch=batch)
-        bench = _Bench(deployable, outputs, _samples(deployable, pictures), batch, model.source.random)
+        bench = _Bench(deployable, outputs, samples, batch, model.source.random)
         if accuracy is not None:
             steps.next("measuring the torch network")
             bench.accuracy, bench.reference_accuracy = accuracy, accuracy.measure(_torch_runner(deployable))
@@ -151,7 +150,7 @@ def build_bundle(
         )
         steps.next("writing")
         bundle = commit(staging, out, manifest) if artifacts else None
-    return Conversion(bundle, tuple(refused), warnings)
+    return Conversion(bundle, tuple(refused), model.warnings)
 
 
 class _Steps:
@@ -177,17 +176,31 @@ class _Bench:
     reference_accuracy: AccuracyEvidence | None = None
 
 
-def _prepared(model: TrainedModel, pictures: Sequence[UInt8Array]) -> tuple[TrainedModel, tuple[str, ...]]:
-    """The network, with batch-norm statistics where it is random, and what the user should know of it."""
-    if not model.source.random and not is_untrained(model.module):
-        return model, model.warnings
+def _deployed(
+    model: TrainedModel, pictures: Sequence[UInt8Array]
+) -> tuple[TrainedModel, Deployable, list[parity.Sample]]:
+    """The network ready to convert, with the torch network's answers; random ones get batch-norm statistics.
+
+    A network of the user's is changed only where it is blind as it is and its batch normalisations never saw data.
+
+    Raises:
+        BlindError: it answers the same whatever it sees.
+    """
+    if not model.source.random:
+        deployable = Deployable(model)
+        try:
+            return model, deployable, _samples(deployable, pictures)
+        except BlindError:
+            if not is_untrained(model.module):
+                raise
     fitter = FrameFitter(model.frame)
-    frames = [fitter(picture)[0].copy() for picture in pictures]
     module = copy.deepcopy(model.module)
-    set_batch_norm_statistics(module, model.frame, frames)
+    set_batch_norm_statistics(module, model.frame, [fitter(picture)[0].copy() for picture in pictures])
     warning = f"{model.name} has random weights: this shows that the network converts; it knows nothing"
     source = msgspec.structs.replace(model.source, random=True)
-    return replace(model, module=module, source=source), (*model.warnings, warning)
+    model = replace(model, module=module, source=source, warnings=(*model.warnings, warning))
+    deployable = Deployable(model)
+    return model, deployable, _samples(deployable, pictures)
 
 
 def _samples(deployable: Deployable, pictures: Sequence[UInt8Array]) -> list[parity.Sample]:

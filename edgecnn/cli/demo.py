@@ -58,8 +58,8 @@ def _print(report: DemoReport) -> None:
     ]
     _output.print_table(f"{report.bench.bundle}: latency of a picture", columns, rows, numeric=columns[1:])
     _output.stdout.print(
-        "error: largest difference from the torch network, relative; p50, p90: picture in memory → result;\n"
-        "fit + infer + finish: medians of its stages; cold: open → first result",
+        "error: largest difference from the torch network, relative;\np50, p90: picture in memory → result; "
+        "fit, infer, finish: its stages;\ncold: open → first result",
         style="dim",
     )
     _output.stdout.print(report.bench.machine.summary, markup=False, soft_wrap=True, style="dim")

@@ -27,7 +27,7 @@ _SMALLEST_SCORE = 1e-12  # the logarithm's floor: float32 softmax and sigmoid en
 # Anchors that score less than eval's threshold are noise to every use: runtimes approximate sigmoids to some 1e-8
 # absolute, and the boxes there are anything. They count in the range that errors are measured against, no more.
 _SCORE_THAT_MATTERS = 0.01
-_ALWAYS_COUNTING = 10  # anchors of each frame
+_ALWAYS_COUNTING = 10  # anchors of a frame in which none scores that much
 _HAIR_PX = np.array([-0.05, -0.05, 0.05, 0.05])  # small beside any object, large beside rounding
 
 
@@ -231,9 +231,10 @@ def _counting(name: str, right: Arrays, answer: Arrays) -> Any:
         return ...
     scores = np.maximum(right["scores"], answer["scores"])
     anchors = scores.max(axis=2)
-    # The best anchors count whatever they score: a network that finds nothing here is compared all the same.
-    best = np.partition(anchors, -min(_ALWAYS_COUNTING, anchors.shape[1]), axis=1)
-    enough = np.minimum(best[:, -min(_ALWAYS_COUNTING, anchors.shape[1])], _SCORE_THAT_MATTERS)[:, None]
+    # Where nothing reaches that, the best anchors count whatever they score: nothing passes uncompared.
+    count = min(_ALWAYS_COUNTING, anchors.shape[1])
+    best = np.partition(anchors, -count, axis=1)[:, -count]
+    enough = np.where(anchors.max(axis=1) < _SCORE_THAT_MATTERS, best, _SCORE_THAT_MATTERS)[:, None]
     return scores >= enough[..., None] if name == "scores" else anchors >= enough
 
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 
@@ -13,6 +14,9 @@ import cv2
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 _OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+
+_log: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 moved these functions there
+_SILENT = 0
 
 _lock = threading.Lock()
 _options_lock = threading.Lock()
@@ -26,8 +30,8 @@ def quiet() -> Iterator[None]:
     global _depth, _level_before
     with _lock:
         if _depth == 0:
-            _level_before = cv2.utils.logging.getLogLevel()
-            cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+            _level_before = _log.getLogLevel()
+            _log.setLogLevel(_SILENT)
         _depth += 1
     try:
         yield
@@ -35,7 +39,7 @@ def quiet() -> Iterator[None]:
         with _lock:
             _depth -= 1
             if _depth == 0:
-                cv2.utils.logging.setLogLevel(_level_before)
+                _log.setLogLevel(_level_before)
 
 
 def stream_backend() -> int:

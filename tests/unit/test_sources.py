@@ -406,15 +406,16 @@ def test_torchvision_weights_from_a_file_are_fitted(tmp_path: Path) -> None:
 
 
 def test_a_random_network_gets_statistics_and_a_warning() -> None:
-    from edgecnn.converters.build import _prepared
+    from edgecnn.converters.build import _deployed
 
     model = load_model("torchvision:shufflenet_v2_x0_5", size=(64, 64))
-    prepared, warnings = _prepared(model, list(photographs().values())[:2])
-    assert len(warnings) == 1
-    assert "shufflenet_v2_x0_5 has random weights" in warnings[0]
-    state = prepared.module.state_dict()
-    assert float(state["conv1.1.running_mean"].abs().max()) > 0
+    prepared, _, samples = _deployed(model, list(photographs().values())[:2])
+    assert len(samples) == 2
+    assert len(prepared.warnings) == 1
+    assert "shufflenet_v2_x0_5 has random weights" in prepared.warnings[0]
+    assert float(prepared.module.state_dict()["conv1.1.running_mean"].abs().max()) > 0
     assert not prepared.module.training
+    assert not model.module.state_dict()["conv1.1.running_mean"].any(), "the user's own network is not changed"
 
 
 def test_a_task_that_is_not_the_networks_own_is_refused() -> None:
