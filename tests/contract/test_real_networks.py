@@ -16,9 +16,7 @@ FORMATS = ("openvino", "onnx", "tflite")
 
 # One of each family of torchvision's; all of them are in docs/torchvision.md, from benchmarks/torchvision_table.py.
 FAMILIES = (
-    "alexnet",
     "convnext_tiny",
-    "densenet121",
     "efficientnet_b0",
     "lraspp_mobilenet_v3_large",
     "mnasnet0_5",
