@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from edgecnn._verbs.bench import bench
     from edgecnn._verbs.convert import convert
+    from edgecnn._verbs.demo import demo
     from edgecnn._verbs.evaluate import evaluate
     from edgecnn._verbs.inspect import inspect
     from edgecnn._verbs.run import run
@@ -43,6 +44,7 @@ _HOMES = {
     "TrainedModel": "edgecnn.sources",
     "bench": "edgecnn._verbs.bench",
     "convert": "edgecnn._verbs.convert",
+    "demo": "edgecnn._verbs.demo",
     "evaluate": "edgecnn._verbs.evaluate",
     "inspect": "edgecnn._verbs.inspect",
     "live": "edgecnn.runners.live.loop",
@@ -70,6 +72,7 @@ __all__ = [
     "__version__",
     "bench",
     "convert",
+    "demo",
     "evaluate",
     "inspect",
     "live",
