@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -55,9 +56,9 @@ def convert_one(name: str) -> dict[str, Any]:
         try:
             conversion = edgecnn.convert(f"torchvision:{name}", to=FORMATS, out=Path(folder) / "network.edge")
         except edgecnn.EdgeCnnError as error:
-            row["error"] = f"{type(error).__name__}: {error}"
+            row["error"] = _without_paths(f"{type(error).__name__}: {error}")
             return row
-    row["refused"] = {r.format: f"{r.error}: {r.reason}" for r in conversion.refused}
+    row["refused"] = {r.format: _without_paths(f"{r.error}: {r.reason}") for r in conversion.refused}
     row["seconds"] = round(time.perf_counter() - start, 1)
     if conversion.bundle is not None:
         manifest = conversion.bundle.manifest
@@ -68,6 +69,11 @@ def convert_one(name: str) -> dict[str, Any]:
             if a.evidence.parity is not None
         }
     return row
+
+
+def _without_paths(text: str) -> str:
+    """An error without the folders of the machine it happened on."""
+    return re.sub(r"/\S+/site-packages/", "", text)
 
 
 def run(names: list[str], results: dict[str, Any]) -> None:
@@ -120,6 +126,9 @@ def table(results: dict[str, Any]) -> str:
         "| --- | ---: | --- | ---: | ---: | ---: |",
     ]
     lines += [_line(name, row) for name, row in networks.items()]
+    waiting = sorted(set(cnns()) - set(networks))
+    if waiting:
+        lines += ["", f"Not run yet: {', '.join(waiting)}."]
     reasons = [
         f"- **{name}**, {name_of_format}: {reason}"
         for name, row in tried.items()

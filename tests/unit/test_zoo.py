@@ -12,15 +12,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from edgecnn.converters.heads.yolox import decode_yolox
-from edgecnn.sources.zoo.efficientnet_lite import EFFICIENTNET_LITE_SIZES, EfficientNetLite
+from edgecnn.sources.zoo import ZOO
+from edgecnn.sources.zoo.efficientnet_lite import EfficientNetLite
 from edgecnn.sources.zoo.espnetv2 import EspNetV2Segmenter, average_to, encoder_channels
-from edgecnn.sources.zoo.yolox import YOLOX_SIZES, Focus, Level, SpatialPyramidPooling, Yolox
+from edgecnn.sources.zoo.yolox import Focus, Level, SpatialPyramidPooling, Yolox
 
-NANO = YOLOX_SIZES["nano"]
+NANO = ZOO["yolox-nano"].arguments
 
 
 def yolox_nano(classes: int = 80) -> Yolox:
-    return Yolox(depth=NANO.depth, width=NANO.width, depthwise=NANO.depthwise, classes=classes).eval()
+    return Yolox(**NANO, classes=classes).eval()
 
 
 def random_levels(height: int, width: int, classes: int) -> list[Level]:
@@ -48,9 +49,8 @@ def test_published_yolox_nano_weights_load_strictly(shared: Path) -> None:
 # The paper's tables 3 and 4 in millions.
 @pytest.mark.parametrize(("size", "millions"), [("nano", 0.91), ("tiny", 5.06), ("s", 9.0), ("m", 25.3)])
 def test_yolox_has_as_many_parameters_as_the_paper_says(size: str, millions: float) -> None:
-    row = YOLOX_SIZES[size]
     with torch.device("meta"):
-        net = Yolox(depth=row.depth, width=row.width, depthwise=row.depthwise)
+        net = Yolox(**ZOO[f"yolox-{size}"].arguments)
 
     count = sum(parameter.numel() for parameter in net.parameters())
 
@@ -203,9 +203,9 @@ def test_published_efficientnet_lite0_agrees_with_its_package() -> None:
 # Wider, deeper, and with odd sizes on the way down (65, 33, 17), which take symmetric padding.
 def test_scaled_efficientnet_lite_agrees_with_the_package() -> None:
     package = pytest.importorskip("efficientnet_lite_pytorch")
-    row = EFFICIENTNET_LITE_SIZES["lite2"]
-    side = row.input_px
-    ours = EfficientNetLite(width=row.width, depth=row.depth, dropout=row.dropout, frame_px=(side, side)).eval()
+    entry = ZOO["efficientnet-lite2"]
+    side = entry.frame.height_px
+    ours = EfficientNetLite(**entry.arguments, frame_px=(side, side)).eval()
     theirs = package.EfficientNet.from_name("efficientnet-lite2").eval()
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
 

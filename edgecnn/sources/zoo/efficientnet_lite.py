@@ -9,39 +9,9 @@ efficientnet-lite-pytorch.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from torch import Tensor, nn
-
-
-@dataclass(frozen=True, kw_only=True)
-class EfficientNetLiteSize:
-    """One row of the published size table.
-
-    Attributes:
-        width: multiplier of the channel counts, stem and head excepted.
-        depth: multiplier of the repeats of a stage, the first and the last excepted.
-        input_px: side of the square frame the published weights were trained for.
-        dropout: probability before the classifier, in training only.
-    """
-
-    width: float
-    depth: float
-    input_px: int
-    dropout: float
-
-
-EFFICIENTNET_LITE_SIZES: Mapping[str, EfficientNetLiteSize] = MappingProxyType(
-    {
-        "lite0": EfficientNetLiteSize(width=1.0, depth=1.0, input_px=224, dropout=0.2),
-        "lite1": EfficientNetLiteSize(width=1.0, depth=1.1, input_px=240, dropout=0.2),
-        "lite2": EfficientNetLiteSize(width=1.1, depth=1.2, input_px=260, dropout=0.3),
-        "lite3": EfficientNetLiteSize(width=1.2, depth=1.4, input_px=280, dropout=0.3),
-        "lite4": EfficientNetLiteSize(width=1.4, depth=1.8, input_px=300, dropout=0.3),
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +81,9 @@ class EfficientNetLite(nn.Module):
     not. The reference's stochastic depth (training only) is left out.
 
     Args:
-        width, depth, dropout: a row of EFFICIENTNET_LITE_SIZES.
+        width: multiplier of the channel counts, stem and head excepted.
+        depth: multiplier of the repeats of a stage, the first and the last excepted.
+        dropout: probability before the classifier, in training only.
         frame_px: height and width of the input.
         classes: length of the class axis.
     """

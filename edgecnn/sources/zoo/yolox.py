@@ -6,10 +6,6 @@ attribute names after the reference implementation (Megvii-BaseDetection/YOLOX, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,35 +14,6 @@ Level = tuple[Tensor, Tensor, Tensor]
 """Raw maps of one stride: regression [N, 4, h, w], objectness [N, 1, h, w], classes [N, C, h, w]."""
 
 STRIDES_PX = (8, 16, 32)
-
-
-@dataclass(frozen=True, kw_only=True)
-class YoloxSize:
-    """One row of the published size table.
-
-    Attributes:
-        depth: multiplier of the number of bottlenecks in a stage.
-        width: multiplier of the channel counts.
-        depthwise: whether 3x3 convolutions are depthwise separable.
-        input_px: side of the square frame the published weights were trained for.
-    """
-
-    depth: float
-    width: float
-    depthwise: bool = False
-    input_px: int = 640
-
-
-YOLOX_SIZES: Mapping[str, YoloxSize] = MappingProxyType(
-    {
-        "nano": YoloxSize(depth=0.33, width=0.25, depthwise=True, input_px=416),
-        "tiny": YoloxSize(depth=0.33, width=0.375, input_px=416),
-        "s": YoloxSize(depth=0.33, width=0.50),
-        "m": YoloxSize(depth=0.67, width=0.75),
-        "l": YoloxSize(depth=1.00, width=1.00),
-        "x": YoloxSize(depth=1.33, width=1.25),
-    }
-)
 
 
 class ConvUnit(nn.Module):
@@ -258,7 +225,9 @@ class Yolox(nn.Module):
     Both want the image in the top left corner of a frame of 114.
 
     Args:
-        depth, width, depthwise: a row of YOLOX_SIZES.
+        depth: multiplier of the number of bottlenecks in a stage.
+        width: multiplier of the channel counts.
+        depthwise: whether 3x3 convolutions are depthwise separable.
         classes: length of the class axis.
     """
 
