@@ -86,6 +86,7 @@ def evaluate(
     limit: int | None = None,
     score: float | None = None,
     nms_iou: float | None = None,
+    resamples: int = 200,
     progress: Callable[[int, int], None] | None = None,
     on_start: Callable[[Runner], None] | None = None,
     **model_options: Any,
@@ -103,6 +104,7 @@ def evaluate(
         split: of the data; without it "test", else "val", else all.
         limit: measure on so many pictures at most, evenly spaced.
         score, nms_iou: a detector's thresholds; 0.01 and 0.65 without them.
+        resamples: how often the pictures are drawn again for the interval.
         progress: is called with (done, total) pictures.
         on_start: is called with the open runner before the first picture.
         model_options: for a network, as for `load_model` (weights, size, labels, …).
@@ -129,7 +131,14 @@ def evaluate(
             dataset = dataset.limited(limit)
         if on_start is not None:
             on_start(runner)
-        accuracy = measure_accuracy(runner, dataset, task=runner.task, ignore_label=ignore_label, progress=progress)
+        accuracy = measure_accuracy(
+            runner,
+            dataset,
+            task=runner.task,
+            ignore_label=ignore_label,
+            progress=progress,
+            resamples=resamples,
+        )
         opened = runner.backend.opened
         return Evaluation(
             metric=accuracy.metric,
