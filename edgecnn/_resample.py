@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -46,11 +47,12 @@ def resample(
     down = _bands(height, size[0], window[0], rows, kernel)
     across = _bands(width, size[1], window[1], columns, kernel)
     top, bottom = down[0][1], max(stop for _, _, stop, _ in down)
+    left, right = across[0][1], max(stop for _, _, stop, _ in across)
     # [height, width, channels] -> [width, height * channels]: both passes are then one matrix product
-    turned = image[top:bottom].transpose(1, 0, 2).astype(np.float32, order="C")
-    narrow = _apply(across, turned.reshape(width, -1), columns)
+    turned = cv2.transpose(np.ascontiguousarray(image[top:bottom, left:right])).astype(np.float32)
+    narrow = _apply(across, turned.reshape(right - left, -1), columns, origin=left)
     _round_half_up(narrow)  # Pillow stores bytes between its passes
-    lines = np.ascontiguousarray(narrow.reshape(columns, bottom - top, channels).transpose(1, 0, 2))
+    lines: FloatArray = np.asarray(cv2.transpose(narrow.reshape(columns, bottom - top, channels)), np.float32)
     result = _apply(down, lines.reshape(bottom - top, -1), rows, origin=top)
     _round_half_up(result)
     np.copyto(out, result.reshape(out.shape), casting="unsafe")
