@@ -1,7 +1,6 @@
 """Rewrites batch normalisation, which in use is a scale and a shift, before the exporters see it.
 
-Exporters take each one apart into six operations, which most converters put together again later: graphs come out
-the same, in half the time.
+Exporters take each one apart into several operations, which converters have to put together again later.
 """
 
 from __future__ import annotations

@@ -138,8 +138,8 @@ def count_macs(deployable: Deployable) -> int:
 def best_class(logits: Tensor) -> Tensor:
     """Index of the largest of [batch, classes, height, width] along classes, as uint8 [batch, height, width].
 
-    Ties go to the lower index, as argmax has it. Along the last axis the runtimes are several times faster than
-    along the second.
+    Ties go to the lower index, as argmax has it. Along the last axis the runtimes were as fast as along the
+    second (ONNX Runtime) or up to three times faster (LiteRT).
     """
     return logits.permute(0, 2, 3, 1).argmax(dim=-1).to(torch.uint8)
 
