@@ -120,15 +120,6 @@ def load_model(model: str | TrainedModel | nn.Module, **options: Any) -> Trained
     return import_module(_home(model)).load(model, wanted)  # type: ignore[no-any-return]
 
 
-def is_model_name(text: str) -> bool:
-    """Whether this names a network rather than a bundle."""
-    try:
-        _home(text)
-    except SpecError:
-        return False
-    return True
-
-
 def _home(model: str) -> str:
     """The module whose `load` knows this name."""
     from edgecnn.sources.zoo import ZOO

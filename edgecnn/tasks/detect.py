@@ -85,7 +85,7 @@ def select(
     """
     # Each numpy call costs about 10 us after an inference has emptied the caches, so there are few.
     flat = scores.ravel()
-    hits = np.flatnonzero(flat > score_threshold)  # a few of hundreds of thousands: first cut, then think
+    (hits,) = (flat > score_threshold).nonzero()  # a few of hundreds of thousands: first cut, then think
     anchors, class_ids = np.divmod(hits, scores.shape[1])
     if not multi_label and len(hits) > 1:
         first = np.empty(len(hits), np.bool_)  # of its anchor; hits come anchor by anchor

@@ -179,6 +179,16 @@ def test_a_saturated_probability_does_not_hide_a_difference_below_it() -> None:
     assert not compared(task, {"scores": sure}, {"scores": other}).ok
 
 
+def test_an_undecided_network_is_measured_by_how_its_logits_differ() -> None:
+    """Probabilities of nearly 1/C all have the same large logarithm, which is no yardstick for their differences."""
+    task = Classify(labels=LABELS)
+    logits = np.array([[1e-3, -2e-3, 1e-3]])
+    undecided, off = (np.exp(x - np.log(np.exp(x).sum())).astype(np.float32) for x in (logits, logits * 1.01))
+    evidence = compared(task, {"scores": undecided}, {"scores": off})
+    assert evidence.max_rel_err == pytest.approx(0.01, rel=0.05)
+    assert not evidence.ok
+
+
 def test_another_best_class_fails_unless_it_was_a_tie() -> None:
     task = Classify(labels=LABELS)
     tied = np.array([[0.40002, 0.40001, 0.19997]], np.float32)

@@ -19,7 +19,6 @@ from edgecnn.bundle import sha256_of
 from edgecnn.converters.deployable import Deployable
 from edgecnn.errors import DataError, SourceError, SpecError, UnknownNameError, WeightsError
 from edgecnn.measure.parity import MAX_LEVELS, MEAN_LEVELS, compare_preprocessing
-from edgecnn.sources import is_model_name
 
 NETWORKS = """
 import torch
@@ -319,11 +318,6 @@ def test_an_exported_program_with_other_inputs_is_refused(tmp_path: Path) -> Non
 def test_a_name_that_names_nothing_is_refused(name: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         load_model(name)
-
-
-def test_names_of_networks_are_told_from_bundles() -> None:
-    assert all(map(is_model_name, ["yolox-nano", "torchvision:resnet18", "pkg.module:factory", "a/b.pt2"]))
-    assert not any(map(is_model_name, ["street.edge", "out/street.edge", "C:\\bundles\\x.edge", "weights.pth"]))
 
 
 torchvision = pytest.mark.parametrize(
