@@ -38,6 +38,7 @@ from edgecnn.converters.deployable import (
     set_batch_norm_statistics,
     signature,
 )
+from edgecnn.converters.layers import record_layers
 from edgecnn.errors import AccuracyError, BlindError, ConversionError, DeviceError, GateError, ParityError
 from edgecnn.frame import FrameFitter
 from edgecnn.measure import parity
@@ -144,6 +145,7 @@ def build_bundle(
             in_graph=deployable.in_graph,
             parameters=deployable.parameter_count,
             macs=count_macs(deployable),
+            layers=record_layers(deployable, deployable.example()),
             preprocess=preprocess,
             artifacts=tuple(artifacts),
             refused=tuple(refused),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import openvino
 import torch
+from openvino._offline_transformations import apply_moc_transformations
 from openvino.frontend import FrontEndManager
 from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -50,6 +51,8 @@ class OpenVinoConverter:
                     model = front_end.convert(front_end.load(decoder))
                     model.inputs[0].get_node().set_element_type(openvino.Type.u8)
                     model.reshape(list(example.shape))
+                    # Shapes are fixed now: what computes them goes.
+                    apply_moc_transformations(model, cf=True)
             except Exception as failed:
                 raise ConversionError(f"OpenVINO failed on this graph: {_first_line(failed)}") from failed
             model.inputs[0].get_tensor().set_names({"frame"})

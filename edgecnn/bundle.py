@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 
@@ -26,7 +26,15 @@ from edgecnn.tasks import Task
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-Precision = Literal["fp32", "fp16", "bf16", "int8"]
+# What runs, not what the file is called; int8 names decode as ai-edge-quantizer's do (w weights, a activations).
+PRECISIONS = {
+    "fp32": "all in 32-bit float",
+    "fp16": "weights stored in 16-bit float; computes in the device's choice",
+    "bf16": "computes in bfloat16, accumulates in 32 bits (OpenVINO)",
+    "int8": "static_wi8_ai8: int8 weights, int8 activations with ranges from calibration",
+    "int8-dynamic": "dynamic_wi8_afp32: int8 weights, activations float or quantized as they come (TFLite)",
+    "int8-a16": "static_wi8_ai16: int8 weights, 16-bit activations (TFLite)",
+}
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +116,134 @@ class AccuracyEvidence(_Record, frozen=True, kw_only=True):
     allowed_drop: bool = False
 
 
+class LayerRecord(_Record, frozen=True, kw_only=True):
+    """A layer with weights of the torch network, as it is found again in every format.
+
+    Attributes:
+        name: of the torch module ("backbone.stem.conv").
+        kind: "convolution", "depthwise", "transposed" or "linear".
+        macs: multiply-adds of one frame.
+        weights: fingerprint of the float32 weights that the converters saw (batch norms folded in).
+    """
+
+    name: str
+    kind: str
+    macs: int
+    weights: str
+
+
+class CalibrationRecord(_Record, frozen=True, kw_only=True):
+    """The frames that activation ranges were read off.
+
+    Attributes:
+        source: name of the folder or file.
+        count: frames.
+        seed: of the choice of frames.
+        preprocess_sha256: hash of the FrameSpec that they went through.
+        images: content hashes of the pictures, so that an evaluation can tell that it would measure on them.
+    """
+
+    source: str
+    count: int
+    seed: int
+    preprocess_sha256: str
+    images: tuple[str, ...]
+
+
+class LayerDamage(_Record, frozen=True, kw_only=True):
+    """What a layer does to the network's answer when it alone is int8.
+
+    Attributes:
+        name: of the layer.
+        damage: see `edgecnn.measure.damage`; 0 is none.
+        kept_float: whether the artifact computes it in float for that.
+    """
+
+    name: str
+    damage: float
+    kept_float: bool
+
+
+class SearchRecord(_Record, frozen=True, kw_only=True):
+    """How the layers to keep float were found.
+
+    Attributes:
+        metric, data, n: what was measured, on which data, how many pictures.
+        float_value: of the float artifact of the same format.
+        value: of the artifact that was kept.
+        max_drop: the bound.
+        trials: how many artifacts were measured.
+        minutes: how long it took, all sessions together.
+        complete: False where the budget ended it.
+        images: content hashes of the pictures.
+    """
+
+    metric: str
+    data: str
+    n: int
+    float_value: float
+    value: float
+    max_drop: float
+    trials: int
+    minutes: float
+    complete: bool
+    images: tuple[str, ...]
+
+    @property
+    def drop(self) -> float:
+        """How much the int8 artifact's metric lies below the float one's, on the search's pictures."""
+        return self.float_value - self.value
+
+
+class TwinLatency(_Record, frozen=True, kw_only=True):
+    """Latency beside the float artifact of the same format, measured in turns.
+
+    Attributes:
+        latency_ms, float_latency_ms: medians of whole frames.
+        ratio, low, high: float latency over this one's, with a 95 % interval; above 1 is faster.
+        device_name, threads: where.
+    """
+
+    latency_ms: float
+    float_latency_ms: float
+    ratio: float
+    low: float
+    high: float
+    device_name: str
+    threads: int
+
+
+class QuantizationEvidence(_Record, frozen=True, kw_only=True):
+    """How an int8 artifact was made, and what it is worth.
+
+    Attributes:
+        recipe: a name that decodes.
+        calibration: None where none was needed (dynamic ranges).
+        float_layers: kept float, by choice or because the runtime runs them so.
+        int8_mac_share: of the multiply-adds, those that the runtime runs in int8.
+        snr_db: signal-to-noise ratio of each output against the float artifact's, on calibration frames.
+        damage: of each layer, worst first.
+        search: None where no labelled data was given.
+        latency: None where it was not measured.
+        warnings: in sentences.
+    """
+
+    recipe: str
+    calibration: CalibrationRecord | None
+    float_layers: tuple[str, ...]
+    int8_mac_share: float
+    snr_db: dict[str, float]
+    damage: tuple[LayerDamage, ...] = ()
+    search: SearchRecord | None = None
+    latency: TwinLatency | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def slower_than_float(self) -> bool:
+        """Whether it was measured to be no faster than its float twin: then there is no reason to use it here."""
+        return self.latency is not None and self.latency.ratio <= 1
+
+
 class LatencyEvidence(_Record, frozen=True, kw_only=True):
     """What `bench` measured of an artifact on one machine, in the shape that `bench --json` prints."""
 
@@ -121,6 +257,7 @@ class Evidence(_Record, frozen=True, kw_only=True):
     parity: ParityEvidence | None = None
     accuracy: tuple[AccuracyEvidence, ...] = ()
     latency: tuple[LatencyEvidence, ...] = ()
+    quantization: QuantizationEvidence | None = None
     overrides: tuple[str, ...] = ()
 
 
@@ -129,7 +266,7 @@ class Artifact(_Record, frozen=True, kw_only=True):
 
     Attributes:
         format: name in the table of back ends ("onnx", "openvino", "tflite").
-        precision: what runs ("fp32", "fp16", "int8").
+        precision: what runs (see PRECISIONS).
         files: the first is the one to open; the others lie beside it.
         tool: name and version of what wrote it, and what it was told (opset, recipe).
         transposes: how many transposes its graph holds; None where nobody counted.
@@ -202,6 +339,7 @@ class Manifest(_Record, frozen=True, kw_only=True):
     in_graph: tuple[str, ...] = ()
     parameters: int
     macs: int
+    layers: tuple[LayerRecord, ...] = ()
     preprocess: PreprocessEvidence | None = None
     artifacts: tuple[Artifact, ...] = ()
     refused: tuple[Refusal, ...] = ()

@@ -11,6 +11,7 @@ from edgecnn.errors import MissingDependencyError, UnknownNameError
 
 if TYPE_CHECKING:
     from edgecnn.converters.base import Converter
+    from edgecnn.converters.int8.base import Int8Writer
     from edgecnn.runners.base import Backend
 
 T = TypeVar("T")
@@ -101,3 +102,10 @@ CONVERTERS: Registry[type[Converter]] = Registry("format")
 CONVERTERS.add("onnx", "edgecnn.converters.onnx:OnnxConverter", extra="convert", needs=("onnx",))
 CONVERTERS.add("openvino", "edgecnn.converters.openvino:OpenVinoConverter", extra="convert", needs=("openvino",))
 CONVERTERS.add("tflite", "edgecnn.converters.tflite:TfliteConverter", extra="convert", needs=("litert_torch",))
+
+INT8_WRITERS: Registry[type[Int8Writer]] = Registry("format")
+INT8_WRITERS.add("onnx", "edgecnn.converters.int8.onnx:OnnxInt8Writer", extra="convert", needs=("onnx",))
+INT8_WRITERS.add("openvino", "edgecnn.converters.int8.openvino:OpenVinoInt8Writer", extra="convert", needs=("nncf",))
+INT8_WRITERS.add(
+    "tflite", "edgecnn.converters.int8.tflite:TfliteInt8Writer", extra="convert", needs=("ai_edge_quantizer",)
+)

@@ -1,0 +1,77 @@
+"""The torch network's layers, named, weighed, and marked so that they are found again in every format."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from edgecnn.bundle import LayerRecord
+
+_CONVOLUTIONS = ("aten.convolution.default", "aten._convolution.default", "aten.conv2d.default")
+_MATRIX_PRODUCTS = {"aten.addmm.default": 2, "aten.mm.default": 1, "aten.linear.default": 1}  # which is the weight
+
+
+def weights_fingerprint(weights: NDArray[np.float32]) -> str:
+    """The same for the same float32 weights in any layout: formats differ in the order of axes only."""
+    ordered = np.sort(np.ascontiguousarray(weights, np.float32), axis=None)
+    ordered += 0.0  # -0 and 0 are one number and two bit patterns
+    return hashlib.sha256(ordered.tobytes()).hexdigest()[:16]
+
+
+def record_layers(deployable: nn.Module, example: Tensor) -> tuple[LayerRecord, ...]:
+    """Every convolution and matrix product with weights, in the order of execution; one that runs twice stands once.
+
+    Found by running the network, so functional calls and exported programs have theirs too.
+
+    Args:
+        deployable: what is converted; its parameters name the layers.
+        example: one frame, uint8 [1, height, width, 3].
+    """
+    with torch.no_grad(), _Recorder(deployable) as recorder:
+        deployable(example)
+    return tuple(recorder.layers.values())
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        tensors = [*network.named_parameters(), *network.named_buffers()]
+        self._names = {tensor.data_ptr(): name for name, tensor in tensors if tensor.numel()}
+        self.layers: dict[str, LayerRecord] = {}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = function(*args, **(kwargs or {}))
+        name = str(function)
+        if name in _CONVOLUTIONS:
+            self._take(args[1], _kind(args), _convolution_macs(args, output))
+        elif name in _MATRIX_PRODUCTS:
+            weights = args[_MATRIX_PRODUCTS[name]]
+            if weights.data_ptr() in self._names:  # else both factors are activations
+                self._take(weights, "linear", output.numel() * args[1].shape[-1])
+        return output
+
+    def _take(self, weights: Tensor, kind: str, macs: int) -> None:
+        known = self._names.get(weights.data_ptr())
+        name = known.removeprefix("network.").removesuffix(".weight") if known else f"{kind} {len(self.layers)}"
+        mark = weights_fingerprint(weights.detach().numpy())
+        earlier = self.layers[name].macs if name in self.layers else 0
+        self.layers[name] = LayerRecord(name=name, kind=kind, macs=earlier + macs, weights=mark)
+
+
+def _kind(args: Any) -> str:
+    weights, transposed, groups = args[1], bool(args[6]) if len(args) > 6 else False, args[8] if len(args) > 8 else 1
+    if transposed:
+        return "transposed"
+    return "depthwise" if groups > 1 and weights.shape[1] == 1 else "convolution"
+
+
+def _convolution_macs(args: Any, output: Tensor) -> int:
+    each = math.prod(args[1].shape[1:])
+    return int((args[0] if _kind(args) == "transposed" else output).numel() * each)

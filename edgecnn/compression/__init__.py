@@ -1,0 +1,1 @@
+"""Making a trained network smaller or faster without losing what it knows."""
