@@ -22,7 +22,7 @@ _ROUNDS = 3
 
 def sigmoid(x: Array) -> Array:
     """1 / (1 + exp(-x))."""
-    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))
+    return 0.5 * (1 + np.tanh(0.5 * x))
 
 
 def silu(x: Array) -> Array:
@@ -32,7 +32,7 @@ def silu(x: Array) -> Array:
 
 def hard_swish(x: Array) -> Array:
     """x * relu6(x + 3) / 6. Source: Howard et al. 2019, Searching for MobileNetV3, section 5.2."""
-    return x * np.clip(x + 3, 0, 6) / 6
+    return np.asarray(x * np.clip(x + 3, 0, 6) / 6, np.float64)
 
 
 def relu(x: Array) -> Array:
@@ -90,7 +90,7 @@ class TensorHistogram:
     def centres(self) -> Array:
         """The middle of each bin, float64 [bins]."""
         width = (self._end - self._start) / _BINS
-        return self._start + width * (np.arange(_BINS) + 0.5)
+        return np.linspace(self._start + width / 2, self._end - width / 2, _BINS)
 
     def _grow(self) -> None:
         if self._start <= self.low and self.high <= self._end:
