@@ -6,11 +6,13 @@ import hashlib
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from edgecnn.bundle import LayerRecord
 
@@ -35,34 +37,54 @@ def record_layers(deployable: nn.Module, example: Tensor) -> tuple[LayerRecord, 
         example: one frame, uint8 [1, height, width, 3].
     """
     with torch.no_grad(), _Recorder(deployable) as recorder:
-        deployable(example)
-    return tuple(recorder.layers.values())
+        outputs = deployable(example)
+    heads = {name for output in outputs for name in recorder.last_layers(output)}
+    return tuple(msgspec.structs.replace(layer, head=layer.name in heads) for layer in recorder.layers.values())
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Watches every operation of a run: which layer it is, and which layers a tensor comes from."""
+
     def __init__(self, network: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         tensors = [*network.named_parameters(), *network.named_buffers()]
         self._names = {tensor.data_ptr(): name for name, tensor in tensors if tensor.numel()}
+        self._last: dict[int, frozenset[str]] = {}
+        self._alive: list[Tensor] = []  # so that no identity is given twice
         self.layers: dict[str, LayerRecord] = {}
+
+    def last_layers(self, tensor: Tensor) -> frozenset[str]:
+        """The layers that made this tensor with no other layer in between."""
+        return self._last.get(id(tensor), frozenset())
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = function(*args, **(kwargs or {}))
-        name = str(function)
-        if name in _CONVOLUTIONS:
-            self._take(args[1], _kind(args), _convolution_macs(args, output))
-        elif name in _MATRIX_PRODUCTS:
-            weights = args[_MATRIX_PRODUCTS[name]]
-            if weights.data_ptr() in self._names:  # else both factors are activations
-                self._take(weights, "linear", output.numel() * args[1].shape[-1])
+        layer = self._layer(str(function), args, output)
+        inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        last = frozenset({layer}) if layer else frozenset[str]().union(*map(self.last_layers, inputs))
+        for tensor in tree_leaves(output):
+            if isinstance(tensor, Tensor):
+                self._last[id(tensor)] = last
+                self._alive.append(tensor)
         return output
 
-    def _take(self, weights: Tensor, kind: str, macs: int) -> None:
+    def _layer(self, function: str, args: Any, output: Any) -> str | None:
+        """The layer that this operation is, recorded; None where it is none."""
+        if function in _CONVOLUTIONS:
+            return self._record(args[1], _kind(args), _convolution_macs(args, output))
+        if function in _MATRIX_PRODUCTS:
+            weights = args[_MATRIX_PRODUCTS[function]]
+            if weights.data_ptr() in self._names:  # else both factors are activations
+                return self._record(weights, "linear", output.numel() * args[1].shape[-1])
+        return None
+
+    def _record(self, weights: Tensor, kind: str, macs: int) -> str:
         known = self._names.get(weights.data_ptr())
         name = known.removeprefix("network.").removesuffix(".weight") if known else f"{kind} {len(self.layers)}"
         mark = weights_fingerprint(weights.detach().numpy())
         earlier = self.layers[name].macs if name in self.layers else 0
         self.layers[name] = LayerRecord(name=name, kind=kind, macs=earlier + macs, weights=mark)
+        return name
 
 
 def _kind(args: Any) -> str:

@@ -124,12 +124,14 @@ class LayerRecord(_Record, frozen=True, kw_only=True):
         kind: "convolution", "depthwise", "transposed" or "linear".
         macs: multiply-adds of one frame.
         weights: fingerprint of the float32 weights that the converters saw (batch norms folded in).
+        head: whether no other layer lies between it and the network's answer.
     """
 
     name: str
     kind: str
     macs: int
     weights: str
+    head: bool = False
 
 
 class CalibrationRecord(_Record, frozen=True, kw_only=True):
