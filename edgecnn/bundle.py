@@ -115,6 +115,11 @@ class AccuracyEvidence(_Record, frozen=True, kw_only=True):
     max_drop: float | None = None
     allowed_drop: bool = False
 
+    @property
+    def drop(self) -> float | None:
+        """How far it lies below what it is held against; negative where it is above."""
+        return None if self.reference_value is None else self.reference_value - self.value
+
 
 class LayerRecord(_Record, frozen=True, kw_only=True):
     """A layer with weights of the torch network, as it is found again in every format.

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from edgecnn.datasets import coco, folders, masks, voc, yolo
 from edgecnn.datasets.base import (
     UNLABELLED,
@@ -128,12 +130,14 @@ def open_dataset(path: str | Path, *, task: str, labels: Sequence[str], split: s
     raise DataError(f"{path} holds no labels for the task {task}{below}. It wants {wanted}. Found: {_found(path)}")
 
 
-def iterate_frames(path: str | Path, limit: int) -> list[UInt8Array]:
+def iterate_frames(path: str | Path, limit: int, *, seed: int | None = None) -> list[UInt8Array]:
     """At most `limit` pictures, uint8 [height, width, 3] BGR, labelled or not: to calibrate, to compare.
 
     Args:
         path: an image, a video (evenly spaced frames are taken), or a folder of images, at any depth (evenly
             spaced in the order of their names, so that folders that sort by class or time give some of each).
+        limit: at most so many.
+        seed: draw a folder's images at random instead; the same seed draws the same, another one others.
 
     Raises:
         DataError: nothing there, or a file that cannot be read.
@@ -148,11 +152,14 @@ def iterate_frames(path: str | Path, limit: int) -> list[UInt8Array]:
         files = _images_below(path)
         if not files:
             raise DataError(f"{path} holds no image. Found: {_found(path)}")
-        return [read_image(files[index]) for index in evenly_spaced(len(files), limit)]
+        chosen: Sequence[int] = evenly_spaced(len(files), limit)
+        if seed is not None and len(files) > limit:
+            chosen = sorted(np.random.default_rng(seed).choice(len(files), limit, replace=False).tolist())
+        return [read_image(files[index]) for index in chosen]
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return read_video_frames(path, limit)
     if path.suffix.lower() == ".json":  # a COCO JSON: its images lie beside it
-        return iterate_frames(path.parent, limit)
+        return iterate_frames(path.parent, limit, seed=seed)
     return [read_image(path)]
 
 

@@ -1,0 +1,234 @@
+"""Which layers must stay float: the smallest set found that keeps the task's metric within a bound.
+
+The same search for every format. It knows layers, their multiply-adds and which of them are heads; what an int8
+artifact is, and how it is measured, it is told (`Objective`). Order of attempts: ranges and bias correction with
+every layer int8; then layers are ranked by the damage that each does alone, and a bisection finds how many of the
+worst must stay float, heads first; then layers are given back one by one, the largest first.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgecnn.bundle import LayerRecord
+from edgecnn.compression.journal import Journal
+from edgecnn.compression.plan import Plan, RangeMethod
+
+Progress = Callable[[int, int, str], None]
+
+# What is within the bound on the search's pictures by a hair is outside it on others: the choice was made on these.
+_MARGIN = 0.75
+_RECIPES_MEASURED = 2
+_GIVEN_BACK = 24  # attempts
+SMALLEST_SHARE = 0.1  # of the multiply-adds; with less in int8 there is no reason to have the artifact
+
+
+class Objective(Protocol):
+    """An int8 artifact of one format, as the search sees it."""
+
+    layers: Sequence[str]
+    range_methods: Sequence[RangeMethod]
+    corrects_bias: bool
+
+    def damage(self, plan: Plan) -> float:
+        """Noise of the answers against the float artifact's; infinite where the artifact cannot be made or run."""
+        ...
+
+    def metric(self, plan: Plan) -> float:
+        """The task's metric on the search's pictures; minus infinity where it cannot be made or run."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What the search ended with.
+
+    Attributes:
+        plan: the best.
+        metric: of that plan; None where there was nothing to measure.
+        within: whether it keeps the bound.
+        damage: of each layer alone, where it was measured.
+        trials: artifacts measured, those of an earlier, killed run included.
+        complete: False where the budget ended it.
+    """
+
+    plan: Plan
+    metric: float | None
+    within: bool
+    damage: Mapping[str, float]
+    trials: int
+    complete: bool
+
+
+class _OutOfTimeError(Exception):
+    """The budget is used up."""
+
+
+def choose_recipe(objective: Objective, journal: Journal, progress: Progress | None = None) -> list[Plan]:
+    """Every layer in int8, with each of the ranges, with and without bias correction; least damage first."""
+    corrections = (True, False) if objective.corrects_bias else (False,)
+    plans = [
+        Plan(int8_layers=frozenset(objective.layers), ranges=ranges, correct_bias=corrected)
+        for ranges, corrected in itertools.product(objective.range_methods, corrections)
+    ]
+    for done, plan in enumerate(plans):
+        if progress is not None:
+            progress(done, len(plans), f"trying {plan.ranges} ranges")
+        journal.value("damage", plan, objective.damage)
+    return sorted(plans, key=lambda plan: journal.value("damage", plan, objective.damage))
+
+
+def search(
+    objective: Objective,
+    layers: Sequence[LayerRecord],
+    *,
+    float_metric: float,
+    max_drop: float,
+    budget_minutes: float,
+    journal: Journal,
+    progress: Progress | None = None,
+) -> Found:
+    """Find the layers to keep float.
+
+    Args:
+        objective: the format's artifacts and what they are measured on.
+        layers: of the network.
+        float_metric: of the float artifact of the same format, on the same pictures.
+        max_drop: how far below it the int8 artifact may lie.
+        budget_minutes: then the best so far is taken; minutes of an earlier, killed run count too.
+        journal: what was measured already is not measured again.
+        progress: called with (measurements done, estimate of all, what is being done).
+    """
+    run = _Search(objective, layers, float_metric - max_drop * _MARGIN, budget_minutes, journal, progress)
+    complete = True
+    try:
+        run.recipes()
+        if not run.within(run.best):
+            run.rank()
+            run.bisect()
+            run.give_back()
+    except _OutOfTimeError:
+        complete = False
+    return Found(
+        plan=run.best,
+        metric=run.journal.known("metric", run.best),
+        within=run.within(run.best),
+        damage=run.damage,
+        trials=journal.count("metric"),
+        complete=complete,
+    )
+
+
+class _Search:
+    def __init__(
+        self,
+        objective: Objective,
+        layers: Sequence[LayerRecord],
+        wanted: float,
+        budget_minutes: float,
+        journal: Journal,
+        progress: Progress | None,
+    ) -> None:
+        self.objective, self.journal = objective, journal
+        self.damage: dict[str, float] = {}
+        self.best = Plan(int8_layers=frozenset(objective.layers))
+        self._layers = {layer.name: layer for layer in layers if layer.name in set(objective.layers)}
+        self._wanted = wanted
+        self._deadline = time.monotonic() + 60 * (budget_minutes - journal.minutes)
+        self._progress = progress
+        self._done = 0
+        # Damage of every layer, both bisections, layers given back.
+        self._expected = 8 + len(self._layers) + 2 * len(self._layers).bit_length() + _GIVEN_BACK
+
+    def within(self, plan: Plan) -> bool:
+        """Whether a measured plan keeps the bound."""
+        metric = self.journal.known("metric", plan)
+        return metric is not None and metric >= self._wanted
+
+    def recipes(self) -> None:
+        """The best of the recipes with every layer int8."""
+        plans = choose_recipe(self.objective, self.journal, lambda done, total, what: self._tell(what))
+        self.best = plans[0]
+        for plan in plans[:_RECIPES_MEASURED]:
+            self._measure(plan, "every layer int8")
+            if self.within(plan):
+                return
+
+    def rank(self) -> None:
+        """Each layer's damage when it alone is int8."""
+        for name in self._layers:
+            alone = self._with(frozenset({name}))
+            self._check_time(alone, "damage")
+            self._tell(f"damage of {name}")
+            self.damage[name] = self.journal.value("damage", alone, self.objective.damage)
+
+    def bisect(self) -> None:
+        """How many of the worst layers must stay float, in both orders; the larger share of int8 wins."""
+        found = [plan for order in self._orders() if (plan := self._bisected(order)) is not None]
+        if found:
+            self.best = max(found, key=self.share)
+
+    def give_back(self) -> None:
+        """Layers that need not be float after all, largest first."""
+        if not self.within(self.best):
+            return
+        kept_float = [layer for name, layer in self._layers.items() if name not in self.best.int8_layers]
+        for layer in sorted(kept_float, key=lambda layer: -layer.macs)[:_GIVEN_BACK]:
+            bolder = self._with(self.best.int8_layers | {layer.name})
+            self._measure(bolder, f"giving back {layer.name}")
+
+    def share(self, plan: Plan) -> float:
+        """Of the multiply-adds, those in layers that the plan has in int8."""
+        total = sum(layer.macs for layer in self._layers.values())
+        return sum(self._layers[name].macs for name in plan.int8_layers) / max(total, 1)
+
+    def _orders(self) -> list[list[str]]:
+        """First to stay float first: heads, then by damage, or by damage for each multiply-add."""
+        by_damage = sorted(self._layers, key=lambda n: (not self._layers[n].head, -self.damage[n]))
+        by_price = sorted(
+            self._layers, key=lambda n: (not self._layers[n].head, -self.damage[n] / max(self._layers[n].macs, 1))
+        )
+        return [by_damage, by_price] if by_damage != by_price else [by_damage]
+
+    def _bisected(self, order: Sequence[str]) -> Plan | None:
+        """The plan that keeps the fewest of the first layers of `order` float and is within the bound."""
+        low, high, found = 0, len(order), None  # all int8 is outside; all float is within
+        while high - low > 1:
+            middle = (low + high) // 2
+            plan = self._with(frozenset(order[middle:]))
+            self._measure(plan, f"{middle} of {len(order)} layers float")
+            if self.within(plan):
+                high, found = middle, plan
+            else:
+                low = middle
+        return found
+
+    def _with(self, int8_layers: frozenset[str]) -> Plan:
+        return Plan(int8_layers=int8_layers, ranges=self.best.ranges, correct_bias=self.best.correct_bias)
+
+    def _measure(self, plan: Plan, what: str) -> None:
+        """Measure a plan, and keep it as the best where it is."""
+        self._check_time(plan, "metric")
+        metric = self.journal.value("metric", plan, self.objective.metric)
+        self._tell(f"{what}: {metric:.4f}")
+        best = self.journal.known("metric", self.best)
+        if best is None or self._merit(plan, metric) > self._merit(self.best, best):
+            self.best = plan
+
+    def _merit(self, plan: Plan, metric: float) -> tuple[bool, bool, float]:
+        """Within the bound with the larger share in int8; else worth having at all, and the higher metric."""
+        within, share = metric >= self._wanted, self.share(plan)
+        return within, within or share >= SMALLEST_SHARE, share if within else metric
+
+    def _check_time(self, plan: Plan, what: str) -> None:
+        if self.journal.known(what, plan) is None and time.monotonic() > self._deadline:
+            raise _OutOfTimeError
+
+    def _tell(self, what: str) -> None:
+        self._done += 1
+        if self._progress is not None:
+            self._progress(min(self._done, self._expected), self._expected, what)
