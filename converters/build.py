@@ -17,9 +17,9 @@ import torch
 import edgecnn
 from edgecnn._devices import default_threads, parse_device
 from edgecnn.bundle import (
+    QUANTIZED,
     AccuracyEvidence,
     Artifact,
-    Bundle,
     Evidence,
     Manifest,
     ParityEvidence,
@@ -39,6 +39,8 @@ from edgecnn.converters.deployable import (
     signature,
 )
 from edgecnn.converters.layers import record_layers
+from edgecnn.converters.quantize import Int8Settings, LabelledPictures
+from edgecnn.converters.quantize_bundle import Conversion, make_int8
 from edgecnn.errors import AccuracyError, BlindError, ConversionError, DeviceError, GateError, ParityError
 from edgecnn.frame import FrameFitter
 from edgecnn.measure import parity
@@ -61,29 +63,14 @@ class AccuracyGate:
     """Labelled data that artifacts are measured on before they count.
 
     Attributes:
-        measure: the task's metric of a runner-like function: evidence without the reference's value.
+        pictures: to measure on.
         max_drop: how far below the torch network's an artifact's metric may lie.
         allow_drop: write it all the same, and say so in the evidence.
     """
 
-    measure: Callable[[Runner], AccuracyEvidence]
+    pictures: LabelledPictures
     max_drop: float
     allow_drop: bool = False
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """What `convert` made.
-
-    Attributes:
-        bundle: what passed; None where nothing did.
-        refused: what was made and did not pass, or could not be made.
-        warnings: what the user should know, in sentences.
-    """
-
-    bundle: Bundle | None
-    refused: tuple[Refusal, ...]
-    warnings: tuple[str, ...]
 
 
 def build_bundle(
@@ -95,6 +82,7 @@ def build_bundle(
     pictures: Sequence[UInt8Array],
     batch: int = 1,
     accuracy: AccuracyGate | None = None,
+    int8: Int8Settings | None = None,
     progress: Progress | None = None,
 ) -> Conversion:
     """Convert a network to each format and precision, run each result, and keep those that answer as torch does.
@@ -106,6 +94,7 @@ def build_bundle(
         pictures: uint8 [height, width, 3] BGR, that artifacts are compared on.
         batch: frames per inference.
         accuracy: also measure the task's metric.
+        int8: how int8 artifacts are made; needed where `precisions` has one that is calibrated.
         progress: called with (steps done, steps in all, what is being done).
 
     Raises:
@@ -124,16 +113,8 @@ def build_bundle(
         bench = _Bench(deployable, outputs, samples, batch, model.source.random)
         if accuracy is not None:
             steps.next("measuring the torch network")
-            bench.accuracy, bench.reference_accuracy = accuracy, accuracy.measure(_torch_runner(deployable))
-        artifacts: list[Artifact] = []
-        refused: list[Refusal] = []
-        for name, converter_class in converters.items():
-            converter = converter_class(deployable, batch=batch)
-            for precision in precisions:
-                steps.next(f"{name} {precision}")
-                made = _artifact(bench, name, precision, converter, staging)
-                (artifacts if isinstance(made, Artifact) else refused).append(made)  # type: ignore[arg-type]
-        manifest = Manifest(
+            bench.accuracy, bench.reference_accuracy = accuracy, accuracy.pictures.measure(_torch_runner(deployable))
+        contract = Manifest(
             edgecnn=edgecnn.__version__,
             name=model.name,
             source=model.source,
@@ -147,9 +128,19 @@ def build_bundle(
             macs=count_macs(deployable),
             layers=record_layers(deployable, deployable.example()),
             preprocess=preprocess,
-            artifacts=tuple(artifacts),
-            refused=tuple(refused),
         )
+        artifacts: list[Artifact] = []
+        refused: list[Refusal] = []
+        for name, converter_class in converters.items():
+            converter = converter_class(deployable, batch=batch)
+            for precision in precisions:
+                steps.next(f"{name} {precision}")
+                if precision in QUANTIZED:
+                    made = _quantized(contract, name, precision, converter, staging, int8, steps.within)
+                else:
+                    made = _artifact(bench, name, precision, converter, staging)
+                (artifacts if isinstance(made, Artifact) else refused).append(made)  # type: ignore[arg-type]
+        manifest = msgspec.structs.replace(contract, artifacts=tuple(artifacts), refused=tuple(refused))
         steps.next("writing")
         bundle = commit(staging, out, manifest) if artifacts else None
     return Conversion(bundle, tuple(refused), model.warnings)
@@ -157,12 +148,17 @@ def build_bundle(
 
 class _Steps:
     def __init__(self, total: int, progress: Progress | None) -> None:
-        self._total, self._progress, self._done = total, progress, -1
+        self._total, self._progress, self._done, self._what = total, progress, -1, ""
 
     def next(self, what: str) -> None:
-        self._done = min(self._done + 1, self._total)
+        self._done, self._what = min(self._done + 1, self._total), what
         if self._progress is not None:
             self._progress(self._done, self._total, what)
+
+    def within(self, done: int, total: int, what: str) -> None:
+        """A step that is long enough to have steps of its own."""
+        if self._progress is not None:
+            self._progress(done, total, f"{self._what}: {what}")
 
 
 @dataclass
@@ -279,6 +275,29 @@ def _artifact(bench: _Bench, name: str, precision: str, converter: Converter, st
     )
 
 
+def _quantized(
+    contract: Manifest,
+    name: str,
+    precision: str,
+    converter: Converter,
+    staging: Path,
+    settings: Int8Settings | None,
+    progress: Progress,
+) -> Artifact | Refusal:
+    """One int8 artifact beside a float one of its own, which stays out of the bundle."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        try:
+            written = converter.write("fp32", folder)
+        except GateError as failed:
+            return Refusal(format=name, precision=precision, error=type(failed).__name__, reason=str(failed))
+        files = store_files(folder, f"{name}-fp32", list(written.files))
+        twin = Artifact(format=name, precision="fp32", files=files)
+        return make_int8(
+            contract, twin, folder, precision=precision, settings=settings, into=staging, progress=progress
+        )
+
+
 def _opened(bench: _Bench, name: str, precision: str, converted: Converted) -> Backend:
     return BACKENDS.get(name)(
         converted.files[0],
@@ -313,7 +332,7 @@ def _accuracy_gate(bench: _Bench, name: str, precision: str, backend: Backend) -
     if gate is None or reference is None:
         return ()
     runner = Runner(backend, frame=bench.deployable.frame_spec, task=bench.deployable.task, batch=bench.batch)
-    measured = gate.measure(runner)
+    measured = gate.pictures.measure(runner)
     drop = reference.value - measured.value
     if drop > gate.max_drop and not gate.allow_drop:
         raise AccuracyError(

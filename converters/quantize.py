@@ -19,6 +19,7 @@ from edgecnn.bundle import (
     AccuracyEvidence,
     LayerDamage,
     LayerRecord,
+    ParityEvidence,
     QuantizationEvidence,
     SearchRecord,
     TensorSpec,
@@ -31,6 +32,7 @@ from edgecnn.converters.base import Converted
 from edgecnn.converters.int8.base import Int8Writer
 from edgecnn.errors import AccuracyError, ConversionError, DataError, DeviceError
 from edgecnn.frame import FrameSpec
+from edgecnn.measure import parity
 from edgecnn.measure.damage import damage, signal_to_noise_db
 from edgecnn.registry import BACKENDS, INT8_WRITERS
 from edgecnn.results import UInt8Array
@@ -51,11 +53,14 @@ class LabelledPictures(Protocol):
 
     Attributes:
         name: of the data.
-        images: content hashes of the pictures.
     """
 
     name: str
-    images: tuple[str, ...]
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Content hashes of the pictures."""
+        ...
 
     def measure(self, runner: Runner, *, resamples: int = 200) -> AccuracyEvidence:
         """The task's metric; without resamples, without an interval."""
@@ -146,17 +151,14 @@ class Quantized:
     Attributes:
         converted: its files.
         evidence: how it was made.
+        parity: figures of comparing its answers with the float artifact's.
         accuracy: of it, with the float artifact's value beside it; empty where there were no labels.
     """
 
     converted: Converted
     evidence: QuantizationEvidence
+    parity: ParityEvidence
     accuracy: tuple[AccuracyEvidence, ...]
-
-    @property
-    def drop(self) -> float | None:
-        """How far the metric lies below the float artifact's, on the pictures with the last word."""
-        return self.accuracy[-1].drop if self.accuracy else None
 
 
 def quantize_artifact(
@@ -180,11 +182,12 @@ def quantize_artifact(
         converted = bench.writer.write(found.plan, folder)
         evidence = bench.evidence(converted.files[0], found, float_value, journal)
         accuracy = bench.accuracy(converted.files[0])
+        parity = bench.parity(converted.files[0], ok=True if accuracy else None)
         _gate(source.format, settings, evidence, accuracy)
         evidence = _with_stability(bench, found.plan, evidence, progress)
         journal.remove()
     tool = f"{converted.tool}, {evidence.recipe}"
-    return Quantized(replace(converted, tool=tool), evidence, accuracy)
+    return Quantized(replace(converted, tool=tool), evidence, parity, accuracy)
 
 
 def _find(bench: _Bench, journal: Journal, progress: Progress | None) -> tuple[Found, float | None]:
@@ -233,8 +236,8 @@ class _Bench:
         self.corrects_bias = self.writer.corrects_bias
         self.last_error = ""
         self._work = work
-        step = max(len(self.frames) // _DAMAGE_FRAMES, 1)
-        self._damage_frames = self.frames[::step][:_DAMAGE_FRAMES]
+        self._damage_step = max(len(self.frames) // _DAMAGE_FRAMES, 1)
+        self._damage_frames = self.frames[:: self._damage_step][:_DAMAGE_FRAMES]
         self._expected = self._answers(source.file, "fp32")
 
     def damage(self, plan: Plan) -> float:
@@ -283,6 +286,18 @@ class _Bench:
             search=record,
             warnings=settings.calibration.warnings + (() if found.complete else (_out_of_time(settings),)),
         )
+
+    def parity(self, file: Path, *, ok: bool | None) -> ParityEvidence:
+        """Figures of comparing the answers with the float artifact's."""
+        answers, expected = self._answers(file, "int8"), self._expected
+        places = self.settings.calibration.places[:: self._damage_step][: len(expected)]
+        samples = [
+            parity.Sample(frame, place, right, ())
+            for frame, place, right in zip(self._damage_frames, places, expected, strict=True)
+        ]
+        match = self.source.batch == 1
+        found = parity.compare(samples, answers, task=self.source.task, precision="int8", match_results=match)
+        return msgspec.structs.replace(found, ok=ok)
 
     def accuracy(self, file: Path) -> tuple[AccuracyEvidence, ...]:
         """The metric with its interval, on the search's pictures and on those that took no part."""

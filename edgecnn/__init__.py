@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from edgecnn._verbs.demo import demo
     from edgecnn._verbs.evaluate import evaluate
     from edgecnn._verbs.inspect import inspect
+    from edgecnn._verbs.quantize import quantize
     from edgecnn._verbs.run import run
+    from edgecnn._verbs.versus import evaluate_versus
     from edgecnn.bundle import Bundle
     from edgecnn.errors import EdgeCnnError
     from edgecnn.frame import FrameSpec
@@ -46,11 +48,13 @@ _HOMES = {
     "convert": "edgecnn._verbs.convert",
     "demo": "edgecnn._verbs.demo",
     "evaluate": "edgecnn._verbs.evaluate",
+    "evaluate_versus": "edgecnn._verbs.versus",
     "inspect": "edgecnn._verbs.inspect",
     "live": "edgecnn.runners.live.loop",
     "load_model": "edgecnn.sources",
     "open_camera": "edgecnn.runners.live.camera",
     "open_runner": "edgecnn.runners.base",
+    "quantize": "edgecnn._verbs.quantize",
     "run": "edgecnn._verbs.run",
 }
 
@@ -74,11 +78,13 @@ __all__ = [
     "convert",
     "demo",
     "evaluate",
+    "evaluate_versus",
     "inspect",
     "live",
     "load_model",
     "open_camera",
     "open_runner",
+    "quantize",
     "run",
 ]
 

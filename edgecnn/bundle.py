@@ -36,6 +36,8 @@ PRECISIONS = {
     "int8-a16": "static_wi8_ai16: int8 weights, 16-bit activations (TFLite)",
 }
 
+QUANTIZED = tuple(name for name in PRECISIONS if name.startswith("int8"))  # made from a float artifact
+
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):
     """Unknown fields are ignored on reading: a newer minor writer may add some."""
@@ -62,9 +64,10 @@ class ParityEvidence(_Record, frozen=True, kw_only=True):
 
     Attributes:
         max_rel_err: max |a - b| / max |b| over all compared tensors and frames, before saturation.
-        limit: the largest that would have passed.
+        limit: the largest that would have passed; None for int8.
         frames: how many frames were compared.
-        ok: whether everything below was inside its limit.
+        ok: whether everything below was inside its limit; for int8, which has none, whether the task's metric was,
+            and None where no labelled data was given: figures without a verdict.
         tensors: max relative error of each compared tensor.
         agreement: the task's own comparison (share of equal pixels, of matched detections, of equal top-1).
         worst_box_iou, worst_score_difference: of matched detections; None for other tasks.
@@ -72,9 +75,9 @@ class ParityEvidence(_Record, frozen=True, kw_only=True):
     """
 
     max_rel_err: float
-    limit: float
+    limit: float | None
     frames: int
-    ok: bool
+    ok: bool | None
     tensors: dict[str, float]
     agreement: float | None = None
     worst_box_iou: float | None = None
@@ -475,7 +478,7 @@ def commit(staging: Path, folder: Path, manifest: Manifest) -> Bundle:
     """Make the staged files and `manifest` the bundle at `folder`; what was there before is replaced."""
     manifest = msgspec.structs.replace(manifest, created_utc=datetime.now(UTC).isoformat(timespec="seconds"))
     staging.chmod(0o755)  # mkdtemp makes it private; a bundle is there to be copied
-    _write_manifest(staging, manifest)
+    write_manifest(staging, manifest)
     if not folder.exists():
         os.replace(staging, folder)
         return Bundle(folder, manifest)
@@ -498,12 +501,13 @@ def record_evidence(bundle: Bundle, evidence: Mapping[tuple[str, str], Evidence]
     )
     manifest = msgspec.structs.replace(bundle.manifest, artifacts=artifacts)
     with staged(bundle.folder) as staging:
-        _write_manifest(staging, manifest)
+        write_manifest(staging, manifest)
         os.replace(staging / MANIFEST, bundle.folder / MANIFEST)
     return Bundle(bundle.folder, manifest)
 
 
-def _write_manifest(folder: Path, manifest: Manifest) -> None:
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.json` into a folder that is not yet, or never will be, anybody's bundle."""
     data = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
     with (folder / MANIFEST).open("wb") as file:
         file.write(data)

@@ -7,23 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecnn._photographs import photographs
-from edgecnn._verbs.evaluate import evaluation_task
-from edgecnn.bundle import AccuracyEvidence
-from edgecnn.datasets import Dataset, iterate_frames, open_dataset
-from edgecnn.errors import DataError, SpecError, UnknownNameError
+from edgecnn._verbs._labelled import labelled_or_none
+from edgecnn._verbs.quantize import DEFAULT_MAX_DROP, int8_settings
+from edgecnn.bundle import PRECISIONS, QUANTIZED
+from edgecnn.datasets import iterate_frames
+from edgecnn.errors import SpecError, UnknownNameError
 from edgecnn.registry import CONVERTERS
 from edgecnn.results import UInt8Array
-from edgecnn.runners.base import Runner
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgecnn.converters.build import AccuracyGate, Conversion
+    from edgecnn.converters.quantize_bundle import Conversion
     from edgecnn.sources import TrainedModel
 
-PRECISIONS = ("fp32", "fp16")
 _PARITY_PICTURES = 8
-DEFAULT_MAX_DROP = 0.01
 
 
 def convert(
@@ -37,6 +35,11 @@ def convert(
     max_drop: float | None = None,
     ignore_label: str | None = None,
     allow_drop: bool = False,
+    calibration: str | Path | None = None,
+    calibration_count: int | None = None,
+    seed: int = 0,
+    evaluate_on: str | Path | None = None,
+    budget_minutes: float | None = None,
     progress: Callable[[int, int, str], None] | None = None,
     **options: Any,
 ) -> Conversion:
@@ -46,13 +49,19 @@ def convert(
         model: as for `load_model`.
         out: the bundle's folder, NAME.edge; an old bundle there is replaced.
         to: "onnx", "openvino", "tflite"; without it, all whose converter is installed.
-        precision: "fp32", "fp16".
+        precision: names of `edgecnn.bundle.PRECISIONS`.
         batch: frames per inference; the graph's shape is fixed.
-        data: pictures to compare on, and, where they are labelled, to measure the task's metric on.
-        max_drop: how far an artifact's metric may lie below the torch network's, in the metric's own unit (0.01 is
-            one point); 0.01 without it.
+        data: pictures to compare on, and, where they are labelled, to measure the task's metric on; for int8, to
+            search on.
+        max_drop: how far an artifact's metric may lie below the torch network's (int8: the float artifact's), in the
+            metric's own unit (0.01 is one point); 0.01 without it.
         ignore_label: a class of the data whose pixels don't count.
         allow_drop: write artifacts with a larger drop all the same, and say so in their evidence.
+        calibration: pictures to read int8's activation ranges off; without it those of `data`.
+        calibration_count: so many at most; 128 without it.
+        seed: of their choice.
+        evaluate_on: labelled pictures that int8's calibration and search must not see; the last word on its drop.
+        budget_minutes: of the search for the layers to keep float, each format; 30 without it.
         progress: called with (steps done, steps in all, what is being done).
         options: the fields of `edgecnn.sources.ModelOptions`.
 
@@ -69,10 +78,28 @@ def convert(
     precisions = list(dict.fromkeys(precision))
     _check(formats, precisions, batch)
     trained = load_model(model, **options)
-    from edgecnn.converters.build import build_bundle
+    from edgecnn.converters.build import AccuracyGate, build_bundle
 
-    if data is None and max_drop is not None:
+    if data is None and evaluate_on is None and max_drop is not None:
         raise SpecError("--max-drop wants labelled pictures to measure the drop on: give --data")
+    labelled = labelled_or_none(data, trained.task, ignore_label, wanted=max_drop is not None)
+    bound = DEFAULT_MAX_DROP if max_drop is None else max_drop
+    int8 = None
+    if set(precisions) & set(QUANTIZED):
+        int8 = int8_settings(
+            trained.frame,
+            trained.task,
+            out=Path(out),
+            calibration=calibration if calibration is not None else data,
+            count=calibration_count,
+            seed=seed,
+            search_on=labelled,
+            evaluate_on=evaluate_on,
+            ignore_label=ignore_label,
+            max_drop=bound,
+            allow_drop=allow_drop,
+            budget_minutes=budget_minutes,
+        )
     return build_bundle(
         trained,
         out=Path(out),
@@ -80,7 +107,8 @@ def convert(
         precisions=precisions,
         pictures=_pictures(data),
         batch=batch,
-        accuracy=_accuracy_gate(trained, data, max_drop, ignore_label, allow_drop),
+        accuracy=None if labelled is None else AccuracyGate(pictures=labelled, max_drop=bound, allow_drop=allow_drop),
+        int8=int8,
         progress=progress,
     )
 
@@ -101,50 +129,3 @@ def _pictures(data: str | Path | None) -> list[UInt8Array]:
     if data is None:
         return list(photographs().values())
     return iterate_frames(data, _PARITY_PICTURES)
-
-
-def _accuracy_gate(
-    trained: TrainedModel,
-    data: str | Path | None,
-    max_drop: float | None,
-    ignore_label: str | None,
-    allow_drop: bool,
-) -> AccuracyGate | None:
-    """The gate on labelled data; None where the data has no labels and nobody asked for a bound."""
-    from edgecnn.converters.build import AccuracyGate
-
-    if data is None:
-        return None
-    try:
-        dataset = open_dataset(data, task=trained.task.name, labels=trained.task.labels)
-    except DataError:
-        if max_drop is not None:
-            raise
-        return None
-    measure = _Measure(dataset, str(data), ignore_label)
-    return AccuracyGate(
-        measure=measure, max_drop=DEFAULT_MAX_DROP if max_drop is None else max_drop, allow_drop=allow_drop
-    )
-
-
-class _Measure:
-    """The task's metric of a runner on one data set, as evidence."""
-
-    def __init__(self, dataset: Dataset, data: str, ignore_label: str | None) -> None:
-        self._dataset, self._data, self._ignore_label = dataset, data, ignore_label
-
-    def __call__(self, runner: Runner) -> AccuracyEvidence:
-        from edgecnn.measure.accuracy import measure_accuracy
-
-        runner.task = evaluation_task(runner.task)
-        measured = measure_accuracy(runner, self._dataset, task=runner.task, ignore_label=self._ignore_label)
-        return AccuracyEvidence(
-            metric=measured.metric,
-            value=measured.value,
-            low=measured.low,
-            high=measured.high,
-            n=measured.n,
-            data=Path(self._data).name,
-            precision=runner.precision,
-            device=runner.backend.opened.device_name,
-        )

@@ -64,8 +64,9 @@ def command(
 ) -> None:
     """Measure latency: each artifact in a process of its own, in turns, one picture at a time."""
     from edgecnn._verbs.bench import bench
+    from edgecnn.measure._figures import check_plotting
     from edgecnn.measure.latency import row
-    from edgecnn.measure.report import check_plotting, plot_report
+    from edgecnn.measure.report import plot_report
 
     for path in (plot, report):
         if path is not None and not path.parent.is_dir():

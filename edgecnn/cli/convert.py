@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edgecnn.cli import _int8_options as int8
 from edgecnn.cli import _model_options as flags
 from edgecnn.cli import _output
 
 if TYPE_CHECKING:
     from edgecnn.bundle import Artifact, Refusal
-    from edgecnn.converters.build import Conversion
+    from edgecnn.converters.quantize_bundle import Conversion
 
 
 def command(
@@ -22,7 +23,7 @@ def command(
     ],
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.edge.", show_default=False)],
     to: Annotated[str | None, typer.Option(help="onnx,openvino,tflite; default: all installed.")] = None,
-    precision: Annotated[str, typer.Option(help="fp32, fp16, or both with a comma.")] = "fp32",
+    precision: Annotated[str, typer.Option(help="fp32,fp16,bf16,int8: any, with commas between.")] = "fp32",
     batch: Annotated[int, typer.Option(help="Frames per inference.")] = 1,
     data: Annotated[
         Path | None,
@@ -45,6 +46,12 @@ def command(
     std: flags.Std = None,
     scale: flags.Scale = None,
     color: flags.Color = None,
+    calibration: int8.Calibration = None,
+    calibration_count: int8.CalibrationCount = None,
+    seed: int8.Seed = 0,
+    evaluate_on: int8.EvaluateOn = None,
+    budget_minutes: int8.BudgetMinutes = None,
+    plot: int8.Plot = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> int:
     """Convert a trained network to a bundle, and prove that every artifact answers as the network does."""
@@ -62,6 +69,8 @@ def command(
         scale=scale,
         color=color,
     )
+    if plot is not None:
+        int8.check_plot(plot)
     with _output.progress_bar("loading") as progress:
         conversion = convert(
             model,
@@ -73,15 +82,22 @@ def command(
             max_drop=max_drop,
             ignore_label=ignore_label,
             allow_drop=allow_drop,
+            calibration=calibration,
+            calibration_count=calibration_count,
+            seed=seed,
+            evaluate_on=evaluate_on,
+            budget_minutes=budget_minutes,
             progress=progress,
             **options,
         )
     for warning in conversion.warnings:
         _output.people.print(f"note: {warning}", style="yellow", markup=False, soft_wrap=True)
+    if plot is not None and conversion.bundle is not None:
+        int8.write_plot(conversion.bundle.manifest, plot)
     if as_json:
         _output.print_json(as_document(conversion))
     else:
-        _print(conversion, out)
+        print_conversion(conversion, out)
     return 1 if conversion.refused else 0
 
 
@@ -107,6 +123,21 @@ def as_document(conversion: Conversion) -> dict[str, Any]:
 
 
 def _artifact_document(artifact: Artifact, path: str) -> dict[str, Any]:
+    quantization = artifact.evidence.quantization
+    int8_figures = {}
+    if quantization is not None:
+        accuracy = artifact.evidence.accuracy
+        int8_figures = {
+            "int8_mac_share": quantization.int8_mac_share,
+            "drop": accuracy[-1].drop if accuracy else None,
+            "snr_db": quantization.snr_db,
+            "latency": quantization.latency,
+            "slower_than_float": quantization.slower_than_float,
+            "float_layers": quantization.float_layers,
+            "recipe": quantization.recipe,
+            "search": quantization.search,
+            "warnings": quantization.warnings,
+        }
     return {
         "format": artifact.format,
         "precision": artifact.precision,
@@ -118,14 +149,17 @@ def _artifact_document(artifact: Artifact, path: str) -> dict[str, Any]:
         "transposes": artifact.transposes,
         "parity": artifact.evidence.parity,
         "accuracy": list(artifact.evidence.accuracy),
+        **int8_figures,
     }
 
 
-def _print(conversion: Conversion, out: Path) -> None:
+def print_conversion(conversion: Conversion, out: Path) -> None:
+    """The closing tables, and what was refused."""
     if conversion.bundle is not None:
         rows = [_row(artifact) for artifact in conversion.bundle.manifest.artifacts]
         columns = ("format", "precision", "MB", "difference", "limit", "results agree", "metric")
         _output.print_table(f"{out}: verified", columns, rows, numeric=columns[2:6])
+        int8.print_int8(conversion.bundle.manifest)
     for refusal in conversion.refused:
         _output.people.print(_refusal_line(refusal), style="red", markup=False, soft_wrap=True)
     if conversion.bundle is None:
@@ -140,7 +174,7 @@ def _row(artifact: Artifact) -> tuple[object, ...]:
         artifact.precision,
         f"{artifact.bytes / 1e6:.1f}",
         f"{parity.max_rel_err:.1e}" if parity else "",
-        f"{parity.limit:.0e}" if parity else "",
+        f"{parity.limit:.0e}" if parity and parity.limit is not None else "",
         f"{parity.agreement:.4f}" if parity and parity.agreement is not None else "",
         " ".join(f"{a.metric} {a.value:.4f} (torch {a.reference_value:.4f})" for a in accuracy),
     )

@@ -72,7 +72,7 @@ def _row(artifact: Artifact) -> tuple[object, ...]:
         f"{artifact.format} {artifact.precision}",
         f"{artifact.bytes / 1e6:.1f}",
         "" if parity is None else f"{parity.max_rel_err:.1e}",
-        "" if parity is None else f"{parity.limit:.0e}",
+        "" if parity is None or parity.limit is None else f"{parity.limit:.0e}",
         "" if agreement is None else f"{agreement:.4f}",
         " ".join(f"{a.metric} {a.value:.4f}" for a in evidence.accuracy),
         "\n".join(_latency(latency) for latency in evidence.latency),

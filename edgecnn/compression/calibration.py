@@ -13,7 +13,7 @@ from edgecnn.bundle import CalibrationRecord
 from edgecnn.datasets import iterate_frames
 from edgecnn.datasets.images import picture_hash
 from edgecnn.errors import DataError
-from edgecnn.frame import FrameFitter, FrameSpec
+from edgecnn.frame import FrameFitter, FrameSpec, Placement
 from edgecnn.results import UInt8Array
 
 DEFAULT_COUNT = 128
@@ -30,11 +30,13 @@ class Calibration:
 
     Attributes:
         frames: uint8 [1, height, width, 3] BGR each, fitted as the runner fits them.
+        places: where each picture lies in its frame.
         record: where they come from, for the evidence.
         warnings: what is wrong with them and what it does to the result, in sentences.
     """
 
     frames: tuple[UInt8Array, ...]
+    places: tuple[Placement, ...]
     record: CalibrationRecord
     warnings: tuple[str, ...]
 
@@ -66,7 +68,8 @@ def load_calibration(source: str | Path, spec: FrameSpec, *, count: int = DEFAUL
         images=hashes,
     )
     warnings = _warnings(pictures, distinct=len(hashes), spec=spec)
-    return Calibration(tuple(fitter(picture)[0].copy() for picture in pictures), record, warnings)
+    fitted = [(frame.copy(), place) for frame, place in map(fitter, pictures)]
+    return Calibration(tuple(frame for frame, _ in fitted), tuple(place for _, place in fitted), record, warnings)
 
 
 def _warnings(pictures: list[UInt8Array], *, distinct: int, spec: FrameSpec) -> tuple[str, ...]:

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecnn.errors import MissingDependencyError, SpecError, StorageError
+from edgecnn.measure._figures import import_matplotlib, new_figure, save_figure
 from edgecnn.measure.latency import STAGES, BenchReport, BenchResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_SUFFIXES = (".png", ".pdf", ".svg")
 _STAGE_COLOURS = {"fit": "#8fb8de", "infer": "#2c5d8a", "finish": "#e0a458"}
 _MOST_COLOURS = 10
 _TAIL_CUT = 99.5  # percent of the samples that the distributions' axis shows
-
-
-def check_plotting(path: Path) -> None:
-    """Whether `plot_report` can do it.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-        SpecError: not a suffix of a picture.
-    """
-    if path.suffix.lower() not in _SUFFIXES:
-        raise SpecError(f"a plot is written as {', '.join(_SUFFIXES)}, not as {path.name!r}")
-    _matplotlib()
 
 
 def plot_report(report: BenchReport, path: Path) -> None:
@@ -39,14 +25,9 @@ def plot_report(report: BenchReport, path: Path) -> None:
         MissingDependencyError: matplotlib is not installed.
         StorageError: `path` is not writable.
     """
-    matplotlib = _matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     results = sorted(report.results, key=lambda result: result.stages["infer"])
-    # No pyplot: it would choose a window system and keep the figure.
-    figure = Figure(figsize=(11, 6.2 + 0.42 * len(results)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 6.2 + 0.42 * len(results))
+    matplotlib = import_matplotlib()
     above, below = figure.subplots(2, 1, height_ratios=(5, 1.2 + 0.42 * len(results)))
     colours = matplotlib.colormaps["tab10" if len(results) <= _MOST_COLOURS else "turbo"]
     _distributions(above, results, [_colour(colours, i, len(results)) for i in range(len(results))])
@@ -57,14 +38,7 @@ def plot_report(report: BenchReport, path: Path) -> None:
         fontsize=8,
         color="0.4",
     )
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        figure.savefig(partial, dpi=130)
-        os.replace(partial, path)
-    except OSError as failed:
-        raise StorageError(f"{path} is not writable: {failed.strerror}") from failed
-    finally:
-        partial.unlink(missing_ok=True)
+    save_figure(figure, path)
 
 
 def _distributions(axes: Axes, results: list[BenchResult], colours: list[Any]) -> None:
@@ -119,11 +93,3 @@ def _name(result: BenchResult) -> str:
 
 def _colour(colours: Any, index: int, count: int) -> Any:
     return colours(index) if count <= _MOST_COLOURS else colours(index / (count - 1))
-
-
-def _matplotlib() -> Any:
-    try:
-        import matplotlib
-    except ModuleNotFoundError as missing:
-        raise MissingDependencyError("--plot", "matplotlib", extra="eval") from missing
-    return matplotlib

@@ -125,6 +125,7 @@ def test_the_manifest_holds_the_evidence(task: str, tiny_bundles: Bundles) -> No
         assert evidence is not None
         assert evidence.ok
         assert evidence.frames == len(photographs())
+        assert evidence.limit is not None
         assert 0 <= evidence.max_rel_err <= evidence.limit
         assert set(evidence.tensors) == set(manifest.task.outputs)
         assert evidence.agreement == 1

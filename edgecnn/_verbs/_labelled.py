@@ -1,0 +1,69 @@
+"""Labelled pictures, opened for a network: what gates and searches measure on."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from edgecnn._verbs.evaluate import evaluation_task
+from edgecnn.bundle import AccuracyEvidence
+from edgecnn.datasets import open_dataset
+from edgecnn.datasets.images import picture_hash
+from edgecnn.errors import DataError
+from edgecnn.measure.accuracy import measure_accuracy
+from edgecnn.runners.base import Runner
+from edgecnn.tasks import Task
+
+
+class LabelledPictures:
+    """Pictures with truth for one task and its labels."""
+
+    def __init__(self, data: str | Path, task: Task, ignore_label: str | None = None) -> None:
+        """Open them.
+
+        Raises:
+            DataError: nothing there, or no labels for this task.
+        """
+        self.name = Path(data).name
+        self._dataset = open_dataset(data, task=task.name, labels=task.labels)
+        self._ignore_label = ignore_label
+
+    @cached_property
+    def images(self) -> tuple[str, ...]:
+        """Content hashes; every picture is read for them, once."""
+        return tuple(picture_hash(sample.image()) for sample in self._dataset)
+
+    def measure(self, runner: Runner, *, resamples: int = 200) -> AccuracyEvidence:
+        """The task's metric of a runner, as evidence; the runner gets the thresholds that the metric wants."""
+        runner.task = evaluation_task(runner.task)
+        measured = measure_accuracy(
+            runner, self._dataset, task=runner.task, ignore_label=self._ignore_label, resamples=resamples
+        )
+        return AccuracyEvidence(
+            metric=measured.metric,
+            value=measured.value,
+            low=measured.low,
+            high=measured.high,
+            n=measured.n,
+            data=self.name,
+            precision=runner.precision,
+            device=runner.backend.opened.device_name,
+        )
+
+
+def labelled_or_none(
+    data: str | Path | None, task: Task, ignore_label: str | None, *, wanted: bool
+) -> LabelledPictures | None:
+    """The pictures with their labels; None where there are none and nobody wants any.
+
+    Raises:
+        DataError: `wanted`, and there are none.
+    """
+    if data is None:
+        return None
+    try:
+        return LabelledPictures(data, task, ignore_label)
+    except DataError:
+        if wanted:
+            raise
+        return None
