@@ -1,0 +1,165 @@
+"""The search for layers to keep float, on networks made of numbers: what each layer costs is known."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgecnn.bundle import LayerRecord
+from edgecnn.compression.journal import Journal
+from edgecnn.compression.plan import Plan, RangeMethod
+from edgecnn.compression.search import Found, search
+
+FLOAT_METRIC = 0.5
+
+
+class MadeUp:
+    """Each int8 layer costs so much of the metric; better ranges cost less."""
+
+    range_methods: Sequence[RangeMethod] = ("min-max", "percentile")
+    corrects_bias = True
+
+    def __init__(
+        self, costs: Mapping[str, float], *, best: str = "min-max", unmakeable: frozenset[str] = frozenset()
+    ) -> None:
+        self.layers: Sequence[str] = tuple(costs)
+        self.costs, self.best, self.unmakeable = costs, best, unmakeable
+        self.measured: list[Plan] = []
+        self.kill_after: int | None = None
+
+    def damage(self, plan: Plan) -> float:
+        if plan.int8_layers & self.unmakeable:
+            return float("inf")
+        factor = 1.0 if plan.ranges == self.best and plan.correct_bias else 1.5
+        return factor * sum(self.costs[name] for name in plan.int8_layers)
+
+    def metric(self, plan: Plan) -> float:
+        self.measured.append(plan)
+        if self.kill_after is not None and len(self.measured) > self.kill_after:
+            raise KeyboardInterrupt
+        return FLOAT_METRIC - self.damage(plan)
+
+
+def layers(costs: Mapping[str, float], *, macs: int = 100, heads: tuple[str, ...] = ()) -> list[LayerRecord]:
+    return [LayerRecord(name=name, kind="convolution", macs=macs, weights=name, head=name in heads) for name in costs]
+
+
+def found(made_up: MadeUp, records: list[LayerRecord], journal: Journal | None = None, **options: float) -> Found:
+    return search(
+        made_up,
+        records,
+        float_metric=FLOAT_METRIC,
+        max_drop=options.get("max_drop", 0.01),
+        budget_minutes=options.get("budget_minutes", 10),
+        journal=journal or Journal(),
+    )
+
+
+def test_a_network_that_takes_no_harm_is_all_int8_after_one_measurement() -> None:
+    costs = dict.fromkeys("abcdef", 1e-4)
+    made_up = MadeUp(costs)
+    result = found(made_up, layers(costs))
+    assert result.plan.int8_layers == frozenset("abcdef")
+    assert result.within
+    assert len(made_up.measured) == 1
+
+
+def test_the_layers_that_do_the_damage_stay_float_and_no_other() -> None:
+    costs = {f"layer {i}": 0.1 if i in (3, 11, 17) else 1e-4 for i in range(20)}
+    result = found(MadeUp(costs), layers(costs))
+    assert result.within
+    assert set(costs) - result.plan.int8_layers == {"layer 3", "layer 11", "layer 17"}
+    assert set(result.damage) == set(costs)
+
+
+def test_better_ranges_are_taken_before_a_layer_is_given_up() -> None:
+    costs = dict.fromkeys("abcde", 0.0014)  # 0.007 with the right ranges, 0.0105 with the wrong ones
+    result = found(MadeUp(costs, best="percentile"), layers(costs))
+    assert result.plan.ranges == "percentile"
+    assert result.plan.correct_bias
+    assert result.plan.int8_layers == frozenset("abcde")
+
+
+def test_heads_are_kept_float_first() -> None:
+    costs = dict.fromkeys("abcdefgh", 0.002)
+    result = found(MadeUp(costs), layers(costs, heads=("d", "h")))
+    assert result.within
+    assert not result.plan.int8_layers & {"d", "h"}
+
+
+def test_where_nothing_is_within_the_bound_the_best_is_told() -> None:
+    costs = dict.fromkeys("abc", 0.1)
+    result = found(MadeUp(costs), layers(costs))
+    assert not result.within
+    assert result.plan.int8_layers
+    assert result.metric is not None
+    assert result.metric < FLOAT_METRIC - 0.01
+
+
+def test_a_layer_that_cannot_be_int8_at_all_stays_float() -> None:
+    costs = dict.fromkeys("abcdefgh", 1e-4)
+    result = found(MadeUp(costs, unmakeable=frozenset("c")), layers(costs))
+    assert result.within
+    assert result.plan.int8_layers == frozenset("abdefgh")
+
+
+def test_a_budget_that_is_used_up_gives_the_best_so_far() -> None:
+    costs = dict.fromkeys("abc", 0.1)
+    made_up = MadeUp(costs)
+    result = found(made_up, layers(costs), budget_minutes=1e-9)
+    assert not result.complete
+    assert result.metric is None
+    assert made_up.measured == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(0, 0.02), min_size=1, max_size=25), st.floats(0.001, 0.05))
+def test_what_is_found_is_within_the_bound_or_says_that_it_is_not(damages: list[float], max_drop: float) -> None:
+    costs = {f"layer {i}": cost for i, cost in enumerate(damages)}
+    made_up = MadeUp(costs)
+    result = found(made_up, layers(costs), max_drop=max_drop)
+    assert result.metric == FLOAT_METRIC - made_up.damage(result.plan)
+    assert result.within == (result.metric >= FLOAT_METRIC - 0.75 * max_drop)
+    if min(damages) * 1.5 <= 0.75 * max_drop:
+        assert result.within, "one harmless layer is enough for a plan"
+
+
+def test_a_killed_search_goes_on_where_it_was(tmp_path: Path) -> None:
+    costs = {f"layer {i}": 0.004 for i in range(16)}
+    whole = MadeUp(costs)
+    expected = found(whole, layers(costs))
+    path = tmp_path / "search" / "onnx.jsonl"
+    killed = MadeUp(costs)
+    killed.kill_after = 3
+    with pytest.raises(KeyboardInterrupt):
+        found(killed, layers(costs), Journal(path, about="network"))
+    with path.open("a") as file:
+        file.write('{"what":"metric","pl')  # the kill came while it wrote
+    again = MadeUp(costs)
+    result = found(again, layers(costs), Journal(path, about="network"))
+    assert result == expected
+    assert not set(again.measured) & set(killed.measured[:3]), "what was measured is not measured again"
+    assert len(again.measured) == len(whole.measured) - 3
+
+
+def test_a_journal_about_another_network_is_not_taken_up(tmp_path: Path) -> None:
+    path = tmp_path / "onnx.jsonl"
+    plan = Plan(int8_layers=frozenset("a"))
+    Journal(path, about="one").value("metric", plan, lambda _: 0.25)
+    assert Journal(path, about="one").known("metric", plan) == 0.25
+    assert Journal(path, about="other").known("metric", plan) is None
+
+
+def _answer(value: float, plan: Plan) -> float:
+    return value
+
+
+def test_an_artifact_that_could_not_be_made_is_remembered_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "onnx.jsonl"
+    plan = Plan(int8_layers=frozenset("a"))
+    for what, value in [("damage", float("inf")), ("metric", float("-inf"))]:
+        Journal(path, about="one").value(what, plan, partial(_answer, value))
+        assert Journal(path, about="one").known(what, plan) == value
