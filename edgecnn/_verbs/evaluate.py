@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from edgecnn._devices import parse_device
 from edgecnn.bundle import MANIFEST, Artifact, Bundle
-from edgecnn.datasets import open_dataset
+from edgecnn.datasets import Dataset, open_dataset
 from edgecnn.errors import SpecError
-from edgecnn.measure.accuracy import measure_accuracy
-from edgecnn.runners.base import Runner, open_runner, with_thresholds
+from edgecnn.measure.accuracy import Accuracy, measure_accuracy
+from edgecnn.measure.leakage import pictures_seen, refuse_seen_pictures
+from edgecnn.runners.base import Runner, choose_artifact, open_runner, with_thresholds
 from edgecnn.tasks import Classify, Detect, InstanceSegment, Task
 
 if TYPE_CHECKING:
@@ -73,6 +75,38 @@ class Evaluation:
     remarks: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is measured, open.
+
+    Attributes:
+        runner: with the thresholds that the metric wants; close it.
+        bundle, artifact: what it runs; None for a network.
+        remarks: what the user should know of a network.
+    """
+
+    runner: Runner
+    bundle: Bundle | None
+    artifact: Artifact | None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def format(self) -> str:
+        """What runs; "torch" for a network."""
+        return TORCH if self.bundle is None else self.runner.format
+
+    @property
+    def name(self) -> str:
+        """For messages: "street.edge tflite int8"."""
+        place = "" if self.bundle is None else str(self.bundle.folder)
+        return " ".join(filter(None, (place, self.format, self.runner.precision)))
+
+    @property
+    def pictures_seen(self) -> dict[str, frozenset[str]]:
+        """See `edgecnn.measure.leakage.pictures_seen`."""
+        return {} if self.artifact is None else pictures_seen(self.artifact, name=self.name)
+
+
 def evaluate(
     model: str | Path | Bundle | TrainedModel | nn.Module,
     data: str | Path,
@@ -105,32 +139,31 @@ def evaluate(
         limit: measure on so many pictures at most, evenly spaced.
         score, nms_iou: a detector's thresholds; 0.01 and 0.65 without them.
         resamples: how often the pictures are drawn again for the interval.
-        progress: is called with (done, total) pictures.
+        progress: is called with (done, total) pictures; of an int8 artifact, through all pictures a first time while
+            they are compared with those that it was made with.
         on_start: is called with the open runner before the first picture.
         model_options: for a network, as for `load_model` (weights, size, labels, …).
 
     Raises:
         SpecError: a network with a bundle's words, or the other way round.
         BundleError, DeviceError, MissingDependencyError: see `open_runner`.
-        DataError: see `open_dataset`.
+        DataError: see `open_dataset`; or the artifact was calibrated or searched on some of the pictures.
     """
-    bundle = as_bundle(model)
-    if bundle is None:
-        runner, remarks = _open_network(
-            model, format=format, precision=precision, device=device, threads=threads, options=model_options
-        )
-    else:
-        runner = _open_artifact(
-            bundle, format=format, precision=precision, device=device, threads=threads, options=model_options
-        )
-        remarks = ()
-    with runner:
-        runner.task = evaluation_task(runner.task, score=score, nms_iou=nms_iou)
-        dataset = open_dataset(data, task=runner.task.name, labels=runner.task.labels, split=split)
-        if limit is not None:
-            dataset = dataset.limited(limit)
+    subject = open_subject(
+        model,
+        format=format,
+        precision=precision,
+        device=device,
+        threads=threads,
+        score=score,
+        nms_iou=nms_iou,
+        options=model_options,
+    )
+    with subject.runner as runner:
+        dataset = dataset_for(subject, data, split=split, limit=limit)
         if on_start is not None:
             on_start(runner)
+        refuse_seen_pictures(dataset, subject.pictures_seen, progress=progress)
         accuracy = measure_accuracy(
             runner,
             dataset,
@@ -139,29 +172,72 @@ def evaluate(
             progress=progress,
             resamples=resamples,
         )
-        opened = runner.backend.opened
-        return Evaluation(
-            metric=accuracy.metric,
-            value=accuracy.value,
-            low=accuracy.low,
-            high=accuracy.high,
-            n=accuracy.n,
-            format=TORCH if bundle is None else runner.format,
-            precision=runner.precision,
-            device=device,
-            device_name=opened.device_name,
-            runtime=opened.runtime,
-            task=runner.task.name,
-            data=str(dataset.path),
-            form=dataset.form,
-            score_threshold=getattr(runner.task, "score_threshold", None),
-            nms_iou=getattr(runner.task, "nms_iou", None),
-            ignore_label=ignore_label,
-            details=accuracy.details,
-            left_out=dict(dataset.left_out),
-            unknown_classes=dataset.classes.unknown_names,
-            remarks=remarks,
+        return evaluation_of(subject, dataset, accuracy, device=device, ignore_label=ignore_label)
+
+
+def open_subject(
+    model: str | Path | Bundle | TrainedModel | nn.Module,
+    *,
+    format: str | None,  # noqa: A002
+    precision: str | None,
+    device: str,
+    threads: int | None,
+    score: float | None,
+    nms_iou: float | None,
+    options: dict[str, Any],
+) -> Subject:
+    """Open what is to be measured; arguments and errors are those of `evaluate`."""
+    bundle = as_bundle(model)
+    if bundle is None:
+        subject = _open_network(
+            model, format=format, precision=precision, device=device, threads=threads, options=options
         )
+    else:
+        subject = _open_artifact(
+            bundle, format=format, precision=precision, device=device, threads=threads, options=options
+        )
+    try:
+        subject.runner.task = evaluation_task(subject.runner.task, score=score, nms_iou=nms_iou)
+    except SpecError:
+        subject.runner.close()
+        raise
+    return subject
+
+
+def dataset_for(subject: Subject, data: str | Path, *, split: str | None, limit: int | None) -> Dataset:
+    """The labelled pictures for the subject's task; see `evaluate`."""
+    task = subject.runner.task
+    dataset = open_dataset(data, task=task.name, labels=task.labels, split=split)
+    return dataset if limit is None else dataset.limited(limit)
+
+
+def evaluation_of(
+    subject: Subject, dataset: Dataset, accuracy: Accuracy, *, device: str, ignore_label: str | int | None
+) -> Evaluation:
+    """What was measured, with what it was measured on."""
+    runner, task = subject.runner, subject.runner.task
+    return Evaluation(
+        metric=accuracy.metric,
+        value=accuracy.value,
+        low=accuracy.low,
+        high=accuracy.high,
+        n=accuracy.n,
+        format=subject.format,
+        precision=runner.precision,
+        device=device,
+        device_name=runner.backend.opened.device_name,
+        runtime=runner.backend.opened.runtime,
+        task=task.name,
+        data=str(dataset.path),
+        form=dataset.form,
+        score_threshold=getattr(task, "score_threshold", None),
+        nms_iou=getattr(task, "nms_iou", None),
+        ignore_label=ignore_label,
+        details=accuracy.details,
+        left_out=dict(dataset.left_out),
+        unknown_classes=dataset.classes.unknown_names,
+        remarks=subject.remarks,
+    )
 
 
 def as_bundle(model: object) -> Bundle | None:
@@ -213,7 +289,7 @@ def _open_artifact(
     device: str,
     threads: int | None,
     options: dict[str, Any],
-) -> Runner:
+) -> Subject:
     if format == TORCH:
         source = bundle.manifest.source
         weights = f" --weights {source.weights}" if source.weights else ""
@@ -224,7 +300,9 @@ def _open_artifact(
     given = sorted(name for name, value in options.items() if value not in (None, False))
     if given:
         raise SpecError(f"{', '.join(given)}: said of a network, but {bundle.folder} is a bundle, which is fixed")
-    return open_runner(bundle, device=device, format=format, precision=precision, threads=threads)
+    runner = open_runner(bundle, device=device, format=format, precision=precision, threads=threads)
+    artifact, _ = choose_artifact(bundle, device=parse_device(device), format=format, precision=precision)
+    return Subject(runner, bundle, artifact)
 
 
 def _open_network(
@@ -235,7 +313,7 @@ def _open_network(
     device: str,
     threads: int | None,
     options: dict[str, Any],
-) -> tuple[Runner, tuple[str, ...]]:
+) -> Subject:
     if format not in (None, TORCH):
         raise SpecError(
             f"{model} is a network, not a bundle, so it has no {format} artifact: "
@@ -249,4 +327,4 @@ def _open_network(
     from edgecnn.sources import load_model
 
     trained = load_model(model, **options)
-    return open_reference(trained, threads=threads), tuple(trained.warnings)
+    return Subject(open_reference(trained, threads=threads), None, None, tuple(trained.warnings))

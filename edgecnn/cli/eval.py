@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,6 +14,7 @@ from edgecnn.errors import EdgeCnnError, SpecError
 
 if TYPE_CHECKING:
     from edgecnn._verbs.evaluate import Evaluation
+    from edgecnn._verbs.versus import Comparison
     from edgecnn.runners.base import Runner
 
 _METRIC_NAMES = {"map": "AP@[.50:.95]", "miou": "mean IoU", "top1": "top-1 accuracy"}
@@ -32,6 +33,12 @@ def command(
     device: Annotated[str, typer.Option(help="cpu, gpu, npu, auto, or RUNTIME:DEVICE.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="Of one inference; default: all cores.")] = None,
     all_artifacts: Annotated[bool, typer.Option("--all", help="Measure each artifact of the bundle.")] = False,
+    versus: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare on the same pictures with FORMAT:PRECISION, PATH.edge or PATH.edge:FORMAT:PRECISION."
+        ),
+    ] = None,
     ignore_label: Annotated[
         str | None, typer.Option(help="A class of the data (name or id) whose pixels don't count.")
     ] = None,
@@ -55,7 +62,10 @@ def command(
 ) -> None:
     """Measure accuracy on labelled pictures: top-1, COCO mAP or mean IoU, with a confidence interval."""
     from edgecnn._verbs.evaluate import evaluate
+    from edgecnn._verbs.versus import evaluate_versus
 
+    if all_artifacts and versus is not None:
+        raise SpecError("--versus compares one artifact with another: name it with --format and --precision, not --all")
     options = flags.model_options(
         weights=weights,
         size=size,
@@ -70,23 +80,23 @@ def command(
     )
 
     def measure(format: str | None, precision: str | None) -> Evaluation:  # noqa: A002
+        words: dict[str, Any] = {
+            "format": format,
+            "precision": precision,
+            "device": device,
+            "threads": threads,
+            "ignore_label": ignore_label,
+            "split": split,
+            "limit": limit,
+            "score": score,
+            "nms_iou": nms_iou,
+            "on_start": _say_what,
+            **options,
+        }
         with _output.progress_bar(" ".join(word for word in ("eval", format, precision) if word)) as progress:
-            return evaluate(
-                model,
-                data,
-                format=format,
-                precision=precision,
-                device=device,
-                threads=threads,
-                ignore_label=ignore_label,
-                split=split,
-                limit=limit,
-                score=score,
-                nms_iou=nms_iou,
-                progress=progress,
-                on_start=_say_what,
-                **options,
-            )
+            if versus is not None:
+                return evaluate_versus(model, data, versus=versus, progress=progress, **words)
+            return evaluate(model, data, progress=progress, **words)
 
     if all_artifacts:
         _measure_all(model, format, precision, measure, as_json=as_json)
@@ -94,6 +104,8 @@ def command(
     evaluation = measure(format, precision)
     if as_json:
         _output.print_json(evaluation)
+    elif versus is not None:
+        _print_versus(model, cast("Comparison", evaluation))
     else:
         _print_figures([evaluation])
         _print_details(evaluation)
@@ -152,6 +164,32 @@ def _print_figures(evaluations: list[Evaluation]) -> None:
     columns = ("format", "precision", _METRIC_NAMES[first.metric], "95 % interval", "n")
     rows = [(e.format, e.precision, f"{e.value:.4f}", f"{e.low:.4f} … {e.high:.4f}", e.n) for e in evaluations]
     _output.print_table(f"{first.data} ({first.form})", columns, rows, numeric=columns[2:])
+
+
+def _print_versus(model: str, first: Comparison) -> None:
+    """Both artifacts' figures, the difference, and what follows from it in a sentence."""
+    second = first.versus
+    elsewhere = "" if Path(second.bundle) == Path(model) else second.bundle
+    columns = ("artifact", _METRIC_NAMES[first.metric], "95 % interval", "n")
+    difference = [
+        f"{round(figure, 4) + 0.0:+.4f}"  # no "-0.0000"
+        for figure in (second.difference, second.difference_low, second.difference_high)
+    ]
+    rows = [
+        (f"{first.format} {first.precision}", f"{first.value:.4f}", f"{first.low:.4f} … {first.high:.4f}", first.n),
+        (
+            f"{elsewhere} {second.format} {second.precision}".strip(),
+            f"{second.value:.4f}",
+            f"{second.low:.4f} … {second.high:.4f}",
+            first.n,
+        ),
+        ("difference", difference[0], " … ".join(difference[1:]), first.n),
+    ]
+    _output.print_table(f"{first.data} ({first.form})", columns, rows, numeric=columns[1:])
+    if second.agreement is not None:
+        what = "pictures with the same best class" if first.metric == "top1" else "pixels of the same class"
+        _output.stdout.print(f"{what}: {second.agreement:.2%}", markup=False)
+    _output.stdout.print(second.verdict, markup=False, soft_wrap=True)
 
 
 def _print_details(evaluation: Evaluation) -> None:

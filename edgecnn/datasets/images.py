@@ -69,7 +69,7 @@ def picture_hash(image: UInt8Array) -> str:
         image: uint8 [height, width, 3] BGR, as `read_image` gives it.
     """
     digest = hashlib.sha256("x".join(map(str, image.shape)).encode())
-    digest.update(np.ascontiguousarray(image))
+    digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()[:16]
 
 
