@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from edgecnn._verbs.quantize import quantize
     from edgecnn._verbs.run import run
     from edgecnn._verbs.versus import evaluate_versus
-    from edgecnn._verbs.versus import evaluate_versus
     from edgecnn.bundle import Bundle
     from edgecnn.errors import EdgeCnnError
     from edgecnn.frame import FrameSpec
@@ -50,7 +49,6 @@ _HOMES = {
     "demo": "edgecnn._verbs.demo",
     "evaluate": "edgecnn._verbs.evaluate",
     "evaluate_versus": "edgecnn._verbs.versus",
-    "evaluate_versus": "edgecnn._verbs.versus",
     "inspect": "edgecnn._verbs.inspect",
     "live": "edgecnn.runners.live.loop",
     "load_model": "edgecnn.sources",
@@ -80,7 +78,6 @@ __all__ = [
     "convert",
     "demo",
     "evaluate",
-    "evaluate_versus",
     "evaluate_versus",
     "inspect",
     "live",
