@@ -22,7 +22,7 @@ _ROOM_BYTES = 1 << 20
 class OpenVinoConverter:
     """Writes OpenVINO IR: an .xml with the graph and a .bin with the weights."""
 
-    precisions: Sequence[str] = ("fp32", "fp16")
+    precisions: Sequence[str] = ("fp32", "fp16", "bf16")
 
     def __init__(self, deployable: Deployable, *, batch: int) -> None:
         self._deployable = deployable
@@ -30,7 +30,10 @@ class OpenVinoConverter:
         self._model: openvino.Model | None = None
 
     def write(self, precision: str, folder: Path) -> Converted:
-        """Write `model.xml` and `model.bin`; fp16 stores the weights in half precision."""
+        """Write `model.xml` and `model.bin`; fp16 stores the weights in half precision.
+
+        bf16 is fp32's file: OpenVINO rounds as it runs.
+        """
         path = folder / "model.xml"
         try:
             openvino.save_model(self._converted(), path, compress_to_fp16=precision == "fp16")

@@ -64,9 +64,9 @@ class ParityEvidence(_Record, frozen=True, kw_only=True):
 
     Attributes:
         max_rel_err: max |a - b| / max |b| over all compared tensors and frames, before saturation.
-        limit: the largest that would have passed; None for int8.
+        limit: the largest that would have passed; None for int8 and bf16.
         frames: how many frames were compared.
-        ok: whether everything below was inside its limit; for int8, which has none, whether the task's metric was,
+        ok: whether everything below was inside its limit; for int8 and bf16, which have none, whether the metric was,
             and None where no labelled data was given: figures without a verdict.
         tensors: max relative error of each compared tensor.
         agreement: the task's own comparison (share of equal pixels, of matched detections, of equal top-1).

@@ -17,6 +17,7 @@ _DEVICES = {"cpu": "CPU", "gpu": "GPU", "npu": "NPU", "auto": "CPU"}
 # OpenVINO runs float files in bf16 where the processor has it, unless told otherwise (relative error 2e-3 to
 # 7e-3): the precision that was asked for is set, never left to chance.
 _HINTS = {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"}
+_CAPABILITIES = {"bf16": "BF16"}  # without it, OpenVINO would run f32 and say nothing
 
 
 class OpenVinoBackend:
@@ -36,7 +37,10 @@ class OpenVinoBackend:
         target = _DEVICES.get(device.device, device.device)
         if target not in core.available_devices:
             raise absent_device(device, runtime="openvino", available=core.available_devices)
-        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS[precision]}
+        wanted = _CAPABILITIES.get(precision)
+        if wanted is not None and wanted not in core.get_property(target, "OPTIMIZATION_CAPABILITIES"):
+            raise DeviceError(f"openvino's {target} here cannot compute in {precision}: ask for fp32")
+        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINTS.get(precision, "f32")}
         if target == "CPU":
             config["INFERENCE_NUM_THREADS"] = str(threads)
         try:

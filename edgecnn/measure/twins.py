@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgecnn._devices import default_threads
+from edgecnn._devices import default_threads, processor_name
 from edgecnn._photographs import photographs
 from edgecnn.bundle import Artifact, Manifest, TwinLatency, write_manifest
 from edgecnn.errors import DeviceError
@@ -62,7 +62,7 @@ def time_twins(files: Sequence[Path], manifest: Manifest, artifact: Artifact, tw
         ratio=round(float(np.median(ratios)), 4),
         low=round(low, 4),
         high=round(high, 4),
-        device_name=ours.device_name,
+        device_name=processor_name(),
         threads=threads,
     )
 
