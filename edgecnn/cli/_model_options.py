@@ -35,6 +35,15 @@ Scale = Annotated[
 ]
 Color = Annotated[str | None, typer.Option("--color", help="rgb or bgr.", rich_help_panel=_PANEL)]
 
+ReplaceActivations = Annotated[
+    str | None,
+    typer.Option(
+        "--replace-activations",
+        help="relu or relu6 instead of SiLU, hard-swish, …: for weights that were fine-tuned so.",
+        rich_help_panel=_PANEL,
+    ),
+]
+
 
 def model_options(
     *,
@@ -48,6 +57,7 @@ def model_options(
     std: str | None,
     scale: float | None,
     color: str | None,
+    replace_activations: str | None,
 ) -> dict[str, Any]:
     """The flags as `load_model` takes them; what was not given is left out.
 
@@ -65,6 +75,7 @@ def model_options(
         "std": _triple("--std", std),
         "scale": scale,
         "color": _one_of("--color", color, ("rgb", "bgr")),
+        "replace_activations": replace_activations,
     }
     return {name: value for name, value in given.items() if value is not None}
 

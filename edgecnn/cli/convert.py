@@ -46,6 +46,7 @@ def command(
     std: flags.Std = None,
     scale: flags.Scale = None,
     color: flags.Color = None,
+    replace_activations: flags.ReplaceActivations = None,
     calibration: int8.Calibration = None,
     calibration_count: int8.CalibrationCount = None,
     seed: int8.Seed = 0,
@@ -68,6 +69,7 @@ def command(
         std=std,
         scale=scale,
         color=color,
+        replace_activations=replace_activations,
     )
     if plot is not None:
         int8.check_plot(plot)

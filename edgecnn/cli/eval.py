@@ -58,6 +58,7 @@ def command(
     std: flags.Std = None,
     scale: flags.Scale = None,
     color: flags.Color = None,
+    replace_activations: flags.ReplaceActivations = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --all, a list.")] = False,
 ) -> None:
     """Measure accuracy on labelled pictures: top-1, COCO mAP or mean IoU, with a confidence interval."""
@@ -77,6 +78,7 @@ def command(
         std=std,
         scale=scale,
         color=color,
+        replace_activations=replace_activations,
     )
 
     def measure(format: str | None, precision: str | None) -> Evaluation:  # noqa: A002

@@ -74,6 +74,8 @@ class ModelOptions:
         head: name of a decoding of ours ("yolox", "ssd"), for modules that answer raw maps.
         labels: class names, or a file with one a line.
         fit, alignment, interpolation, color, scale, mean, std, pad_value: parts of the FrameSpec.
+        replace_activations: "relu" or "relu6" for activations that quantize badly; see
+            `edgecnn.sources.activations.replace_activations`.
     """
 
     weights: str | Path | None = None
@@ -89,6 +91,7 @@ class ModelOptions:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     pad_value: int | None = None
+    replace_activations: str | None = None
 
 
 PREFIXES = {"torchvision": "edgecnn.sources.torchvision"}
@@ -113,11 +116,18 @@ def load_model(model: str | TrainedModel | nn.Module, **options: Any) -> Trained
         import torch  # noqa: F401 - every source needs it, and the message names the extra
     except ModuleNotFoundError as missing:
         raise MissingDependencyError("loading a network", "torch", extra="convert") from missing
-    if not isinstance(model, str):
+    loaded: TrainedModel
+    if isinstance(model, str):
+        loaded = import_module(_home(model)).load(model, wanted)
+    else:
         from edgecnn.sources import module as source
 
-        return source.adopt(model, wanted)
-    return import_module(_home(model)).load(model, wanted)  # type: ignore[no-any-return]
+        loaded = source.adopt(model, wanted)
+    if wanted.replace_activations is None:
+        return loaded
+    from edgecnn.sources.activations import replace_activations
+
+    return replace_activations(loaded, wanted.replace_activations)
 
 
 def _home(model: str) -> str:

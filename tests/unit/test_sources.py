@@ -415,3 +415,20 @@ def test_a_random_network_gets_statistics_and_a_warning() -> None:
 def test_a_task_that_is_not_the_networks_own_is_refused() -> None:
     with pytest.raises(SpecError, match="is a network to classify, not to segment"):
         load_model("torchvision:shufflenet_v2_x0_5", task="segment")
+
+
+def test_activations_that_quantize_badly_can_be_replaced_and_that_is_said() -> None:
+    original = load_model("torchvision:mobilenet_v3_small")
+    replaced = load_model(original, replace_activations="relu6")
+    kinds = {type(module).__name__ for module in replaced.module.modules()}
+    assert "Hardswish" not in kinds
+    assert any(isinstance(module, torch.nn.Hardswish) for module in original.module.modules()), "a copy was changed"
+    assert list(replaced.module.state_dict()) == list(original.module.state_dict()), "weights load as before"
+    assert any("replaced by ReLU6" in warning and "fine-tune" in warning for warning in replaced.warnings)
+
+
+def test_a_network_without_such_activations_has_nothing_to_replace() -> None:
+    with pytest.raises(SourceError, match=r"no SiLU, .* to replace; its activations are ReLU"):
+        load_model("torchvision:resnet18", replace_activations="relu")
+    with pytest.raises(UnknownNameError, match=r"known: relu|did you mean relu"):
+        load_model("torchvision:mobilenet_v3_small", replace_activations="relu7")
