@@ -143,6 +143,8 @@ def build_bundle(
         manifest = msgspec.structs.replace(contract, artifacts=tuple(artifacts), refused=tuple(refused))
         steps.next("writing")
         bundle = commit(staging, out, manifest) if artifacts else None
+    if int8 is not None and bundle is not None:
+        int8.forget_search()
     return Conversion(bundle, tuple(refused), model.warnings)
 
 

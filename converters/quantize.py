@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -89,6 +90,11 @@ class Int8Settings:
     allow_drop: bool = False
     budget_minutes: float = DEFAULT_BUDGET_MINUTES
     journal: Path | None = None
+
+    def forget_search(self) -> None:
+        """Delete what searches wrote down: their result is in a bundle now."""
+        if self.journal is not None:
+            shutil.rmtree(self.journal, ignore_errors=True)
 
     def check(self) -> None:
         """Nothing is evaluated on pictures that it was made with.
@@ -182,12 +188,11 @@ def quantize_artifact(
         converted = bench.writer.write(found.plan, folder)
         evidence = bench.evidence(converted.files[0], found, float_value, journal)
         accuracy = bench.accuracy(converted.files[0])
-        parity = bench.parity(converted.files[0], ok=True if accuracy else None)
+        kept = all((measured.drop or 0) <= settings.max_drop for measured in accuracy)
+        figures = bench.parity(converted.files[0], ok=kept if accuracy else None)
         _gate(source.format, settings, evidence, accuracy)
         evidence = _with_stability(bench, found.plan, evidence, progress)
-        journal.remove()
-    tool = f"{converted.tool}, {evidence.recipe}"
-    return Quantized(replace(converted, tool=tool), evidence, parity, accuracy)
+    return Quantized(converted, evidence, figures, accuracy)
 
 
 def _find(bench: _Bench, journal: Journal, progress: Progress | None) -> tuple[Found, float | None]:

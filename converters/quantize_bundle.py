@@ -91,6 +91,7 @@ def quantize_bundle(
             shutil.copyfile(bundle.folder / record.path, staging / record.path)
         changed = msgspec.structs.replace(manifest, artifacts=(*kept, *made), refused=tuple(refused))
         written = commit(staging, out, changed)
+    settings.forget_search()
     return Conversion(written, tuple(refused), ())
 
 

@@ -73,11 +73,6 @@ class Journal:
         """How many plans were measured."""
         return sum(kind == what for kind, _ in self._values)
 
-    def remove(self) -> None:
-        """Delete the file: the search is over and its result is kept elsewhere."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-
     @staticmethod
     def _as_number(what: str, value: float | None) -> float:
         if value is not None:
