@@ -38,8 +38,8 @@ from edgecnn.converters.deployable import (
     set_batch_norm_statistics,
     signature,
 )
+from edgecnn.converters.int8.bench import Int8Settings, LabelledPictures
 from edgecnn.converters.layers import record_layers
-from edgecnn.converters.quantize import Int8Settings, LabelledPictures
 from edgecnn.converters.quantize_bundle import Conversion, make_int8
 from edgecnn.errors import AccuracyError, BlindError, ConversionError, DeviceError, GateError, ParityError
 from edgecnn.frame import FrameFitter

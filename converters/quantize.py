@@ -3,151 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
 import edgecnn
-from edgecnn._devices import default_threads, parse_device
-from edgecnn.bundle import (
-    AccuracyEvidence,
-    LayerDamage,
-    LayerRecord,
-    ParityEvidence,
-    QuantizationEvidence,
-    SearchRecord,
-    TensorSpec,
-)
-from edgecnn.compression.calibration import Calibration
+from edgecnn.bundle import AccuracyEvidence, LayerDamage, ParityEvidence, QuantizationEvidence, SearchRecord
 from edgecnn.compression.journal import Journal
-from edgecnn.compression.plan import Plan, RangeMethod
+from edgecnn.compression.plan import Plan
 from edgecnn.compression.search import SMALLEST_SHARE, Found, choose_recipe, search
 from edgecnn.converters.base import Converted
-from edgecnn.converters.int8.base import Int8Writer
-from edgecnn.errors import AccuracyError, ConversionError, DataError, DeviceError
-from edgecnn.frame import FrameSpec
-from edgecnn.measure import parity
-from edgecnn.measure.damage import damage, signal_to_noise_db
-from edgecnn.registry import BACKENDS, INT8_WRITERS
-from edgecnn.results import UInt8Array
-from edgecnn.runners.base import Backend, Runner
-from edgecnn.tasks import Task
+from edgecnn.converters.int8.bench import FloatArtifact, Int8Bench, Int8Settings
+from edgecnn.errors import AccuracyError, ConversionError
 
 Progress = Callable[[int, int, str], None]
-Outputs = dict[str, NDArray[Any]]
-
-DEFAULT_BUDGET_MINUTES = 30.0
-_DAMAGE_FRAMES = 8
 # Two halves of the calibration pictures whose artifacts' noise differs by more than this tell that there are too few.
 _HALVES_DIFFER = 2.0
-
-
-class LabelledPictures(Protocol):
-    """Pictures with truth for the network's task.
-
-    Attributes:
-        name: of the data.
-    """
-
-    name: str
-
-    @property
-    def images(self) -> tuple[str, ...]:
-        """Content hashes of the pictures."""
-        ...
-
-    def measure(self, runner: Runner, *, resamples: int = 200) -> AccuracyEvidence:
-        """The task's metric; without resamples, without an interval."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Int8Settings:
-    """What an int8 artifact is made with and held to.
-
-    Attributes:
-        calibration: frames for the ranges.
-        search_on: labelled pictures on which layers to keep float are searched; None makes every layer int8 and
-            gives figures but no verdict.
-        evaluate_on: labelled pictures that took no part; the last word where they are given.
-        max_drop: largest drop of the metric below the float artifact's.
-        allow_drop: write it all the same.
-        budget_minutes: of the search, each format.
-        journal: where a search writes down what it measured; None keeps it in memory.
-    """
-
-    calibration: Calibration
-    search_on: LabelledPictures | None = None
-    evaluate_on: LabelledPictures | None = None
-    max_drop: float = 0.01
-    allow_drop: bool = False
-    budget_minutes: float = DEFAULT_BUDGET_MINUTES
-    journal: Path | None = None
-
-    def forget_search(self) -> None:
-        """Delete what searches wrote down: their result is in a bundle now."""
-        if self.journal is not None:
-            shutil.rmtree(self.journal, ignore_errors=True)
-
-    def check(self) -> None:
-        """Nothing is evaluated on pictures that it was made with.
-
-        Raises:
-            DataError: they share pictures.
-        """
-        if self.evaluate_on is None:
-            return
-        used = {"calibration": self.calibration.record.images}
-        if self.search_on is not None:
-            used["search"] = self.search_on.images
-        for what, images in used.items():
-            shared = len(set(images) & set(self.evaluate_on.images))
-            if shared:
-                raise DataError(
-                    f"{shared} of the {len(self.evaluate_on.images)} pictures to evaluate on ({self.evaluate_on.name}) "
-                    f"are among those of the {what}: an accuracy measured on them would flatter; give others"
-                )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FloatArtifact:
-    """What an int8 artifact is made from.
-
-    Attributes:
-        format: of the file.
-        file: fp32.
-        frame, task, outputs, batch: as in the manifest.
-        layers: of the torch network.
-    """
-
-    format: str
-    file: Path
-    frame: FrameSpec
-    task: Task
-    outputs: Sequence[TensorSpec]
-    layers: Sequence[LayerRecord]
-    batch: int = 1
-
-    def open(self, file: Path | None = None, *, precision: str = "fp32") -> Backend:
-        """The file itself, or one made from it, on the CPU."""
-        return BACKENDS.get(self.format)(
-            file or self.file,
-            outputs=self.outputs,
-            device=parse_device("cpu"),
-            precision=precision,
-            threads=default_threads(),
-        )
-
-    def runner(self, backend: Backend) -> Runner:
-        """A runner as a bundle's would be."""
-        return Runner(backend, frame=self.frame, task=self.task, batch=self.batch)
 
 
 @dataclass(frozen=True)
@@ -168,9 +42,14 @@ class Quantized:
 
 
 def quantize_artifact(
-    source: FloatArtifact, settings: Int8Settings, folder: Path, *, progress: Progress | None = None
+    source: FloatArtifact,
+    settings: Int8Settings,
+    folder: Path,
+    *,
+    precision: str = "int8",
+    progress: Progress | None = None,
 ) -> Quantized:
-    """Make one int8 artifact in `folder`.
+    """Make one int8 artifact in `folder`: a searched one for "int8", else the whole network as `precision` says.
 
     Raises:
         ConversionError: the tool failed, or the runtime refuses what it wrote.
@@ -179,23 +58,37 @@ def quantize_artifact(
     """
     settings.check()
     with tempfile.TemporaryDirectory(dir=folder) as work:
-        bench = _Bench(source, settings, Path(work))
+        bench = Int8Bench(source, settings, Path(work), precision=precision)
+        if precision != "int8" and precision not in bench.writer.whole_precisions:
+            known = ", ".join(("int8", *bench.writer.whole_precisions))
+            raise ConversionError(f"{source.format} is not written in {precision} here; of this kind it is in {known}")
         if progress is not None:
             progress(0, 0, "calibrating")
         bench.writer.calibrate(bench.frames)
+        if precision != "int8":
+            return _measured(bench, bench.writer.write_whole(precision, folder), precision)
         journal = Journal(_journal_path(source, settings), about=_about(source, settings))
         found, float_value = _find(bench, journal, progress)
-        converted = bench.writer.write(found.plan, folder)
-        evidence = bench.evidence(converted.files[0], found, float_value, journal)
-        accuracy = bench.accuracy(converted.files[0])
-        kept = all((measured.drop or 0) <= settings.max_drop for measured in accuracy)
-        figures = bench.parity(converted.files[0], ok=kept if accuracy else None)
-        _gate(source.format, settings, evidence, accuracy)
-        evidence = _with_stability(bench, found.plan, evidence, progress)
-    return Quantized(converted, evidence, figures, accuracy)
+        made = _measured(bench, bench.writer.write(found.plan, folder), found.plan.recipe)
+        evidence = _with_search(made.evidence, settings, found, float_value, journal.minutes_now)
+        return replace(made, evidence=_with_stability(bench, found.plan, evidence, progress))
 
 
-def _find(bench: _Bench, journal: Journal, progress: Progress | None) -> tuple[Found, float | None]:
+def _measured(bench: Int8Bench, converted: Converted, recipe: str) -> Quantized:
+    """An artifact with all that is measured of any, if it keeps the bound.
+
+    Raises:
+        AccuracyError: it doesn't.
+    """
+    file = converted.files[0]
+    evidence = bench.evidence(file, recipe)
+    accuracy = bench.accuracy(file)
+    _gate(bench, evidence, accuracy)
+    kept = not any(measured.allowed_drop for measured in accuracy)
+    return Quantized(converted, evidence, bench.parity(file, ok=kept if accuracy else None), accuracy)
+
+
+def _find(bench: Int8Bench, journal: Journal, progress: Progress | None) -> tuple[Found, float | None]:
     """The plan, and the float artifact's metric where there is data for it."""
     settings = bench.settings
     if settings.search_on is None:
@@ -219,175 +112,58 @@ def _find(bench: _Bench, journal: Journal, progress: Progress | None) -> tuple[F
     return found, float_value
 
 
-class _Bench:
-    """One format's float artifact, its writer, and the frames and pictures that int8 ones are measured on.
-
-    It is the `Objective` of the search.
-    """
-
-    def __init__(
-        self,
-        source: FloatArtifact,
-        settings: Int8Settings,
-        work: Path,
-    ) -> None:
-        self.source, self.settings = source, settings
-        self.frames = _batched(settings.calibration.frames, source.batch)
-        self.writer = self._new_writer()
-        if not self.writer.layers:
-            raise ConversionError(f"none of the network's layers was found in the {source.format} file")
-        self.layers: Sequence[str] = self.writer.layers
-        self.range_methods: Sequence[RangeMethod] = self.writer.range_methods
-        self.corrects_bias = self.writer.corrects_bias
-        self.last_error = ""
-        self._work = work
-        self._damage_step = max(len(self.frames) // _DAMAGE_FRAMES, 1)
-        self._damage_frames = self.frames[:: self._damage_step][:_DAMAGE_FRAMES]
-        self._expected = self._answers(source.file, "fp32")
-
-    def damage(self, plan: Plan) -> float:
-        """Noise of a plan's answers; infinite where its artifact cannot be made or run."""
-        return self._tried(plan, lambda file: damage(self._answers(file, "int8"), self._expected), float("inf"))
-
-    def metric(self, plan: Plan) -> float:
-        """The task's metric of a plan; minus infinity where its artifact cannot be made or run."""
-        return self._tried(plan, lambda file: self.measured(file, "int8", resamples=0), float("-inf"))
-
-    def measured(self, file: Path, precision: str, *, resamples: int) -> float:
-        """The task's metric on the search's pictures."""
-        assert self.settings.search_on is not None
-        return self._measure(self.settings.search_on, file, precision, resamples=resamples).value
-
-    def evidence(self, file: Path, found: Found, float_value: float | None, journal: Journal) -> QuantizationEvidence:
-        """What is to be recorded of the artifact that was chosen."""
-        total = sum(layer.macs for layer in self.source.layers)
-        really = self.writer.int8_layers(file)
-        kept_float = [layer.name for layer in self.source.layers if layer.name not in really]
-        settings = self.settings
-        record = None
-        if settings.search_on is not None and float_value is not None and found.metric is not None:
-            record = SearchRecord(
-                metric=self.source.task.metric,
-                data=settings.search_on.name,
-                n=len(settings.search_on.images),
-                float_value=float_value,
-                value=found.metric,
-                max_drop=settings.max_drop,
-                trials=found.trials,
-                minutes=round(journal.minutes_now, 2),
-                complete=found.complete,
-                images=settings.search_on.images,
-            )
-        worst_first = sorted(found.damage.items(), key=lambda item: -item[1])
-        return QuantizationEvidence(
-            recipe=found.plan.recipe,
-            calibration=settings.calibration.record,
-            float_layers=tuple(kept_float),
-            int8_mac_share=round(sum(la.macs for la in self.source.layers if la.name in really) / max(total, 1), 4),
-            snr_db=signal_to_noise_db(self._answers(file, "int8"), self._expected),
-            damage=tuple(
-                LayerDamage(name=name, damage=value, kept_float=name in kept_float) for name, value in worst_first
-            ),
-            search=record,
-            warnings=settings.calibration.warnings + (() if found.complete else (_out_of_time(settings),)),
-        )
-
-    def parity(self, file: Path, *, ok: bool | None) -> ParityEvidence:
-        """Figures of comparing the answers with the float artifact's."""
-        answers, expected = self._answers(file, "int8"), self._expected
-        places = self.settings.calibration.places[:: self._damage_step][: len(expected)]
-        samples = [
-            parity.Sample(frame, place, right, ())
-            for frame, place, right in zip(self._damage_frames, places, expected, strict=True)
-        ]
-        match = self.source.batch == 1
-        found = parity.compare(samples, answers, task=self.source.task, precision="int8", match_results=match)
-        return msgspec.structs.replace(found, ok=ok)
-
-    def accuracy(self, file: Path) -> tuple[AccuracyEvidence, ...]:
-        """The metric with its interval, on the search's pictures and on those that took no part."""
-        found = []
-        for pictures in (self.settings.search_on, self.settings.evaluate_on):
-            if pictures is None:
-                continue
-            reference = self._measure(pictures, self.source.file, "fp32", resamples=0).value
-            measured = self._measure(pictures, file, "int8", resamples=200)
-            found.append(
-                msgspec.structs.replace(
-                    measured,
-                    precision="int8",
-                    reference_value=reference,
-                    max_drop=self.settings.max_drop,
-                    allowed_drop=reference - measured.value > self.settings.max_drop,
-                )
-            )
-        return tuple(found)
-
-    def calibrated_on(self, frames: Sequence[UInt8Array], plan: Plan) -> float:
-        """The plan's metric, or without labels its damage, had it been calibrated on these frames."""
-        writer, self.writer = self.writer, self._new_writer()
-        try:
-            self.writer.calibrate(_batched(frames, self.source.batch))
-            return self.damage(plan) if self.settings.search_on is None else self.metric(plan)
-        finally:
-            self.writer = writer
-
-    def _new_writer(self) -> Int8Writer:
-        writer_class = INT8_WRITERS.get(self.source.format)
-        return writer_class(self.source.file, self.source.layers, threads=default_threads())
-
-    def _measure(self, pictures: LabelledPictures, file: Path, precision: str, *, resamples: int) -> AccuracyEvidence:
-        backend = self.source.open(file, precision=precision)
-        try:
-            return pictures.measure(self.source.runner(backend), resamples=resamples)
-        finally:
-            backend.close()
-
-    def _answers(self, file: Path, precision: str) -> list[Outputs]:
-        backend = self.source.open(file, precision=precision)
-        try:
-            return [{k: v.copy() for k, v in backend.infer(frame).items()} for frame in self._damage_frames]
-        finally:
-            backend.close()
-
-    def _tried(self, plan: Plan, measure: Callable[[Path], float], failed_value: float) -> float:
-        with tempfile.TemporaryDirectory(dir=self._work) as folder:
-            try:
-                return measure(self.writer.write(plan, Path(folder)).files[0])
-            except (ConversionError, DeviceError) as failed:
-                self.last_error = str(failed)
-                return failed_value
-
-
-def _gate(
-    name: str,
-    settings: Int8Settings,
-    evidence: QuantizationEvidence,
-    accuracy: Sequence[AccuracyEvidence],
-) -> None:
-    """The bound on the pictures with the last word, and enough in int8.
+def _gate(bench: Int8Bench, evidence: QuantizationEvidence, accuracy: Sequence[AccuracyEvidence]) -> None:
+    """The bound on all labelled pictures, and enough in int8.
 
     Raises:
         AccuracyError: says what the best was.
     """
+    settings = bench.settings
     if not accuracy or settings.allow_drop:
         return
+    name, last = f"{bench.source.format} {bench.precision}", accuracy[-1]
     best = (
-        f"the best found has {accuracy[-1].metric} {accuracy[-1].value:.4f} on {accuracy[-1].data}, "
-        f"{accuracy[-1].drop:.4f} below float, with {evidence.int8_mac_share:.0%} of the multiply-adds in int8"
+        f"the best found has {last.metric} {last.value:.4f} on {last.data}, {last.drop:.4f} below float, with "
+        f"{evidence.int8_mac_share:.0%} of the multiply-adds in int8"
     )
     way_out = "; train for quantization, take fp16, or --allow-drop"
-    if any((measured.drop or 0) > settings.max_drop for measured in accuracy):
-        raise AccuracyError(f"{name} int8 loses more than {settings.max_drop:g}: {best}{way_out}")
-    if evidence.int8_mac_share < SMALLEST_SHARE:
+    if any(measured.allowed_drop for measured in accuracy):
+        raise AccuracyError(f"{name} loses more than {settings.max_drop:g}: {best}{way_out}")
+    if bench.precision == "int8" and evidence.int8_mac_share < SMALLEST_SHARE:
         raise AccuracyError(
-            f"{name} int8 keeps the bound of {settings.max_drop:g} with too little in int8 (at least "
-            f"{SMALLEST_SHARE:.0%} is worth it): {best}{way_out}"
+            f"{name} keeps the bound of {settings.max_drop:g} with too little in int8 (at least {SMALLEST_SHARE:.0%} "
+            f"is worth it): {best}{way_out}"
         )
 
 
+def _with_search(
+    evidence: QuantizationEvidence, settings: Int8Settings, found: Found, float_value: float | None, minutes: float
+) -> QuantizationEvidence:
+    """The evidence with how the plan was found."""
+    if settings.search_on is None or float_value is None or found.metric is None:
+        return evidence
+    record = SearchRecord(
+        metric=settings.search_on.metric,
+        data=settings.search_on.name,
+        n=len(settings.search_on.images),
+        float_value=float_value,
+        value=found.metric,
+        max_drop=settings.max_drop,
+        trials=found.trials,
+        minutes=round(minutes, 2),
+        complete=found.complete,
+        images=settings.search_on.images,
+    )
+    worst_first = sorted(found.damage.items(), key=lambda item: -item[1])
+    damages = tuple(
+        LayerDamage(name=name, damage=value, kept_float=name in evidence.float_layers) for name, value in worst_first
+    )
+    warnings = evidence.warnings if found.complete else (*evidence.warnings, _out_of_time(settings))
+    return msgspec.structs.replace(evidence, search=record, damage=damages, warnings=warnings)
+
+
 def _with_stability(
-    bench: _Bench, plan: Plan, evidence: QuantizationEvidence, progress: Progress | None
+    bench: Int8Bench, plan: Plan, evidence: QuantizationEvidence, progress: Progress | None
 ) -> QuantizationEvidence:
     """The evidence, with a warning where two disjoint halves of the calibration pictures make different artifacts."""
     settings = bench.settings
@@ -413,15 +189,6 @@ def _with_stability(
         "are taken decides; give more of them, of every kind that the network will see"
     )
     return msgspec.structs.replace(evidence, warnings=(*evidence.warnings, warning))
-
-
-def _batched(frames: Sequence[UInt8Array], batch: int) -> list[UInt8Array]:
-    """Groups of `batch` frames; what is left over is left out, unless it is all there is."""
-    if batch == 1:
-        return list(frames)
-    groups = [frames[start : start + batch] for start in range(0, len(frames) - batch + 1, batch)]
-    groups = groups or [[frames[index % len(frames)] for index in range(batch)]]
-    return [np.concatenate(group) for group in groups]
 
 
 def _out_of_time(settings: Int8Settings) -> str:

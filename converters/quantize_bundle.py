@@ -20,7 +20,8 @@ from edgecnn.bundle import (
     staged,
     store_files,
 )
-from edgecnn.converters.quantize import FloatArtifact, Int8Settings, Progress, quantize_artifact
+from edgecnn.converters.int8.bench import FloatArtifact, Int8Settings
+from edgecnn.converters.quantize import Progress, quantize_artifact
 from edgecnn.errors import BundleError, DeviceError, GateError, SpecError
 from edgecnn.measure.twins import time_twins
 
@@ -129,7 +130,7 @@ def make_int8(
     )
     try:
         with tempfile.TemporaryDirectory(dir=into) as work:
-            quantized = quantize_artifact(source, settings, Path(work), progress=progress)
+            quantized = quantize_artifact(source, settings, Path(work), precision=precision, progress=progress)
             files = store_files(into, f"{twin.format}-{precision}", list(quantized.converted.files))
     except (GateError, DeviceError) as failed:
         return Refusal(format=twin.format, precision=precision, error=type(failed).__name__, reason=str(failed))

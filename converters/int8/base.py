@@ -24,11 +24,13 @@ class Int8Writer(Protocol):
             order of execution. A layer that runs more than once (shared weights) stands once.
         range_methods: those of plan.RangeMethod that it offers, the usual one first.
         corrects_bias: whether it can.
+        whole_precisions: other precisions that it writes, for the whole network ("int8-dynamic", …).
     """
 
     layers: Sequence[str]
     range_methods: Sequence[RangeMethod]
     corrects_bias: bool
+    whole_precisions: Sequence[str]
 
     def __init__(self, float_file: Path, layers: Sequence[LayerRecord], *, threads: int) -> None:
         """Read the file and find the layers in it.
@@ -53,6 +55,14 @@ class Int8Writer(Protocol):
 
         Raises:
             ConversionError: the tool failed; a range is not finite, or a scale is zero.
+        """
+        ...
+
+    def write_whole(self, precision: str, folder: Path) -> Converted:
+        """Write the network in one of `whole_precisions`; it has been calibrated.
+
+        Raises:
+            ConversionError: the tool failed.
         """
         ...
 

@@ -25,6 +25,7 @@ class LabelledPictures:
             DataError: nothing there, or no labels for this task.
         """
         self.name = Path(data).name
+        self.metric: str = task.metric
         self._dataset = open_dataset(data, task=task.name, labels=task.labels)
         self._ignore_label = ignore_label
 

@@ -14,7 +14,7 @@ from edgecnn.registry import INT8_WRITERS
 from edgecnn.tasks import Task
 
 if TYPE_CHECKING:
-    from edgecnn.converters.quantize import Int8Settings
+    from edgecnn.converters.int8.bench import Int8Settings
     from edgecnn.converters.quantize_bundle import Conversion
 
 DEFAULT_MAX_DROP = 0.01
@@ -120,7 +120,7 @@ def int8_settings(
         DataError: pictures that cannot be read, or that would be evaluated on although they took part.
     """
     from edgecnn.compression.calibration import DEFAULT_COUNT, load_calibration
-    from edgecnn.converters.quantize import DEFAULT_BUDGET_MINUTES, Int8Settings
+    from edgecnn.converters.int8.bench import DEFAULT_BUDGET_MINUTES, Int8Settings
 
     if calibration is None:
         raise SpecError(

@@ -10,7 +10,7 @@ import typer
 from edgecnn.cli import _output
 
 if TYPE_CHECKING:
-    from edgecnn.bundle import Artifact, Manifest
+    from edgecnn.bundle import Artifact, Manifest, QuantizationEvidence
 
 _PANEL = "How int8 is made"
 
@@ -58,13 +58,14 @@ def print_int8(manifest: Manifest) -> None:
     made = [artifact for artifact in manifest.artifacts if artifact.evidence.quantization is not None]
     if not made:
         return
-    columns = ("int8 artifact", "metric", "drop", "in int8", "ms", "float ms", "faster", "recipe")
-    _output.print_table("int8 beside float", columns, [_row(a) for a in made], numeric=columns[1:7])
+    columns = ("artifact", "metric", "drop", "in int8", "ms", "float ms", "faster")
+    _output.print_table("int8 beside float", columns, [_row(a) for a in made], numeric=columns[3:6])
     for artifact in made:
         evidence = artifact.evidence.quantization
         if evidence is None:
             continue
         name = f"{artifact.format} {artifact.precision}"
+        _output.stdout.print(f"{name}: {_how(evidence)}", markup=False, soft_wrap=True)
         if evidence.damage:
             shown = evidence.damage[:_WORST_SHOWN]
             rows = [(d.name, f"{d.damage:.2g}", "float" if d.kept_float else "int8") for d in shown]
@@ -93,9 +94,20 @@ def _row(artifact: Artifact) -> tuple[object, ...]:
         f"{evidence.int8_mac_share:.0%}",
         f"{latency.latency_ms:.2f}" if latency else "",
         f"{latency.float_latency_ms:.2f}" if latency else "",
-        f"{latency.ratio:.2f}x [{latency.low:.2f}, {latency.high:.2f}]" if latency else "",
-        evidence.recipe,
+        f"{latency.ratio:.2f}x\n[{latency.low:.2f}, {latency.high:.2f}]" if latency else "",
     )
+
+
+def _how(evidence: QuantizationEvidence) -> str:
+    """How an artifact was made, in one line."""
+    parts = [evidence.recipe, f"{len(evidence.float_layers)} layers float"]
+    if evidence.search is not None:
+        found = evidence.search
+        parts.append(
+            f"searched on {found.data}: {found.metric} {found.value:.4f}, float {found.float_value:.4f}, "
+            f"{found.trials} measured in {found.minutes:.1f} min"
+        )
+    return "; ".join(parts)
 
 
 def _snr(snr_db: dict[str, float]) -> str:
