@@ -116,7 +116,7 @@ def table(results: dict[str, Any]) -> str:
         "",
         f"Calibrated and searched on 128 pictures, measured on 128 others; bound {MAX_DROP:g} (a point of AP or mIoU)",
         "on the pictures of the search. Latency is of whole frames, float and int8 in turns, with a 95 % interval of",
-        "the ratio; OpenVINO's float is f32, not bf16. In int8: share of the multiply-adds that the runtime computes so.",
+        "the ratio; OpenVINO's float is f32, not bf16. In int8: share of the multiply-adds that the runtime runs so.",
         "",
         "| network | format | float → int8 | drop | in int8 | float layers | ms float → int8 | times faster | min |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
