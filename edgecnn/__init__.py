@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from edgecnn._verbs.convert import convert
     from edgecnn._verbs.demo import demo
     from edgecnn._verbs.evaluate import evaluate
-    from edgecnn._verbs.inspect import inspect
+    from edgecnn._verbs.inspect import compare_layers, inspect
     from edgecnn._verbs.quantize import quantize
     from edgecnn._verbs.run import run
     from edgecnn._verbs.versus import evaluate_versus
@@ -45,6 +45,7 @@ _HOMES = {
     "SegmentationMap": "edgecnn.results",
     "TrainedModel": "edgecnn.sources",
     "bench": "edgecnn._verbs.bench",
+    "compare_layers": "edgecnn._verbs.inspect",
     "convert": "edgecnn._verbs.convert",
     "demo": "edgecnn._verbs.demo",
     "evaluate": "edgecnn._verbs.evaluate",
@@ -75,6 +76,7 @@ __all__ = [
     "TrainedModel",
     "__version__",
     "bench",
+    "compare_layers",
     "convert",
     "demo",
     "evaluate",

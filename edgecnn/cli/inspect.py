@@ -8,16 +8,55 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgecnn.cli import _output
+from edgecnn.errors import SpecError
 
 if TYPE_CHECKING:
     from edgecnn.bundle import Artifact, LatencyEvidence, Manifest, TensorSpec
+    from edgecnn.measure.layer_noise import LayerComparison, LayerNoise
+
+_PANEL = "Layer by layer"
+_FLOAT_LAYERS_NAMED = 5
+_COLUMNS = ("layer", "SNR dB", "change", "enters", "alone", "")
 
 
 def command(
     bundle: Annotated[Path, typer.Argument(help="A NAME.edge folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the whole manifest as JSON.")] = False,
+    layers: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--layers",
+            metavar="A B",
+            help="Compare two artifacts layer by layer, each FORMAT:PRECISION; A is the reference.",
+            show_default=False,
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Pictures to compare on, at most 8; default: photographs that come with edgecnn.",
+            show_default=False,
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a picture of the noise along the layers: FILE.png.",
+            show_default=False,
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the whole manifest as JSON; with --layers, the comparison.")
+    ] = False,
 ) -> None:
     """Show a bundle: what goes in, what comes out, and the evidence of each artifact. Hashes are checked."""
+    if layers is not None:
+        _compare(bundle, layers, data=data, plot=plot, as_json=as_json)
+        return
+    if data is not None or plot is not None:
+        raise SpecError("--data and --plot belong to --layers A B, as in --layers tflite:fp32 tflite:int8")
     from edgecnn._verbs.inspect import inspect
 
     manifest = inspect(bundle)
@@ -28,6 +67,7 @@ def command(
     columns = ("artifact", "MB", "difference", "limit", "results agree", "metric", "p50 ms")
     rows = [_row(artifact) for artifact in manifest.artifacts]
     _output.print_table("artifacts", columns, rows, numeric=columns[1:])
+    _print_int8(manifest)
     for refusal in manifest.refused:
         _output.stdout.print(
             f"refused: {refusal.format} {refusal.precision}: {refusal.reason}", style="red", markup=False
@@ -82,3 +122,72 @@ def _row(artifact: Artifact) -> tuple[object, ...]:
 def _latency(latency: LatencyEvidence) -> str:
     p50_ms = latency.figures.get("p50_ms")
     return "–" if p50_ms is None else f"{p50_ms:.2f}"
+
+
+def _print_int8(manifest: Manifest) -> None:
+    """How the int8 artifacts were made and what they are worth, as `quantize` prints it; and what is float in them."""
+    from edgecnn.cli._int8_options import print_int8
+
+    print_int8(manifest)
+    for artifact in manifest.artifacts:
+        evidence = artifact.evidence.quantization
+        if evidence is not None and evidence.float_layers:
+            kept, name = evidence.float_layers, f"{artifact.format} {artifact.precision}"
+            named = ", ".join(kept[:_FLOAT_LAYERS_NAMED]) + (", …" if len(kept) > _FLOAT_LAYERS_NAMED else "")
+            _say(f"{name}: {len(kept)} of {len(manifest.layers)} layers are float: {named}")
+
+
+def _compare(bundle: Path, names: tuple[str, str], *, data: Path | None, plot: Path | None, as_json: bool) -> None:
+    from edgecnn._verbs.inspect import compare_layers
+    from edgecnn.measure._figures import check_plotting
+
+    if plot is not None:
+        check_plotting(plot)
+    with _output.progress_bar("opening") as progress:
+        comparison = compare_layers(bundle, *names, data=data, progress=progress)
+    if plot is not None:
+        from edgecnn.measure.layer_report import plot_layer_comparison
+
+        plot_layer_comparison(comparison, plot)
+    if as_json:
+        _output.print_json(comparison)
+    else:
+        _print_comparison(comparison)
+
+
+def _print_comparison(comparison: LayerComparison) -> None:
+    """A row for each layer, then what they come to."""
+    rows = [_layer_row(layer) for layer in comparison.layers]
+    searched = any(layer.damage is not None for layer in comparison.layers)
+    shown = [column for column in _COLUMNS if searched or column != "alone"]
+    pictures = "picture" if comparison.frames == 1 else "pictures"
+    _output.print_table(
+        f"{comparison.bundle}: {comparison.compared} beside {comparison.reference}, "
+        f"{comparison.frames} {pictures} ({comparison.data})",
+        shown,
+        [[row[column] for column in shown] for row in rows],
+        numeric=shown[1:],
+    )
+    outputs = ", ".join(f"{name} {value:.1f} dB" for name, value in comparison.outputs.items())
+    _say(f"outputs: {outputs}")
+    every = len(comparison.layers) + len(comparison.unread)
+    for reason in dict.fromkeys(layer.reason for layer in comparison.unread):
+        names = [layer.name for layer in comparison.unread if layer.reason == reason]
+        _say(f"{len(names)} of {every} layers are not compared, {reason}: {', '.join(names)}")
+    _say(comparison.conclusion)
+
+
+def _layer_row(layer: LayerNoise) -> dict[str, object]:
+    change = None if layer.change_db is None else round(layer.change_db, 1) + 0.0  # no "-0.0"
+    return {
+        "layer": layer.name + (" (float)" if layer.int8 is False else ""),
+        "SNR dB": f"{layer.snr_db:.1f}",
+        "change": "" if change is None else f"{change:+.1f}",
+        "enters": f"{layer.drop_db:.1f}" if layer.drop_db else "",
+        "alone": "" if layer.damage is None else f"{layer.damage:.2g}",
+        "": "" if layer.rank is None else f"◀{layer.rank}",
+    }
+
+
+def _say(line: str) -> None:
+    _output.stdout.print(line, markup=False, soft_wrap=True)
