@@ -69,7 +69,12 @@ def measure(network: Network) -> dict[str, Any]:
         edgecnn.convert(network.model, weights=network.weights, to=FORMATS, out=folder)
         for name in FORMATS:
             start = time.perf_counter()
-            labelled = {"data": TRAIN, "max_drop": MAX_DROP, "evaluate_on": VAL, "ignore_label": network.ignore_label}
+            labelled: dict[str, Any] = {
+                "data": TRAIN,
+                "max_drop": MAX_DROP,
+                "evaluate_on": VAL,
+                "ignore_label": network.ignore_label,
+            }
             made = edgecnn.quantize(folder, to=[name], calibration=TRAIN, **(labelled if network.labelled else {}))
             row: dict[str, Any] = {"minutes": round((time.perf_counter() - start) / 60, 2)}
             if made.bundle is None:

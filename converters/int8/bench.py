@@ -155,7 +155,6 @@ class Int8Bench:
         self.writer = self._new_writer()
         if not self.writer.layers:
             raise ConversionError(f"none of the network's layers was found in the {source.format} file")
-        self.layers: Sequence[str] = self.writer.layers
         self.range_methods: Sequence[RangeMethod] = self.writer.range_methods
         self.corrects_bias = self.writer.corrects_bias
         self.last_error = ""
@@ -163,6 +162,11 @@ class Int8Bench:
         self._damage_step = max(len(self.frames) // _DAMAGE_FRAMES, 1)
         self._damage_frames = self.frames[:: self._damage_step][:_DAMAGE_FRAMES]
         self._expected = self._answers(source.file, "fp32")
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """Those that can be int8; after calibration fewer, where some never held anything but zeros."""
+        return self.writer.layers
 
     def damage(self, plan: Plan) -> float:
         """Noise of a plan's answers; infinite where its artifact cannot be made or run."""

@@ -63,6 +63,7 @@ class OpenVinoInt8Writer:
 
     range_methods: Sequence[RangeMethod] = ("percentile", "min-max", "least-error")
     corrects_bias = True
+    whole_precisions: Sequence[str] = ()
 
     def __init__(self, float_file: Path, layers: Sequence[LayerRecord], *, threads: int) -> None:
         """Read the file and find the layers in it.
@@ -144,6 +145,10 @@ class OpenVinoInt8Writer:
             ) from failed
         tool = f"nncf {version('nncf')}, openvino {openvino.__version__.split('-')[0]}, {plan.recipe}"
         return Converted([path, path.with_suffix(".bin")], tool)
+
+    def write_whole(self, precision: str, folder: Path) -> Converted:
+        """There is no other: `whole_precisions` is empty."""
+        raise ConversionError(f"openvino is not written in {precision} here")
 
     def int8_layers(self, file: Path) -> frozenset[str]:
         """Layers that the CPU plug-in computes in int8, read off the graph that it made of the file."""

@@ -30,9 +30,13 @@ SMALLEST_SHARE = 0.1  # of the multiply-adds; with less in int8 there is no reas
 class Objective(Protocol):
     """An int8 artifact of one format, as the search sees it."""
 
-    layers: Sequence[str]
     range_methods: Sequence[RangeMethod]
     corrects_bias: bool
+
+    @property
+    def layers(self) -> Sequence[str]:
+        """Names of the layers that can be int8."""
+        ...
 
     def damage(self, plan: Plan) -> float:
         """Noise of the answers against the float artifact's; infinite where the artifact cannot be made or run."""
