@@ -1,0 +1,174 @@
+"""What a TFLite network's activations hold on the calibration frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn._quiet import quiet
+from edgecnn.compression.plan import RangeMethod
+from edgecnn.compression.ranges import TensorHistogram, choose_range
+from edgecnn.converters.int8.base import Progress
+from edgecnn.converters.int8.tflite_graph import WITH_WEIGHTS, Graph, Operator
+from edgecnn.converters.int8.tflite_placement import activation_after, range_source
+from edgecnn.errors import ConversionError
+from edgecnn.results import UInt8Array
+
+# What the runtime's int8 kernels hold these outputs in, whatever was seen.
+_FIXED_RANGES = {"LOGISTIC": (0.0, 255 / 256), "TANH": (-1.0, 127 / 128)}
+
+_SAMPLE = 2**16  # values counted of a tensor and frame, beside its smallest and largest
+
+
+class Statistics:
+    """Histograms of the tensors that may be int8, and mean inputs of the layers.
+
+    Args:
+        graph: of the float file.
+        operators: indices of all operators that may compute in int8.
+    """
+
+    def __init__(self, graph: Graph, operators: Iterable[int]) -> None:
+        self._graph = graph
+        chosen = [graph.operators[index] for index in operators]
+        tensors = {t for operator in chosen for t in (*graph.activations(operator), *operator.outputs)}
+        self._sources = {tensor: range_source(graph, tensor) for tensor in sorted(tensors)}
+        self._histograms = {t: TensorHistogram() for t in self._sources.values() if self._fixed_range(t) is None}
+        self._layers = [operator for operator in chosen if operator.kind in WITH_WEIGHTS]
+        self._sums: dict[int, NDArray[np.float64]] = {}
+        self._frames = 0
+        self._ranges: dict[tuple[int, RangeMethod], tuple[float, float]] = {}
+
+    def collect(
+        self, file: bytes, frames: Sequence[UInt8Array], *, threads: int, progress: Progress | None = None
+    ) -> None:
+        """Run the float file once per frame.
+
+        Raises:
+            ConversionError: no frames, frames of another shape, activations that are no numbers.
+        """
+        if not frames:
+            raise ConversionError("calibration wants at least one frame, none was given: give it pictures")
+        interpreter = open_interpreter(file, threads=threads)
+        for done, frame in enumerate(frames):
+            if progress is not None:
+                progress(done, len(frames))
+            run(interpreter, frame)
+            for tensor, histogram in self._histograms.items():
+                histogram.add(_sample(interpreter.get_tensor(tensor), done))
+            for layer in self._layers:
+                values = interpreter.get_tensor(layer.inputs[WITH_WEIGHTS[layer.kind].input])
+                # A fully connected layer may flatten what it is given.
+                channels = self._graph.weights(layer).shape[-1] if layer.kind == "FULLY_CONNECTED" else values.shape[-1]
+                mean = values.reshape(-1, channels).mean(axis=0, dtype=np.float64)
+                self._sums[layer.index] = self._sums.get(layer.index, 0) + mean
+        self._frames += len(frames)
+        if progress is not None:
+            progress(len(frames), len(frames))
+
+    @property
+    def collected(self) -> bool:
+        """Whether there is anything to read ranges off."""
+        return self._frames > 0
+
+    def is_zero(self, tensor: int) -> bool:
+        """Whether a tensor held nothing but zeros, so that no scale can be read off it."""
+        histogram = self._histograms.get(self._sources[tensor])
+        return histogram is not None and histogram.high <= histogram.low
+
+    def range_of(self, tensor: int, method: RangeMethod) -> tuple[float, float]:
+        """Low and high of a tensor.
+
+        Raises:
+            ConversionError: it held nothing but zeros.
+        """
+        source = self._sources[tensor]
+        fixed = self._fixed_range(source)
+        if fixed is not None:
+            return fixed
+        if (source, method) not in self._ranges:
+            self._ranges[source, method] = choose_range(
+                self._histograms[source], method, activation=activation_after(self._graph, source)
+            )
+        return self._ranges[source, method]
+
+    def ranges(self, method: RangeMethod, operators: Iterable[int]) -> dict[int, tuple[float, float]]:
+        """Low and high of every tensor that these operators read or write."""
+        chosen: Iterable[Operator] = (self._graph.operators[index] for index in operators)
+        tensors = {t for operator in chosen for t in (*self._graph.activations(operator), *operator.outputs)}
+        return {tensor: self.range_of(tensor, method) for tensor in tensors}
+
+    def mean_input(self, operator: Operator) -> NDArray[np.float64]:
+        """A layer's input, mean over frames and places, float64 [channels]."""
+        return self._sums[operator.index] / self._frames
+
+    def _fixed_range(self, tensor: int) -> tuple[float, float] | None:
+        producer = self._graph.producer.get(tensor)
+        return _FIXED_RANGES.get(producer.kind) if producer is not None else None
+
+
+def _sample(values: NDArray[np.float32], turn: int) -> NDArray[np.float32]:
+    """The extremes of a tensor, and evenly spaced values of a large one, others in each turn.
+
+    Counting every value of every tensor would take ten times as long as running the network.
+    """
+    flat = values.ravel()
+    step = flat.size // _SAMPLE | 1  # odd, so that it steps through all of 2ⁿ channels
+    if step == 1:
+        return flat
+    return np.concatenate([flat[turn % step :: step], [flat.min(), flat.max()]], dtype=np.float32)
+
+
+def open_interpreter(file: bytes, *, threads: int = 1, keep_all: bool = True) -> Any:
+    """An interpreter of a file's content, as it runs on a device (XNNPACK).
+
+    Args:
+        file: the content.
+        threads: of one inference.
+        keep_all: every tensor can be read after a run, not only the outputs.
+
+    Raises:
+        ConversionError: the runtime doesn't take it.
+    """
+    try:
+        with quiet("ai-edge-litert"):
+            from ai_edge_litert.interpreter import Interpreter
+
+            interpreter = Interpreter(
+                model_content=file, num_threads=threads, experimental_preserve_all_tensors=keep_all
+            )
+            interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as failed:
+        raise ConversionError(f"LiteRT cannot open this file: {failed}") from failed
+    return interpreter
+
+
+def run(interpreter: Any, frame: UInt8Array) -> None:
+    """Run one frame, uint8 [1, height, width, 3] BGR.
+
+    Raises:
+        ConversionError: not such a frame, or the runtime fails.
+    """
+    wanted = interpreter.get_input_details()[0]
+    if list(frame.shape) != wanted["shape"].tolist() or frame.dtype != wanted["dtype"]:
+        raise ConversionError(
+            f"the network wants frames {wanted['dtype'].__name__} {wanted['shape'].tolist()}, "
+            f"this one is {frame.dtype} {list(frame.shape)}: fit it to the network first"
+        )
+    try:
+        interpreter.set_tensor(wanted["index"], frame)
+        interpreter.invoke()
+    except (RuntimeError, ValueError) as failed:
+        raise ConversionError(f"LiteRT failed on a frame of shape {list(frame.shape)}: {failed}") from failed
+
+
+def tensor_values(interpreter: Any, details: Mapping[str, Any]) -> NDArray[np.float32]:
+    """A tensor after a run, as float32: what is quantized is scaled back."""
+    values = interpreter.get_tensor(details["index"]).astype(np.float32)
+    scales, zeros = details["quantization_parameters"]["scales"], details["quantization_parameters"]["zero_points"]
+    if not scales.size:
+        return np.asarray(values, np.float32)
+    return np.asarray((values - np.float32(zeros[0])) * np.float32(scales[0]), np.float32)
