@@ -1,0 +1,147 @@
+"""Runs an ONNX graph and looks at what its inner tensors hold."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from edgecnn.compression.ranges import TensorHistogram
+from edgecnn.converters.int8.onnx_graph import Graph
+from edgecnn.errors import ConversionError
+from edgecnn.results import UInt8Array
+
+_VALUES_AT_ONCE = 1 << 26  # float32 values that one run gives back: 256 MB
+
+
+class Statistics:
+    """Of some tensors, over all calibration frames.
+
+    Attributes:
+        histograms: of their values.
+        means: of each channel, float64 [channels], of the tensors that were asked for.
+    """
+
+    def __init__(self, tensors: Sequence[str]) -> None:
+        self.histograms = {tensor: TensorHistogram() for tensor in tensors}
+        self.means: dict[str, NDArray[np.float64]] = {}
+
+
+def collect(
+    graph: Graph,
+    tensors: Sequence[str],
+    frames: Sequence[UInt8Array],
+    *,
+    channel_axes: Mapping[str, int],
+    threads: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Statistics:
+    """Run frames through a float graph.
+
+    Args:
+        tensors: whose histograms are wanted.
+        frames: uint8 [batch, height, width, 3] BGR each.
+        channel_axes: those whose means are wanted → the axis that counts channels.
+        progress: is called with (done, total) runs.
+
+    Raises:
+        ConversionError: no frame, a frame that doesn't fit, or values that are not finite.
+    """
+    if not frames:
+        raise ConversionError("calibration wants at least one frame, got none: give some pictures")
+    statistics = Statistics(tensors)
+    sums = {tensor: np.zeros(1) for tensor in channel_axes}
+    chunks = _chunks(graph, tensors)
+    for number, chunk in enumerate(chunks):
+        session = open_session(with_outputs(graph.model, chunk), threads=threads)
+        for done, frame in enumerate(frames):
+            for tensor, values in zip(chunk, run(session, chunk, frame), strict=True):
+                _count(statistics.histograms[tensor], tensor, values)
+                if tensor in channel_axes:
+                    sums[tensor] = sums[tensor] + _channel_means(values, channel_axes[tensor])
+            if progress is not None:
+                progress(number * len(frames) + done + 1, len(chunks) * len(frames))
+    statistics.means = {tensor: total / len(frames) for tensor, total in sums.items()}
+    return statistics
+
+
+def with_outputs(model: Any, tensors: Sequence[str]) -> bytes:
+    """The model, serialized, with float32 inner tensors among its outputs."""
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(model)
+    there = {output.name for output in exposed.graph.output}
+    exposed.graph.output.extend(
+        onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None)
+        for tensor in dict.fromkeys(tensors)
+        if tensor not in there
+    )
+    return exposed.SerializeToString()  # type: ignore[no-any-return]
+
+
+def open_session(model: Path | bytes, *, threads: int, optimized: Path | None = None) -> onnxruntime.InferenceSession:
+    """Open a model as `edgecnn.runners.onnxruntime` does, on the CPU.
+
+    Args:
+        optimized: where the runtime is to write the graph that it makes of it.
+
+    Raises:
+        ConversionError: the runtime refuses the model.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    if optimized is not None:
+        options.optimized_model_filepath = str(optimized)
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as failed:
+        raise ConversionError(f"onnxruntime {onnxruntime.__version__} refuses the file: {failed}") from failed
+
+
+def run(session: onnxruntime.InferenceSession, tensors: Sequence[str], frame: UInt8Array) -> list[NDArray[Any]]:
+    """The named outputs for one frame.
+
+    Raises:
+        ConversionError: the frame doesn't fit, or the runtime fails.
+    """
+    wanted = session.get_inputs()[0]
+    try:
+        return list(session.run(list(tensors), {wanted.name: frame}))
+    except Exception as failed:
+        raise ConversionError(
+            f"onnxruntime failed on a frame {frame.dtype} {list(frame.shape)} where the file wants "
+            f"{wanted.type} {wanted.shape}: {failed}"
+        ) from failed
+
+
+def _count(histogram: TensorHistogram, tensor: str, values: NDArray[Any]) -> None:
+    try:
+        histogram.add(values)
+    except ConversionError as failed:
+        raise ConversionError(f"tensor {tensor!r}: {failed}") from failed
+
+
+def _channel_means(values: NDArray[Any], channel_axis: int) -> NDArray[np.float64]:
+    axis = channel_axis % values.ndim
+    return np.asarray(values.mean(axis=tuple(a for a in range(values.ndim) if a != axis), dtype=np.float64))
+
+
+def _chunks(graph: Graph, tensors: Sequence[str]) -> list[list[str]]:
+    """The tensors in groups that fit into memory together, by their shapes in the file."""
+    chunks: list[list[str]] = [[]]
+    used = 0
+    for tensor in tensors:
+        size = math.prod(graph.shape(tensor) or ())
+        if used + size > _VALUES_AT_ONCE and chunks[-1]:
+            chunks.append([])
+            used = 0
+        chunks[-1].append(tensor)
+        used += size
+    return chunks

@@ -1,0 +1,80 @@
+"""An ONNX graph with the look-ups that the format lacks: who makes a tensor, who reads it, what a constant holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+
+class Graph:
+    """An ONNX graph, read only; nodes are called by their place in the order of execution.
+
+    Attributes:
+        model: the onnx.ModelProto.
+        nodes: its onnx.NodeProtos.
+        outputs: names of its outputs.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.nodes: Sequence[Any] = list(model.graph.node)
+        self.outputs = frozenset(output.name for output in model.graph.output)
+        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._arrays: dict[str, NDArray[Any]] = {}
+        self._values = {value.name: value for value in model.graph.value_info}
+        self._makers = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
+        self._readers: dict[str, list[int]] = {}
+        for index, node in enumerate(self.nodes):
+            for name in dict.fromkeys(node.input):
+                self._readers.setdefault(name, []).append(index)
+
+    def is_constant(self, tensor: str) -> bool:
+        """Whether the tensor is stored in the file."""
+        return tensor in self._constants
+
+    def array(self, tensor: str) -> NDArray[Any]:
+        """The values of a constant."""
+        if tensor not in self._arrays:
+            self._arrays[tensor] = onnx.numpy_helper.to_array(self._constants[tensor])
+        return self._arrays[tensor]
+
+    def shape(self, tensor: str) -> tuple[int, ...] | None:
+        """The shape of an inner tensor, as the file has it; None where it doesn't say, or not in numbers."""
+        if tensor not in self._values:
+            return None
+        sizes = tuple(dimension.dim_value for dimension in self._values[tensor].type.tensor_type.shape.dim)
+        return sizes if all(sizes) else None
+
+    def maker(self, tensor: str) -> int | None:
+        """The node that makes a tensor; None for inputs and constants."""
+        return self._makers.get(tensor)
+
+    def readers(self, tensor: str) -> Sequence[int]:
+        """The nodes that read a tensor."""
+        return self._readers.get(tensor, ())
+
+    def activations(self, index: int) -> list[str]:
+        """The tensors that a node reads and that are not constant; one that it reads twice stands twice."""
+        return [name for name in self.nodes[index].input if name and not self.is_constant(name)]
+
+    def clip_bounds(self, index: int) -> tuple[float, float] | None:
+        """What a Relu or a Clip with constant bounds cuts its input to; None for other nodes."""
+        node = self.nodes[index]
+        if node.op_type == "Relu":
+            return 0.0, np.inf
+        if node.op_type != "Clip" or len(self.activations(index)) > 1:
+            return None
+        bounds = [-np.inf, np.inf]
+        for place, name in enumerate(node.input[1:3]):
+            if name:
+                bounds[place] = float(self.array(name))
+        return bounds[0], bounds[1]
+
+
+def attributes(node: Any) -> dict[str, Any]:
+    """A node's attributes by name; strings are bytes, as in the file."""
+    return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
