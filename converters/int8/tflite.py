@@ -25,7 +25,8 @@ from edgecnn.errors import ConversionError
 from edgecnn.results import UInt8Array
 
 # Depthwise convolutions stay float: XNNPACK has none with dynamic ranges, and the builtin kernel that takes over
-# is twice as slow as float and less exact (YOLOX-nano: AP .235 with them, .336 without, .336 in float).
+# is twice as slow as float and less exact (YOLOX-nano: AP .235 with them, .336 without, .336 in float). Transposed
+# ones stay float because they were four times as slow.
 _DYNAMIC = ("CONV_2D", "FULLY_CONNECTED")
 
 

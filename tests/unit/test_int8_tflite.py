@@ -18,11 +18,7 @@ pytest.importorskip("torch")
 from edgecnn._devices import parse_device
 from edgecnn.bundle import LayerRecord, TensorSpec
 from edgecnn.compression.plan import Plan, RangeMethod
-from edgecnn.converters.int8.tflite import (
-    TfliteInt8Writer,
-    write_16bit_activations,
-    write_dynamic,
-)
+from edgecnn.converters.int8.tflite import TfliteInt8Writer, write_dynamic
 from edgecnn.converters.int8.tflite_graph import Graph
 from edgecnn.converters.int8.tflite_placement import activation_after, int8_operators, range_source
 from edgecnn.converters.layers import weights_fingerprint
