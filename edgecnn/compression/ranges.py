@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -83,8 +84,13 @@ class TensorHistogram:
         self.low, self.high = min(self.low, least), max(self.high, most)
         self._grow()
         if self._end > self._start:
-            found, _ = np.histogram(values, _BINS, (self._start, self._end))
-            self.counts += found
+            ends = [
+                float(np.nextafter(np.float32(end), np.float32(towards)))  # both ends are in
+                for end, towards in ((self._start, -np.inf), (self._end, np.inf))
+            ]
+            flat = np.ascontiguousarray(values, np.float32).reshape(-1, 1)
+            # OpenCV's is three times faster than numpy's, and this is most of what a calibration costs.
+            self.counts += cv2.calcHist([flat], [0], None, [_BINS], ends).ravel().astype(np.int64)
 
     @property
     def centres(self) -> Array:
