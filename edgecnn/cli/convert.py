@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecnn.bundle import QUANTIZED
 from edgecnn.cli import _int8_options as int8
 from edgecnn.cli import _model_options as flags
 from edgecnn.cli import _output
@@ -170,6 +169,8 @@ def print_conversion(conversion: Conversion, out: Path) -> None:
 
 
 def _row(artifact: Artifact) -> tuple[object, ...]:
+    from edgecnn.bundle import QUANTIZED
+
     parity = artifact.evidence.parity
     accuracy = artifact.evidence.accuracy if artifact.precision not in QUANTIZED else ()  # a table of their own
     return (
