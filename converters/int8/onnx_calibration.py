@@ -88,7 +88,7 @@ def open_session(model: Path | bytes, *, threads: int, optimized: Path | None = 
     """Open a model as `edgecnn.runners.onnxruntime` does, on the CPU.
 
     Args:
-        optimized: where the runtime is to write the graph that it makes of it.
+        optimized: where the runtime is to write the graph that it makes of it, in which constants keep their names.
 
     Raises:
         ConversionError: the runtime refuses the model.
@@ -97,10 +97,14 @@ def open_session(model: Path | bytes, *, threads: int, optimized: Path | None = 
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    disabled = []
     if optimized is not None:
         options.optimized_model_filepath = str(optimized)
+        disabled = ["ConstantSharing"]  # makes one of small constants that are equal, and decides about nothing else
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=disabled
+        )
     except Exception as failed:
         raise ConversionError(f"onnxruntime {onnxruntime.__version__} refuses the file: {failed}") from failed
 

@@ -131,7 +131,7 @@ def int8_operators(graph: Graph, layers: frozenset[int]) -> frozenset[int]:
     candidates = []
     for index in range(len(graph.nodes)):
         reads = graph.activations(index)
-        if reads and _has_int8(graph, index):
+        if reads and made.issuperset(reads) and _has_int8(graph, index):
             candidates.append(index)
             made.update(outputs(graph, index))
     for index in reversed(candidates):
