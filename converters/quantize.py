@@ -14,7 +14,7 @@ import edgecnn
 from edgecnn.bundle import AccuracyEvidence, LayerDamage, ParityEvidence, QuantizationEvidence, SearchRecord
 from edgecnn.compression.journal import Journal
 from edgecnn.compression.plan import Plan
-from edgecnn.compression.search import SMALLEST_SHARE, Found, choose_recipe, search
+from edgecnn.compression.search import SMALLEST_SHARE, Found, search, search_without_labels
 from edgecnn.converters.base import Converted
 from edgecnn.converters.int8.bench import FloatArtifact, Int8Bench, Int8Settings
 from edgecnn.errors import AccuracyError, ConversionError
@@ -92,10 +92,10 @@ def _find(bench: Int8Bench, journal: Journal, progress: Progress | None) -> tupl
     """The plan, and the float artifact's metric where there is data for it."""
     settings = bench.settings
     if settings.search_on is None:
-        plan = choose_recipe(bench, journal, progress)[0]
-        if journal.value("damage", plan, bench.damage) == float("inf"):
+        found = search_without_labels(bench, bench.source.layers, journal, progress)
+        if journal.known("damage", found.plan) == float("inf"):
             raise ConversionError(f"no int8 {bench.source.format} artifact of this network runs: {bench.last_error}")
-        return Found(plan=plan, metric=None, within=True, damage={}, trials=0, complete=True), None
+        return found, None
     float_value = bench.measured(bench.source.file, "fp32", resamples=0)
     found = search(
         bench,
@@ -140,6 +140,11 @@ def _with_search(
     evidence: QuantizationEvidence, settings: Int8Settings, found: Found, float_value: float | None, minutes: float
 ) -> QuantizationEvidence:
     """The evidence with how the plan was found."""
+    worst_first = sorted(found.damage.items(), key=lambda item: -item[1])
+    damages = tuple(
+        LayerDamage(name=name, damage=value, kept_float=name in evidence.float_layers) for name, value in worst_first
+    )
+    evidence = msgspec.structs.replace(evidence, damage=damages)
     if settings.search_on is None or float_value is None or found.metric is None:
         return evidence
     record = SearchRecord(
@@ -154,12 +159,8 @@ def _with_search(
         complete=found.complete,
         images=settings.search_on.images,
     )
-    worst_first = sorted(found.damage.items(), key=lambda item: -item[1])
-    damages = tuple(
-        LayerDamage(name=name, damage=value, kept_float=name in evidence.float_layers) for name, value in worst_first
-    )
     warnings = evidence.warnings if found.complete else (*evidence.warnings, _out_of_time(settings))
-    return msgspec.structs.replace(evidence, search=record, damage=damages, warnings=warnings)
+    return msgspec.structs.replace(evidence, search=record, warnings=warnings)
 
 
 def _with_stability(

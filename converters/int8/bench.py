@@ -30,7 +30,7 @@ from edgecnn.tasks import Task
 Outputs = dict[str, NDArray[Any]]
 
 DEFAULT_BUDGET_MINUTES = 30.0
-_DAMAGE_FRAMES = 8
+_DAMAGE_FRAMES = 16
 
 
 class LabelledPictures(Protocol):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from edgecnn.bundle import LayerRecord
 from edgecnn.compression.journal import Journal
 from edgecnn.compression.plan import Plan, RangeMethod
-from edgecnn.compression.search import Found, search
+from edgecnn.compression.search import Found, search, search_without_labels
 
 FLOAT_METRIC = 0.5
 
@@ -163,3 +163,22 @@ def test_an_artifact_that_could_not_be_made_is_remembered_as_such(tmp_path: Path
     for what, value in [("damage", float("inf")), ("metric", float("-inf"))]:
         Journal(path, about="one").value(what, plan, partial(_answer, value))
         assert Journal(path, about="one").known(what, plan) == value
+
+
+def test_without_labels_a_cheap_layer_that_does_most_of_the_damage_stays_float() -> None:
+    costs = {f"layer {i}": 0.5 if i == 4 else 1e-3 for i in range(20)}
+    result = search_without_labels(MadeUp(costs, best="percentile"), layers(costs), Journal())
+    assert set(costs) - result.plan.int8_layers == {"layer 4"}
+    assert result.plan.ranges == "percentile"
+    assert result.metric is None, "nobody measured it"
+    assert set(result.damage) == set(costs)
+
+
+def test_without_labels_no_dear_layer_is_given_up() -> None:
+    costs = {"large": 0.5, "small": 1e-4}
+    records = [
+        LayerRecord(name="large", kind="convolution", macs=10_000, weights="large"),
+        LayerRecord(name="small", kind="convolution", macs=100, weights="small"),
+    ]
+    result = search_without_labels(MadeUp(costs), records, Journal())
+    assert result.plan.int8_layers == {"large", "small"}
