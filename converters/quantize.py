@@ -64,11 +64,13 @@ def quantize_artifact(
             raise ConversionError(f"{source.format} is not written in {precision} here; of this kind it is in {known}")
         if progress is not None:
             progress(0, 0, "calibrating")
-        bench.writer.calibrate(bench.frames)
+        bench.calibrate()
         if precision != "int8":
+            bench.calibrate_on_all()
             return _measured(bench, bench.writer.write_whole(precision, folder), precision)
         journal = Journal(_journal_path(source, settings), about=_about(source, settings))
         found, float_value = _find(bench, journal, progress)
+        bench.calibrate_on_all()
         made = _measured(bench, bench.writer.write(found.plan, folder), found.plan.recipe)
         evidence = _with_search(made.evidence, settings, found, float_value, journal.minutes_now)
         return replace(made, evidence=_with_stability(bench, found.plan, evidence, progress))

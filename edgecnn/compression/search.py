@@ -27,7 +27,7 @@ _MARGIN = 0.75
 _RECIPES_MEASURED = 2
 _GIVEN_BACK = 24  # attempts
 _FREE_SHARE = 0.08  # of the multiply-adds that may be float where nobody measured that they must
-_LITTLE_MORE = 1.25  # times the noise
+_LITTLE_MORE = 1.05  # times the noise
 SMALLEST_SHARE = 0.1  # of the multiply-adds; with less in int8 there is no reason to have the artifact
 
 
