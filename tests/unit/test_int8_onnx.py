@@ -232,6 +232,19 @@ def test_a_float_layer_beside_an_int8_one_reads_exact_values(tmp_path: Path) -> 
     assert np.abs(difference[:, :, 4:]).max() < 1e-5  # the runtime's own, of another order of sums
 
 
+def test_a_float_layer_between_int8_ones_computes_in_float(tmp_path: Path) -> None:
+    writer = writer_of(small(), tmp_path, "scores")
+    assert runtime_operators(written(writer, tmp_path))["QLinearConv"] == 3
+    for layer in ("depthwise", "pointwise"):
+        path = written(writer, tmp_path, sorted(set(writer.layers) - {layer}))
+        assert runtime_operators(path)["QLinearConv"] == 2
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        as_written = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        expected = np.stack([as_written.run(None, {"frame": frame})[0] for frame in frames(4, seed=9)])
+        np.testing.assert_allclose(answers(path), expected, atol=2e-3)
+
+
 def test_operators_between_int8_layers_are_int8_and_none_after_the_last(tmp_path: Path) -> None:
     writer = writer_of(gated(), tmp_path, "answer")
     operators = runtime_operators(written(writer, tmp_path))
