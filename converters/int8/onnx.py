@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
 from edgecnn.bundle import LayerRecord
 from edgecnn.compression.plan import Plan, RangeMethod
-from edgecnn.compression.ranges import ACTIVATIONS, choose_range
+from edgecnn.compression.ranges import ACTIVATIONS, TensorHistogram, choose_range
 from edgecnn.converters.base import Converted
 from edgecnn.converters.int8 import onnx_rules as rules
 from edgecnn.converters.int8.base import Progress
-from edgecnn.converters.int8.onnx_calibration import Statistics, collect, open_session, run, with_outputs
-from edgecnn.converters.int8.onnx_graph import Graph, attributes
+from edgecnn.converters.int8.onnx_calibration import collect, open_session, run, with_outputs
+from edgecnn.converters.int8.onnx_correction import Corrections
+from edgecnn.converters.int8.onnx_graph import Graph
 from edgecnn.converters.int8.onnx_qdq import Scale, quantized
 from edgecnn.errors import ConversionError
 from edgecnn.results import UInt8Array
@@ -50,19 +50,22 @@ class OnnxInt8Writer:
         self._nodes = rules.find_layers(self._graph, layers)
         self.layers: Sequence[str] = tuple(self._nodes)
         self._threads = threads
-        self._statistics: Statistics | None = None
+        self._histograms: dict[str, TensorHistogram] | None = None
+        self._corrections: Corrections | None = None
         self._scales: dict[tuple[RangeMethod, str], Scale] = {}
         self._opened: tuple[Path, int, onnxruntime.InferenceSession] | None = None
 
     def calibrate(self, frames: Sequence[UInt8Array], progress: Progress | None = None) -> None:
         """Run the float network over the frames and count what its tensors hold."""
         self._scales.clear()
-        self._statistics = collect(
+        layers = [index for nodes in self._nodes.values() for index in nodes]
+        self._corrections = Corrections(self._graph, layers, frames=len(frames))
+        self._histograms = collect(
             self._graph,
             self._tensors_with_ranges(),
             frames,
-            channel_axes=self._channel_axes(),
             threads=self._threads,
+            observe=self._corrections.observe,
             progress=progress,
         )
 
@@ -75,12 +78,14 @@ class OnnxInt8Writer:
                 f"{', '.join(unknown[:5])}; take them from the writer's layers ({len(self.layers)})"
             )
         layers = frozenset(index for name in plan.int8_layers for index in self._nodes[name])
+        if layers and self._histograms is None:
+            raise ConversionError("no ranges yet: call calibrate with some frames before write")
         model = quantized(
             self._graph,
             layers,
             rules.int8_operators(self._graph, layers),
             scale_of=lambda tensor: self._scale(tensor, plan.ranges),
-            bias_shift=self._bias_shift if plan.correct_bias else None,
+            corrections=self._corrections if plan.correct_bias else None,
         )
         path = folder / "model.onnx"
         path.write_bytes(model.SerializeToString())
@@ -133,10 +138,6 @@ class OnnxInt8Writer:
                 tensors |= dict.fromkeys(rules.outputs(graph, index))
         return list(tensors)
 
-    def _channel_axes(self) -> dict[str, int]:
-        nodes = [self._graph.nodes[index] for indices in self._nodes.values() for index in indices]
-        return {node.input[0]: rules.input_axis(node) for node in nodes}
-
     def _scale(self, tensor: str, method: RangeMethod) -> Scale:
         if (method, tensor) not in self._scales:
             self._scales[method, tensor] = Scale.of(tensor, *self._range(tensor, method))
@@ -147,32 +148,13 @@ class OnnxInt8Writer:
         kind = "" if maker is None else self._graph.nodes[maker].op_type
         if kind in rules.FIXED_RANGES:
             return rules.FIXED_RANGES[kind]
-        statistics = self._calibrated()
+        assert self._histograms is not None  # write asks first
         activation = rules.activation_after(self._graph, tensor)
         try:
             return choose_range(
-                statistics.histograms[tensor], method, activation=ACTIVATIONS[activation] if activation else None
+                self._histograms[tensor], method, activation=ACTIVATIONS[activation] if activation else None
             )
         except ConversionError as failed:
             raise ConversionError(
                 f"tensor {tensor!r}: {failed}; keep the layer that reads or makes it float"
             ) from failed
-
-    def _bias_shift(self, index: int, error: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The mean that an error of a layer's weights adds to each output channel.
-
-        Source: Nagel et al. 2019, Data-Free Quantization, section 4.2, with means from calibration.
-        """
-        node = self._graph.nodes[index]
-        means = self._calibrated().means[node.input[0]]
-        if node.op_type == "Conv":
-            groups = attributes(node).get("group", 1)
-            summed = error.reshape(groups, -1, error.shape[1], int(np.prod(error.shape[2:]))).sum(axis=3)
-            return np.asarray(np.einsum("goi,gi->go", summed, means.reshape(groups, -1)).reshape(-1), np.float64)
-        matrix = error if rules.channel_axis(node) == 0 else error.T
-        return np.asarray(matrix @ means, np.float64)
-
-    def _calibrated(self) -> Statistics:
-        if self._statistics is None:
-            raise ConversionError("no ranges yet: call calibrate with some frames before write")
-        return self._statistics

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
@@ -20,34 +19,21 @@ from edgecnn.results import UInt8Array
 _VALUES_AT_ONCE = 1 << 26  # float32 values that one run gives back: 256 MB
 
 
-class Statistics:
-    """Of some tensors, over all calibration frames.
-
-    Attributes:
-        histograms: of their values.
-        means: of each channel, float64 [channels], of the tensors that were asked for.
-    """
-
-    def __init__(self, tensors: Sequence[str]) -> None:
-        self.histograms = {tensor: TensorHistogram() for tensor in tensors}
-        self.means: dict[str, NDArray[np.float64]] = {}
-
-
 def collect(
     graph: Graph,
     tensors: Sequence[str],
     frames: Sequence[UInt8Array],
     *,
-    channel_axes: Mapping[str, int],
     threads: int,
+    observe: Callable[[str, NDArray[Any]], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> Statistics:
-    """Run frames through a float graph.
+) -> dict[str, TensorHistogram]:
+    """Count what tensors of a float graph hold, over all frames.
 
     Args:
         tensors: whose histograms are wanted.
         frames: uint8 [batch, height, width, 3] BGR each.
-        channel_axes: those whose means are wanted → the axis that counts channels.
+        observe: is given each tensor's values, too.
         progress: is called with (done, total) runs.
 
     Raises:
@@ -55,20 +41,18 @@ def collect(
     """
     if not frames:
         raise ConversionError("calibration wants at least one frame, got none: give some pictures")
-    statistics = Statistics(tensors)
-    sums = {tensor: np.zeros(1) for tensor in channel_axes}
+    histograms = {tensor: TensorHistogram() for tensor in tensors}
     chunks = _chunks(graph, tensors)
     for number, chunk in enumerate(chunks):
         session = open_session(with_outputs(graph.model, chunk), threads=threads)
         for done, frame in enumerate(frames):
             for tensor, values in zip(chunk, run(session, chunk, frame), strict=True):
-                _count(statistics.histograms[tensor], tensor, values)
-                if tensor in channel_axes:
-                    sums[tensor] = sums[tensor] + _channel_means(values, channel_axes[tensor])
+                _count(histograms[tensor], tensor, values)
+                if observe is not None:
+                    observe(tensor, values)
             if progress is not None:
                 progress(number * len(frames) + done + 1, len(chunks) * len(frames))
-    statistics.means = {tensor: total / len(frames) for tensor, total in sums.items()}
-    return statistics
+    return histograms
 
 
 def with_outputs(model: Any, tensors: Sequence[str]) -> bytes:
@@ -130,11 +114,6 @@ def _count(histogram: TensorHistogram, tensor: str, values: NDArray[Any]) -> Non
         histogram.add(values)
     except ConversionError as failed:
         raise ConversionError(f"tensor {tensor!r}: {failed}") from failed
-
-
-def _channel_means(values: NDArray[Any], channel_axis: int) -> NDArray[np.float64]:
-    axis = channel_axis % values.ndim
-    return np.asarray(values.mean(axis=tuple(a for a in range(values.ndim) if a != axis), dtype=np.float64))
 
 
 def _chunks(graph: Graph, tensors: Sequence[str]) -> list[list[str]]:

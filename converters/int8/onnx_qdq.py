@@ -18,7 +18,9 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from edgecnn.compression.rounding import round_nearest
 from edgecnn.converters.int8 import onnx_rules as rules
+from edgecnn.converters.int8.onnx_correction import Corrections
 from edgecnn.converters.int8.onnx_graph import Graph
 from edgecnn.errors import ConversionError
 
@@ -28,9 +30,6 @@ _ELEMENTWISE = frozenset({"Add", "Div", "Mul", "Sub"})
 _FEW_CHANNELS = 8
 _MADE_INT8_BY_THE_RUNTIME = frozenset({"Conv", "ConvTranspose", "Gemm"})
 _LARGEST_BIAS = 2.0**30  # half of what 32 bits hold; the other half is for the sum that it is added to
-
-# What a layer's rounded weights less its weights do to the mean of each output channel: (node, error) → shift.
-BiasShift = Callable[[int, NDArray[np.float32]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def quantized(
     operators: frozenset[int],
     *,
     scale_of: Callable[[str], Scale],
-    bias_shift: BiasShift | None = None,
+    corrections: Corrections | None = None,
 ) -> Any:
     """The model with some nodes in int8.
 
@@ -74,12 +73,13 @@ def quantized(
         graph: float; unchanged.
         layers, operators: nodes with and without weights.
         scale_of: a tensor's scale; asked of those that are quantized, and no others.
-        bias_shift: what to take from the bias of a layer. A matrix product without bias has nothing to take it from.
+        corrections: of rounded weights and biases; without, each weight is rounded for itself. A MatMul has no bias
+            to correct.
 
     Raises:
         ConversionError: weights that are not finite; what `scale_of` raises.
     """
-    writer = _Writer(graph, scale_of, bias_shift)
+    writer = _Writer(graph, scale_of, corrections)
     int8 = layers | operators
     absorbed = {rules.end(graph, index) for index in int8} - int8
     for index, node in enumerate(graph.nodes):
@@ -93,8 +93,8 @@ def quantized(
 class _Writer:
     """Nodes and constants of the model that is being made, in the order of execution."""
 
-    def __init__(self, graph: Graph, scale_of: Callable[[str], Scale], bias_shift: BiasShift | None) -> None:
-        self._graph, self._scale_of, self._bias_shift = graph, scale_of, bias_shift
+    def __init__(self, graph: Graph, scale_of: Callable[[str], Scale], corrections: Corrections | None) -> None:
+        self._graph, self._scale_of, self._corrections = graph, scale_of, corrections
         self._nodes: list[Any] = []
         self._constants: dict[str, Any] = {}
         self._scales: dict[str, Scale] = {}  # of dequantized tensors
@@ -237,11 +237,14 @@ class _Writer:
         input_scale = float(self._scales[node.input[0]].scale)
         scale = _weight_scale(name, weights, axis, bias, input_scale)
         spread = scale.reshape([-1 if a == axis else 1 for a in range(weights.ndim)])
-        levels = np.clip(np.round(weights / spread), -_WEIGHT_LEVELS, _WEIGHT_LEVELS).astype(np.int8)
-        error = levels * spread - weights
+        if self._corrections is None:
+            levels = round_nearest(weights / spread, _WEIGHT_LEVELS)
+        else:
+            levels = self._corrections.levels(index, spread, most=_WEIGHT_LEVELS)
+            if node.op_type != "MatMul":
+                shift = self._corrections.bias_shift(index, levels * spread - weights)
+                bias = (0.0 if bias is None else bias) - shift
         node.input[1] = self._stored(f"{name}.weight", self._shared(f"{node.input[1]}.int8", name, levels), scale, axis)
-        if self._bias_shift is not None and node.op_type != "MatMul":
-            bias = (0.0 if bias is None else bias) - self._bias_shift(index, error)
         if bias is None:
             return
         steps = np.round(bias / (scale.astype(np.float64) * input_scale)).clip(-_LARGEST_BIAS, _LARGEST_BIAS)

@@ -1,0 +1,118 @@
+"""What calibration knows of a layer's inputs, for the rounding of its weights and for its bias."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgecnn.compression.rounding import InputMoments, round_nearest, round_together
+from edgecnn.converters.int8 import onnx_rules as rules
+from edgecnn.converters.int8.onnx_graph import Graph, attributes
+
+_SAMPLES = 8192  # positions of a layer, over all frames
+
+
+class Corrections:
+    """Rounds weights so that a layer's answer changes least, and takes what is left of the mean error from the bias.
+
+    Layers that share weights are seen as one.
+
+    Args:
+        graph: float.
+        layers: nodes with weights.
+        frames: how many runs will be observed.
+    """
+
+    def __init__(self, graph: Graph, layers: Sequence[int], *, frames: int) -> None:
+        self._graph = graph
+        self._readers: dict[str, list[int]] = {}  # input tensor → layers
+        self._moments: dict[str, InputMoments] = {}  # by the weights' name
+        self._levels: dict[tuple[str, bytes], NDArray[np.int8]] = {}
+        self._samples = max(_SAMPLES // max(frames, 1), 1)
+        self._rng = np.random.default_rng(0)
+        for index in layers:
+            node = graph.nodes[index]
+            self._readers.setdefault(node.input[0], []).append(index)
+            groups, _, inputs = _by_group(node, graph.array(node.input[1])).shape
+            self._moments.setdefault(node.input[1], InputMoments(groups, inputs))
+
+    def observe(self, tensor: str, values: NDArray[Any]) -> None:
+        """Sample what layers read of a tensor."""
+        for index in self._readers.get(tensor, ()):
+            node = self._graph.nodes[index]
+            weights = self._graph.array(node.input[1])
+            take = _patches if node.op_type == "Conv" else _rows
+            self._moments[node.input[1]].add(take(node, weights.shape, values, self._samples, self._rng))
+
+    def levels(self, index: int, scale: NDArray[np.float32], *, most: int) -> NDArray[np.int8]:
+        """A layer's weights, rounded; `scale` as the weights' shape, but 1 on every axis but the outputs'."""
+        node = self._graph.nodes[index]
+        name = node.input[1]
+        if (name, scale.tobytes()) not in self._levels:
+            steps = self._graph.array(name) / scale
+            moments = self._moments[name]
+            covariance = moments.about(moments.mean if _has_bias(node) else np.zeros_like(moments.mean))
+            if covariance is None:
+                levels = round_nearest(steps, most)
+            else:
+                grouped = round_together(_by_group(node, steps), covariance, samples=moments.samples, most=most)
+                levels = grouped.reshape(steps.shape) if rules.channel_axis(node) == 0 else grouped[0].T
+            self._levels[name, scale.tobytes()] = np.ascontiguousarray(levels)
+        return self._levels[name, scale.tobytes()]
+
+    def bias_shift(self, index: int, error: NDArray[np.float32]) -> NDArray[np.float64]:
+        """The mean that an error of a layer's weights adds to each output channel.
+
+        Source: Nagel et al. 2019, Data-Free Quantization, section 4.2, with means from calibration.
+        """
+        node = self._graph.nodes[index]
+        means = self._moments[node.input[1]].mean
+        return np.asarray(np.einsum("goi,gi->go", _by_group(node, error), means).reshape(-1), np.float64)
+
+
+def _has_bias(node: Any) -> bool:
+    """Whether there is a bias, or one can be given."""
+    return bool(node.op_type != "MatMul")
+
+
+def _by_group(node: Any, weights: NDArray[Any]) -> NDArray[Any]:
+    """[groups, outputs, inputs]."""
+    if rules.channel_axis(node) == 1:
+        return weights.T[None]
+    groups = attributes(node).get("group", 1)
+    return weights.reshape(groups, weights.shape[0] // groups, -1)
+
+
+def _patches(
+    node: Any, shape: Sequence[int], values: NDArray[Any], count: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """What a convolution multiplies at some random places of [batch, channels, height, width]."""
+    told = attributes(node)
+    rows, columns = shape[2:]
+    strides, dilations = told.get("strides", [1, 1]), told.get("dilations", [1, 1])
+    top, left, bottom, right = told.get("pads", [0, 0, 0, 0])
+    padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    height = (padded.shape[2] - dilations[0] * (rows - 1) - 1) // strides[0] + 1
+    width = (padded.shape[3] - dilations[1] * (columns - 1) - 1) // strides[1] + 1
+    places = len(values) * height * width
+    chosen = rng.choice(places, count, replace=False) if count < places else np.arange(places)
+    picture, y, x = np.unravel_index(chosen, (len(values), height, width))
+    patches = [
+        padded[picture, :, y * strides[0] + row * dilations[0], x * strides[1] + column * dilations[1]]
+        for row in range(rows)
+        for column in range(columns)
+    ]
+    stacked = np.stack(patches, axis=2)  # [places, channels, rows * columns]
+    return stacked.reshape(len(chosen), told.get("group", 1), -1).transpose(1, 2, 0)
+
+
+def _rows(
+    node: Any, shape: Sequence[int], values: NDArray[Any], count: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """What a matrix product multiplies: vectors along the last axis."""
+    vectors = values.reshape(-1, values.shape[-1])
+    chosen = rng.choice(len(vectors), count, replace=False) if count < len(vectors) else np.arange(len(vectors))
+    return np.asarray(vectors[chosen].T[None])

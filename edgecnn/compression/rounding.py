@@ -1,0 +1,91 @@
+"""Rounds a layer's weights so that what it answers changes least, given what it reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Where a layer reads more, the table of what goes with what is too large, and many errors cancel out anyway.
+WIDEST = 1536
+_DAMPING = 0.01  # of the mean variance, as in the reference's code
+_DAMPING_BY_RATIO = 0.1  # times inputs / samples: what few samples show going together may not do so elsewhere
+
+
+class InputMoments:
+    """Mean and covariance of what each of a layer's weights is multiplied by, from samples.
+
+    Args:
+        groups: of the layer; 1 for most, one a channel for a depthwise convolution.
+        inputs: weights of one output, in one group.
+    """
+
+    def __init__(self, groups: int, inputs: int) -> None:
+        self.samples = 0
+        self._sums = np.zeros((groups, inputs))
+        self._products = np.zeros((groups, inputs, inputs)) if inputs <= WIDEST else None
+
+    def add(self, columns: NDArray[np.float32]) -> None:
+        """Count samples, float [groups, inputs, samples]."""
+        self.samples += columns.shape[2]
+        self._sums += columns.sum(axis=2, dtype=np.float64)
+        if self._products is not None:
+            self._products += columns @ columns.transpose(0, 2, 1)
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """[groups, inputs]."""
+        return self._sums / max(self.samples, 1)
+
+    def about(self, centre: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """E[(x - c)(x - c)ᵀ] [groups, inputs, inputs]; None where the layer is too wide for it.
+
+        About the mean where a bias takes the mean error away, about zero where there is none.
+        """
+        if self._products is None:
+            return None
+        second = self._products / max(self.samples, 1)
+        cross = self.mean[:, :, None] * centre[:, None, :]
+        return np.asarray(second - cross - cross.transpose(0, 2, 1) + centre[:, :, None] * centre[:, None, :])
+
+
+def round_nearest(weights: NDArray[np.floating[Any]], most: int) -> NDArray[np.int8]:
+    """Each weight for itself; weights in steps, levels from -most to most."""
+    return np.clip(np.round(weights), -most, most).astype(np.int8)
+
+
+def round_together(
+    weights: NDArray[np.floating[Any]], covariance: NDArray[np.float64], *, samples: int, most: int = 127
+) -> NDArray[np.int8]:
+    """One after the other; those that follow make up for the error of those before, as far as their inputs go together.
+
+    Source: Frantar et al. 2022, GPTQ, section 3 (without its blocks of columns), largest variance first as in its code.
+
+    Args:
+        weights: float [groups, outputs, inputs], in steps of each output's scale.
+        covariance: of the inputs, float64 [groups, inputs, inputs].
+        samples: that the covariance is from; the fewer, the less is made of it.
+        most: levels go from -most to most.
+
+    Returns:
+        Levels, int8 [groups, outputs, inputs].
+    """
+    groups, _, inputs = weights.shape
+    variance = np.diagonal(covariance, axis1=1, axis2=2)
+    order = np.argsort(-variance, axis=1, kind="stable")
+    rows = np.arange(groups)[:, None]
+    damping = (_DAMPING + _DAMPING_BY_RATIO * inputs / max(samples, 1)) * variance.mean(axis=1)
+    sorted_covariance = covariance[rows[:, :, None], order[:, :, None], order[:, None, :]]
+    sorted_covariance += np.where(damping > 0, damping, 1.0)[:, None, None] * np.eye(inputs)
+    follow = np.linalg.cholesky(np.linalg.inv(sorted_covariance)).transpose(0, 2, 1)  # upper triangle
+    left = np.take_along_axis(weights.astype(np.float64), order[:, None, :], axis=2)
+    sorted_levels = np.empty(weights.shape, np.int8)
+    for column in range(inputs):
+        level = round_nearest(left[:, :, column], most)
+        sorted_levels[:, :, column] = level
+        error = (left[:, :, column] - level) / follow[:, column, column, None]
+        left[:, :, column + 1 :] -= error[:, :, None] * follow[:, None, column, column + 1 :]
+    levels = np.empty_like(sorted_levels)
+    np.put_along_axis(levels, order[:, None, :], sorted_levels, axis=2)
+    return levels
