@@ -10,7 +10,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from edgecnn.converters._agreement import answer_alike
+from edgecnn.converters._agreement import answer_alike, shifted_photograph
 from edgecnn.frame import FrameSpec
 
 
@@ -34,12 +34,12 @@ class ScaleAndShift(nn.Module):
 def fuse_batch_norm(network: nn.Module, spec: FrameSpec) -> nn.Module:
     """The network with its batch normalisations inside the convolutions before them, or as scale and shift.
 
-    Which convolution feeds which normalisation is found by running the network. The result must answer a random
-    frame as the original does, else the original is returned. The original is not changed.
+    Which convolution feeds which normalisation is found by running the network. The result must answer a
+    photograph as the original does, else the original is returned. The original is not changed.
     """
     if not any(isinstance(module, nn.BatchNorm2d) for module in network.modules()):
         return network
-    x = torch.randn(1, 3, spec.height_px, spec.width_px, generator=torch.Generator().manual_seed(2))
+    x = shifted_photograph(spec) * (spec.scale / torch.tensor(spec.std)).reshape(1, 3, 1, 1)
     for into_convolutions in (True, False):
         try:
             rewritten = copy.deepcopy(network)

@@ -110,7 +110,8 @@ def build_bundle(
         model, deployable, samples = _deployed(model, pictures)
         preprocess = _preprocess_gate(model, pictures)
         inputs, outputs = signature(deployable, batch=batch)
-        bench = _Bench(deployable, outputs, samples, batch, model.source.random)
+        rounding = _torch_rounding(deployable, samples) if model.source.random else None
+        bench = _Bench(deployable, outputs, samples, batch, model.source.random, rounding)
         if accuracy is not None:
             steps.next("measuring the torch network")
             bench.accuracy, bench.reference_accuracy = accuracy, accuracy.pictures.measure(_torch_runner(deployable))
@@ -172,6 +173,7 @@ class _Bench:
     samples: list[parity.Sample]
     batch: int
     random: bool
+    torch_rounding: float | None = None
     accuracy: AccuracyGate | None = None
     reference_accuracy: AccuracyEvidence | None = None
 
@@ -225,6 +227,16 @@ def _samples(deployable: Deployable, pictures: Sequence[UInt8Array]) -> list[par
             "pre-processing (--mean, --std, --scale) right?"
         )
     return samples
+
+
+def _torch_rounding(deployable: Deployable, samples: Sequence[parity.Sample]) -> float | None:
+    """How far the torch network's answers are from those in float64; None where it can't compute in float64."""
+    exact = copy.deepcopy(deployable).double()
+    try:
+        answers = [exact.answer(sample.frame) for sample in samples]
+    except RuntimeError:  # something in it is float32 whatever it is given
+        return None
+    return parity.relative_error(samples, answers, deployable.task)
 
 
 def _preprocess_gate(model: TrainedModel, pictures: Sequence[UInt8Array]) -> PreprocessEvidence:
@@ -326,6 +338,7 @@ def _parity(bench: _Bench, precision: str, backend: Backend) -> ParityEvidence:
         task=bench.deployable.task,
         precision=precision,
         match_results=not bench.random,
+        torch_rounding=bench.torch_rounding,
         device_name=backend.opened.device_name,
         versions={"runtime": backend.opened.runtime, "torch": str(torch.__version__)},
     )

@@ -95,7 +95,7 @@ class Deployable(nn.Module):
 
     def unsaturated(self, frame: Tensor) -> tuple[Tensor, ...]:
         """As forward, but a segmenter's logits instead of its classes."""
-        x = frame.permute(0, 3, 1, 2).to(torch.float32)
+        x = frame.permute(0, 3, 1, 2).to(self._shift.dtype)
         if self._flip:
             x = x.flip(1)
         x = x - self._shift

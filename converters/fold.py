@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edgecnn.converters._agreement import answer_alike
+from edgecnn.converters._agreement import answer_alike, shifted_photograph
 from edgecnn.frame import FrameSpec
 
 
@@ -37,7 +37,7 @@ def fold_normalisation(network: nn.Module, spec: FrameSpec) -> Folding:
     What a convolution sees of the input is found by looking: frames of one plain colour show which of its input
     channels carry which colour, and a frame with its colours reversed shows how they are permuted. So stems that
     rearrange pixels first (YOLOX's Focus) or see the frame in several sizes (ESPNetv2) are folded as well. Whatever
-    was found, the folded network must answer a random frame as the original does, else nothing is folded.
+    was found, the folded network must answer a photograph as the original does, else nothing is folded.
     """
     factor = spec.scale / torch.tensor(spec.std)
     for fold_colour in [True, False] if spec.colour == "rgb" else [False]:
@@ -128,6 +128,5 @@ def _fold_into(stem: _Stem, factor: Tensor, fold_colour: bool) -> None:
 
 
 def _agrees(network: nn.Module, folded: nn.Module, factor: Tensor, colour: bool, spec: FrameSpec) -> bool:
-    generator = torch.Generator().manual_seed(1)
-    levels = torch.randn(1, 3, spec.height_px, spec.width_px, generator=generator) * 60
+    levels = shifted_photograph(spec)
     return answer_alike(network, levels * factor.reshape(1, 3, 1, 1), folded, levels.flip(1) if colour else levels)

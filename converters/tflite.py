@@ -12,6 +12,7 @@ from typing import Any
 from edgecnn._quiet import quiet
 from edgecnn.converters.base import Converted
 from edgecnn.converters.deployable import Deployable
+from edgecnn.converters.tflite_averages import AveragesInTwoSteps
 from edgecnn.errors import ConversionError
 
 # The schema's name of an operator with weights → ai-edge-quantizer's.
@@ -49,7 +50,10 @@ class TfliteConverter:
                 with quiet("litert-torch"):
                     import litert_torch
 
-                    edge_model: Any = litert_torch.convert(self._deployable, (self._deployable.example(self._batch),))
+                    with AveragesInTwoSteps():
+                        edge_model: Any = litert_torch.convert(
+                            self._deployable, (self._deployable.example(self._batch),)
+                        )
                     self._flatbuffer = bytes(edge_model.model_content())
             except Exception as failed:
                 line = str(failed).strip().splitlines()[0] if str(failed).strip() else "no message"

@@ -71,6 +71,7 @@ class ParityEvidence(_Record, frozen=True, kw_only=True):
         tensors: max relative error of each compared tensor.
         agreement: the task's own comparison (share of equal pixels, of matched detections, of equal top-1).
         worst_box_iou, worst_score_difference: of matched detections; None for other tasks.
+        torch_rounding: how far torch's own answers are from those in float64; looked at for random networks only.
         device_name, versions: where it ran.
     """
 
@@ -82,6 +83,7 @@ class ParityEvidence(_Record, frozen=True, kw_only=True):
     agreement: float | None = None
     worst_box_iou: float | None = None
     worst_score_difference: float | None = None
+    torch_rounding: float | None = None
     device_name: str = ""
     versions: dict[str, str] = {}
 

@@ -20,7 +20,7 @@ from edgecnn.frame import FrameSpec, Interpolation
 from edgecnn.results import FloatArray, UInt8Array
 from edgecnn.sources import ModelOptions, ReferencePreprocess, TrainedModel, torchvision_ssd
 from edgecnn.sources._options import apply
-from edgecnn.sources.weights import fit_weights, read_weights
+from edgecnn.sources.weights import fit_weights, read_weights, reproducible_weights
 from edgecnn.tasks import Classify, Segment
 
 _INTERPOLATIONS: dict[InterpolationMode, Interpolation] = {
@@ -121,6 +121,7 @@ def _with_weights(
     return module, source
 
 
+@reproducible_weights()
 def _build(name: str, tensors: dict[str, Tensor]) -> nn.Module:
     """The bare network; what its published files were trained with follows from the tensors given."""
     arguments: dict[str, Any] = {"weights": None}

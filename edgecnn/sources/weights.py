@@ -7,7 +7,8 @@ import pickle
 import pickletools
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ from edgecnn.errors import WeightsError
 
 # Where training code keeps the state dict inside a checkpoint, most telling first.
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "ema", "net", "network", "params", "weights")
+
+
+@contextmanager
+def reproducible_weights() -> Iterator[None]:
+    """Inside, networks are made with the same random weights every time; torch's generator goes on as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:

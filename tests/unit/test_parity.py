@@ -25,6 +25,7 @@ def compared(
     precision: str = "fp32",
     place: Placement | None = None,
     match_results: bool = True,
+    torch_rounding: float | None = None,
 ) -> ParityEvidence:
     """One frame's answer against torch's."""
     sample = parity.Sample(
@@ -33,7 +34,14 @@ def compared(
         expected=expected,
         unsaturated=list(expected.values()),
     )
-    return parity.compare([sample], [answer], task=task, precision=precision, match_results=match_results)
+    return parity.compare(
+        [sample],
+        [answer],
+        task=task,
+        precision=precision,
+        match_results=match_results,
+        torch_rounding=torch_rounding,
+    )
 
 
 def changed(outputs: Outputs, **values: Any) -> Outputs:
@@ -187,6 +195,18 @@ def test_an_undecided_network_is_measured_by_how_its_logits_differ() -> None:
     evidence = compared(task, {"scores": undecided}, {"scores": off})
     assert evidence.max_rel_err == pytest.approx(0.01, rel=0.05)
     assert not evidence.ok
+
+
+def test_an_artifact_is_not_held_to_less_than_torch_itself_is_off_by() -> None:
+    task = Classify(labels=LABELS)
+    logits = np.array([[1.0, -2.0, 1.0]])
+    right, off = (np.exp(x - np.log(np.exp(x).sum())).astype(np.float32) for x in (logits, logits * 1.0005))
+    passing = {
+        rounding: compared(task, {"scores": right}, {"scores": off}, match_results=False, torch_rounding=rounding).ok
+        for rounding in (None, 1e-5, 1e-4, 2e-4)
+    }
+    assert passing == {None: False, 1e-5: False, 1e-4: False, 2e-4: True}
+    assert compared(task, {"scores": right}, {"scores": off}, torch_rounding=1e-5).limit == 1e-4
 
 
 def test_another_best_class_fails_unless_it_was_a_tie() -> None:

@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from edgecnn import Classify, FrameSpec, TrainedModel, load_model
 from edgecnn._photographs import photographs
 from edgecnn.bundle import sha256_of
+from edgecnn.converters.batch_norm import ScaleAndShift
+from edgecnn.converters.build import _deployed
 from edgecnn.converters.deployable import Deployable
+from edgecnn.converters.layers import record_layers
 from edgecnn.errors import DataError, SourceError, SpecError, UnknownNameError, WeightsError
 from edgecnn.measure.parity import MAX_LEVELS, MEAN_LEVELS, compare_preprocessing
 
@@ -400,8 +403,6 @@ def test_torchvision_weights_from_a_file_are_fitted(tmp_path: Path) -> None:
 
 
 def test_a_random_network_gets_statistics_and_a_warning() -> None:
-    from edgecnn.converters.build import _deployed
-
     model = load_model("torchvision:shufflenet_v2_x0_5", size=(64, 64))
     prepared, _, samples = _deployed(model, list(photographs().values())[:2])
     assert len(samples) == 2
@@ -432,3 +433,23 @@ def test_a_network_without_such_activations_has_nothing_to_replace() -> None:
         load_model("torchvision:resnet18", replace_activations="relu")
     with pytest.raises(UnknownNameError, match=r"known: relu|did you mean relu"):
         load_model("torchvision:mobilenet_v3_small", replace_activations="relu7")
+
+
+@pytest.mark.parametrize("name", ["torchvision:squeezenet1_1", "efficientnet-lite0"])
+def test_random_weights_are_the_same_every_time(name: str) -> None:
+    torch.manual_seed(1)
+    first = load_model(name).module.state_dict()
+    drawn = torch.rand(1)
+    torch.manual_seed(2)
+    second = load_model(name).module.state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    torch.manual_seed(1)
+    assert torch.equal(torch.rand(1), drawn), "the caller's own random numbers went on as they were"
+
+
+def test_batch_norms_of_a_random_network_are_fused_however_wildly_it_answers_noise() -> None:
+    """Squeeze and excitation hand what noise does to batch norms that know photographs on to all channels."""
+    _, deployable, _ = _deployed(load_model("torchvision:efficientnet_b4"), list(photographs().values())[:2])
+    layers = {layer.name for layer in record_layers(deployable, deployable.example())}
+    assert "features.0.0" in layers
+    assert not [type(module) for module in deployable.modules() if isinstance(module, ScaleAndShift)]

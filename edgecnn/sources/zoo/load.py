@@ -15,7 +15,7 @@ from edgecnn.bundle import SourceRecord, sha256_of
 from edgecnn.errors import MissingDependencyError, SpecError, WeightsError
 from edgecnn.sources import ModelOptions, TrainedModel
 from edgecnn.sources._options import apply, read_labels
-from edgecnn.sources.weights import fit_weights, read_weights
+from edgecnn.sources.weights import fit_weights, read_weights, reproducible_weights
 from edgecnn.sources.zoo import ZOO, ZooEntry
 from edgecnn.sources.zoo.labels import class_names
 from edgecnn.sources.zoo.reference import reference_preprocess
@@ -54,6 +54,7 @@ def load(model: str, options: ModelOptions) -> TrainedModel:
     return apply(trained, replace(options, labels=None))
 
 
+@reproducible_weights()
 def build(entry: ZooEntry, *, classes: int, frame_px: tuple[int, int]) -> nn.Module:
     """The bare network, with random weights."""
     module, _, attribute = entry.factory.partition(":")

@@ -1,0 +1,70 @@
+"""Averages over large maps are exact in TFLite too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("litert_torch", reason="needs litert-torch: pip install 'edgecnn[convert]'")
+
+import torch
+from torch import Tensor, nn
+
+from edgecnn import Classify, FrameSpec, TrainedModel
+from edgecnn._devices import parse_device
+from edgecnn.converters.deployable import Deployable, signature
+from edgecnn.converters.tflite import TfliteConverter, _Graph
+from edgecnn.converters.tflite_averages import AveragesInTwoSteps
+from edgecnn.runners.litert import LiteRtBackend
+
+SIZE_PX = 256
+
+
+class Averaging(nn.Module):
+    """Values about 10 that differ by a hundredth, averaged; what is left is magnified."""
+
+    def __init__(self, average: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 4, 1)
+        self.average = average
+
+    def forward(self, x: Tensor) -> Tensor:
+        averaged = self.average(self.body(x) * 1e-2 + 10).flatten(1)
+        return torch.softmax((averaged - 10) * 1e2, dim=1)
+
+
+WAYS: dict[str, Callable[[Tensor], Tensor]] = {
+    "module": nn.AdaptiveAvgPool2d(1),
+    "function": lambda x: nn.functional.adaptive_avg_pool2d(x, (1, 1)),
+    "method": lambda x: x.mean([2, 3]),
+    "method that keeps dimensions": lambda x: x.mean((-1, -2), keepdim=True),
+}
+
+
+@pytest.mark.parametrize("way", list(WAYS))
+def test_a_large_average_in_tflite_is_as_exact_as_in_torch(way: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Averaging(WAYS[way]).eval()
+    frame = FrameSpec(height_px=SIZE_PX, width_px=SIZE_PX)
+    deployable = Deployable(TrainedModel(module=network, frame=frame, task=Classify(labels=tuple("abcd"))))
+    path = TfliteConverter(deployable, batch=1).write("fp32", tmp_path).files[0]
+    assert _Graph.read(path).count("MEAN") + _Graph.read(path).count("SUM") == 2
+    _, outputs = signature(deployable, batch=1)
+    picture = np.random.default_rng(0).integers(0, 256, (1, SIZE_PX, SIZE_PX, 3), dtype=np.uint8)
+    backend = LiteRtBackend(path, outputs=outputs, device=parse_device("cpu"), precision="fp32", threads=1)
+    scores = backend.infer(picture)["scores"].copy()
+    backend.close()
+    np.testing.assert_allclose(scores, deployable.answer(picture)["scores"], atol=1e-3)
+
+
+def test_other_averages_are_left_alone() -> None:
+    x = torch.rand(2, 3, 64, 64)
+    with AveragesInTwoSteps():
+        for dims in (1, (1, 2), [2, 3]):
+            torch.testing.assert_close(x.mean(dims), torch.from_numpy(x.numpy().mean(tuple(np.atleast_1d(dims)))))
+        assert nn.functional.adaptive_avg_pool2d(x, 2).shape == (2, 3, 2, 2)
+        assert x.mean((2, 3), keepdim=True).shape == (2, 3, 1, 1)
+        assert x.mean().shape == ()
