@@ -28,6 +28,9 @@ _RECIPES_MEASURED = 2
 _GIVEN_BACK = 24  # attempts
 _FREE_SHARE = 0.08  # of the multiply-adds that may be float where nobody measured that they must
 _LITTLE_MORE = 1.05  # times the noise
+# 28 dB: no layer is worth its time in float for less noise. EfficientNet-Lite0 then names the same class for 97 of 100
+# pictures; ResNet-18, all int8, has that, and is 4 times faster for it, not 2 times.
+_LITTLE_NOISE = 10**-2.8
 SMALLEST_SHARE = 0.1  # of the multiply-adds; with less in int8 there is no reason to have the artifact
 
 
@@ -78,9 +81,12 @@ def search_without_labels(
     """The recipe with the least damage, and float for the few layers that do most of it and cost next to nothing.
 
     No verdict: what noise in the answer is worth, only labels tell. Float are the fewest layers, worst for their
-    multiply-adds first, that leave little more noise than all of the worst within `_FREE_SHARE` of the multiply-adds.
+    multiply-adds first, that leave little noise, or little more than all of the worst within `_FREE_SHARE` of the
+    multiply-adds do.
     """
     best = choose_recipe(objective, journal, progress)[0]
+    if journal.value("damage", best, objective.damage) <= _LITTLE_NOISE:
+        return Found(plan=best, metric=None, within=True, damage={}, trials=0, complete=True)
     known = {layer.name: layer for layer in layers if layer.name in best.int8_layers}
     damages = {}
     for done, name in enumerate(known):
@@ -96,7 +102,7 @@ def search_without_labels(
     for count in sorted({0, most, *(2**power for power in range(most.bit_length()))}):
         plan = msgspec.structs.replace(best, int8_layers=best.int8_layers - frozenset(order[:count]))
         plans[journal.value("damage", plan, objective.damage)] = plan
-    enough = min(plans) * _LITTLE_MORE
+    enough = max(min(plans) * _LITTLE_MORE, _LITTLE_NOISE)
     chosen = next(plan for noise, plan in plans.items() if noise <= enough)
     return Found(plan=chosen, metric=None, within=True, damage=damages, trials=0, complete=True)
 

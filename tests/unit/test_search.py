@@ -174,6 +174,21 @@ def test_without_labels_a_cheap_layer_that_does_most_of_the_damage_stays_float()
     assert set(result.damage) == set(costs)
 
 
+def test_without_labels_no_more_layers_stay_float_than_little_noise_takes() -> None:
+    costs = {f"layer {i}": 5e-4 if i < 6 else 1e-6 for i in range(100)}
+    made_up = MadeUp(costs)
+    result = search_without_labels(made_up, layers(costs), Journal())
+    kept = set(costs) - result.plan.int8_layers
+    assert len(kept) == 4  # of six that all do as much
+    assert made_up.damage(result.plan) <= 10**-2.8
+
+
+def test_without_labels_a_network_with_little_noise_is_all_int8() -> None:
+    costs = {f"layer {i}": 1e-3 if i == 4 else 1e-5 for i in range(20)}
+    result = search_without_labels(MadeUp(costs), layers(costs), Journal())
+    assert result.plan.int8_layers == set(costs)
+
+
 def test_without_labels_no_dear_layer_is_given_up() -> None:
     costs = {"large": 0.5, "small": 1e-4}
     records = [
