@@ -17,67 +17,87 @@ from edgecnn.results import FloatArray, UInt8Array
 
 Filter = Literal["triangle", "cubic"]
 _SUPPORT_PX: dict[Filter, float] = {"triangle": 1.0, "cubic": 2.0}
+# (first output line, input start, input stop, float32 [lines, stop - start] weights) of each block
+Bands = tuple[tuple[int, int, int, FloatArray], ...]
 _BLOCK_ROWS = 16  # output rows per matrix product: few enough that the band of input rows stays narrow
 
 
-def resample(
-    image: UInt8Array,
-    size: tuple[int, int],
-    *,
-    window: tuple[int, int],
-    kernel: Filter,
-    out: UInt8Array,
-) -> None:
-    """Resize `image` to `size` (height, width) and write the part from `window` (top, left) into `out`.
+class Resampler:
+    """Resizes pictures of one size, in buffers that are used again; not for two threads at once.
 
-    Only what `out` shows is computed. Agrees with `PIL.Image.resize` to one grey level (Pillow's weights are
-    fixed-point numbers); a few levels where a newer Pillow shrinks the height first (very flat or small results).
+    Allocated anew for each picture, the same buffers cost three times what is computed in them: fresh memory is
+    mapped page by page.
 
     Args:
-        image: uint8 [height, width, channels].
+        source: height and width of the pictures.
         size: height and width of the whole resized picture.
-        window: top and left of the part that `out` shows.
+        window: top and left of the part that is wanted; only that is computed.
+        shown: rows and columns of that part.
         kernel: "triangle" is Pillow's BILINEAR, "cubic" its BICUBIC (a = -0.5).
-        out: uint8 [rows, columns, channels], written.
 
     Source: Pillow, `src/libImaging/Resample.c` (precompute_coeffs, triangle and bicubic filters).
     """
-    rows, columns, channels = out.shape
-    height, width = image.shape[:2]
-    down = _bands(height, size[0], window[0], rows, kernel)
-    across = _bands(width, size[1], window[1], columns, kernel)
-    top, bottom = down[0][1], max(stop for _, _, stop, _ in down)
-    left, right = across[0][1], max(stop for _, _, stop, _ in across)
-    # [height, width, channels] -> [width, height * channels]: both passes are then one matrix product
-    turned = cv2.transpose(np.ascontiguousarray(image[top:bottom, left:right])).astype(np.float32)
-    narrow = _apply(across, turned.reshape(right - left, -1), columns, origin=left)
-    _round_half_up(narrow)  # Pillow stores bytes between its passes
-    lines: FloatArray = np.asarray(cv2.transpose(narrow.reshape(columns, bottom - top, channels)), np.float32)
-    result = _apply(down, lines.reshape(bottom - top, -1), rows, origin=top)
-    _round_half_up(result)
-    np.copyto(out, result.reshape(out.shape), casting="unsafe")
+
+    def __init__(
+        self,
+        source: tuple[int, int],
+        size: tuple[int, int],
+        *,
+        window: tuple[int, int],
+        shown: tuple[int, int],
+        kernel: Filter,
+    ) -> None:
+        rows, columns = shown
+        self._down = _bands(source[0], size[0], window[0], rows, kernel)
+        self._across = _bands(source[1], size[1], window[1], columns, kernel)
+        self._overshoots = kernel == "cubic"
+        top, bottom = _reach(self._down)
+        left, right = _reach(self._across)
+        self._part = (slice(top, bottom), slice(left, right))
+        self._origin = (top, left)
+        height, width = bottom - top, right - left
+        self._turned = np.empty((width, height, 3), np.uint8)
+        self._turned_levels = np.empty((width, height * 3), np.float32)
+        self._narrow_levels = np.empty((columns, height * 3), np.float32)
+        self._narrow = np.empty((columns, height, 3), np.uint8)
+        self._lines = np.empty((height, columns, 3), np.uint8)
+        self._line_levels = np.empty((height, columns * 3), np.float32)
+        self._levels = np.empty((rows, columns * 3), np.float32)
+
+    def __call__(self, image: UInt8Array, out: UInt8Array) -> None:
+        """Write the part into `out`.
+
+        Agrees with `PIL.Image.resize` to one grey level (Pillow's weights are fixed-point numbers); a few levels
+        where a newer Pillow shrinks the height first (very flat or small results).
+
+        Args:
+            image: uint8 [*source, 3].
+            out: uint8 [*shown, 3], written.
+        """
+        # [height, width, 3] -> [width, height * 3]: both passes are then matrix products
+        cv2.transpose(image[self._part], self._turned)
+        np.copyto(self._turned_levels, self._turned.reshape(self._turned_levels.shape))
+        self._apply(self._across, self._turned_levels, self._origin[1], self._narrow_levels, self._narrow)
+        cv2.transpose(self._narrow, self._lines)  # as Pillow, bytes between the passes
+        np.copyto(self._line_levels, self._lines.reshape(self._line_levels.shape))
+        self._apply(self._down, self._line_levels, self._origin[0], self._levels, out)
+
+    def _apply(self, bands: Bands, lines: FloatArray, origin: int, levels: FloatArray, out: UInt8Array) -> None:
+        for row, start, stop, weights in bands:
+            np.matmul(weights, lines[start - origin : stop - origin], out=levels[row : row + len(weights)])
+        np.add(levels, 0.5, out=levels)  # and cut: half is rounded up
+        if self._overshoots:
+            np.clip(levels, 0, 255, out=levels)
+        np.copyto(out, levels.reshape(out.shape), casting="unsafe")
 
 
-def _round_half_up(levels: FloatArray) -> None:
-    levels += 0.5
-    np.floor(levels, out=levels)
-    np.clip(levels, 0, 255, out=levels)
-
-
-def _apply(
-    bands: tuple[tuple[int, int, int, FloatArray], ...], lines: FloatArray, count: int, *, origin: int = 0
-) -> FloatArray:
-    result = np.empty((count, lines.shape[1]), np.float32)
-    for row, start, stop, weights in bands:
-        np.matmul(weights, lines[start - origin : stop - origin], out=result[row : row + len(weights)])
-    return result
+def _reach(bands: Bands) -> tuple[int, int]:
+    """First input line, and the one after the last."""
+    return min(start for _, start, _, _ in bands), max(stop for _, _, stop, _ in bands)
 
 
 @lru_cache(maxsize=32)
-def _bands(
-    source: int, target: int, first: int, count: int, kernel: Filter
-) -> tuple[tuple[int, int, int, FloatArray], ...]:
-    """(first output line, input start, input stop, float32 [lines, stop - start] weights) for each block."""
+def _bands(source: int, target: int, first: int, count: int, kernel: Filter) -> Bands:
     shrink = source / target
     stretch = max(shrink, 1.0)
     support = _SUPPORT_PX[kernel] * stretch

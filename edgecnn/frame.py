@@ -15,7 +15,7 @@ import cv2
 import msgspec
 import numpy as np
 
-from edgecnn._resample import Filter, resample
+from edgecnn._resample import Filter, Resampler
 from edgecnn.errors import SpecError
 from edgecnn.results import FloatArray, UInt8Array
 
@@ -220,6 +220,7 @@ class FrameFitter:
         self.spec = spec
         self._batch: UInt8Array = np.empty((1, spec.height_px, spec.width_px, 3), np.uint8)
         self._placement: Placement | None = None
+        self._resampler: Resampler | None = None
 
     def __call__(self, image: UInt8Array) -> tuple[UInt8Array, Placement]:
         """Fit one picture.
@@ -243,7 +244,7 @@ class FrameFitter:
         frame = self._batch[0]
         if place is not self._placement:  # the border is painted only when the geometry changes
             frame.fill(self.spec.pad_value)
-            self._placement = place
+            self._placement, self._resampler = place, None
         self._resize(image, place, frame[place.window])
         return self._batch, place
 
@@ -255,8 +256,11 @@ class FrameFitter:
         if size == image.shape[:2]:
             np.copyto(out, image[cut])
         elif spec.antialias:
-            kernel = _ANTIALIAS_FILTER[spec.interpolation]
-            resample(image, size, window=place.cut_px, kernel=kernel, out=out)
+            if self._resampler is None:
+                kernel = _ANTIALIAS_FILTER[spec.interpolation]
+                shown = (out.shape[0], out.shape[1])
+                self._resampler = Resampler(image.shape[:2], size, window=place.cut_px, shown=shown, kernel=kernel)
+            self._resampler(image, out)
         else:
             interpolation = _OPENCV_INTERPOLATION[spec.interpolation]
             if out.shape[:2] == size and out.flags.c_contiguous:

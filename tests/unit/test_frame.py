@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from edgecnn._resample import Filter, resample
+from edgecnn._resample import Filter, Resampler
 from edgecnn.errors import SpecError
 from edgecnn.frame import Fit, FrameFitter, FrameSpec, Placement, placement
 from edgecnn.results import UInt8Array
@@ -183,7 +183,10 @@ def test_the_antialiased_resize_agrees_with_pillow(
     narrow = image_module.fromarray(picture).resize((new_width, height), method)
     expected = np.asarray(narrow.resize((new_width, new_height), method))
     found = np.empty((new_height, new_width, 3), np.uint8)
-    resample(picture, (new_height, new_width), window=(0, 0), kernel=kernel, out=found)
+    size = (new_height, new_width)
+    resampler = Resampler((height, width), size, window=(0, 0), shown=size, kernel=kernel)
+    resampler(255 - picture, found)  # nothing of an earlier picture stays
+    resampler(picture, found)
     assert np.abs(found.astype(int) - expected).max() <= 1
 
 
@@ -194,9 +197,10 @@ def test_a_window_of_the_resize_is_that_part_of_the_whole(data: st.DataObject) -
     size = (data.draw(st.integers(2, 80)), data.draw(st.integers(2, 80)))
     top, left = data.draw(st.integers(0, size[0] - 1)), data.draw(st.integers(0, size[1] - 1))
     whole = np.empty((*size, 3), np.uint8)
-    resample(picture, size, window=(0, 0), kernel="triangle", out=whole)
+    Resampler((90, 130), size, window=(0, 0), shown=size, kernel="triangle")(picture, whole)
     part = np.empty((size[0] - top, size[1] - left, 3), np.uint8)
-    resample(picture, size, window=(top, left), kernel="triangle", out=part)
+    shown = (part.shape[0], part.shape[1])
+    Resampler((90, 130), size, window=(top, left), shown=shown, kernel="triangle")(picture, part)
     assert np.abs(part.astype(int) - whole[top:, left:]).max() <= 1  # sums in another order may round otherwise
 
 
