@@ -132,6 +132,7 @@ def street(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index in range(20):
         writer.write(cv2.resize(np.roll(pictures[index % 4], 4 * index, axis=1), (320, 240)))
     writer.release()
+    _write_coco(folder / "train", [np.ascontiguousarray(picture[:, ::-1]) for picture in pictures])
     _write_coco(folder / "val", pictures)
     return folder
 

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from edgecnn.compression.rounding import InputMoments, round_nearest, round_together
 from edgecnn.converters.int8 import onnx_rules as rules
+from edgecnn.converters.int8.layer_inputs import SAMPLES, Geometry, sample_patches, sample_vectors
 from edgecnn.converters.int8.onnx_graph import Graph, attributes
-
-_SAMPLES = 8192  # positions of a layer, over all frames
 
 
 class Corrections:
@@ -31,7 +30,7 @@ class Corrections:
         self._readers: dict[str, list[int]] = {}  # input tensor → layers
         self._moments: dict[str, InputMoments] = {}  # by the weights' name
         self._levels: dict[tuple[str, bytes], NDArray[np.int8]] = {}
-        self._samples = max(_SAMPLES // max(frames, 1), 1)
+        self._samples = max(SAMPLES // max(frames, 1), 1)
         self._rng = np.random.default_rng(0)
         for index in layers:
             node = graph.nodes[index]
@@ -43,9 +42,12 @@ class Corrections:
         """Sample what layers read of a tensor."""
         for index in self._readers.get(tensor, ()):
             node = self._graph.nodes[index]
-            weights = self._graph.array(node.input[1])
-            take = _patches if node.op_type == "Conv" else _rows
-            self._moments[node.input[1]].add(take(node, weights.shape, values, self._samples, self._rng))
+            if node.op_type == "Conv":
+                geometry = _geometry(node, self._graph.array(node.input[1]).shape)
+                columns = sample_patches(values, geometry, self._samples, self._rng)
+            else:
+                columns = sample_vectors(values, values.shape[-1], self._samples, self._rng)
+            self._moments[node.input[1]].add(columns)
 
     def levels(self, index: int, scale: NDArray[np.float32], *, most: int) -> NDArray[np.int8]:
         """A layer's weights, rounded; `scale` as the weights' shape, but 1 on every axis but the outputs'."""
@@ -86,33 +88,12 @@ def _by_group(node: Any, weights: NDArray[Any]) -> NDArray[Any]:
     return weights.reshape(groups, weights.shape[0] // groups, -1)
 
 
-def _patches(
-    node: Any, shape: Sequence[int], values: NDArray[Any], count: int, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """What a convolution multiplies at some random places of [batch, channels, height, width]."""
+def _geometry(node: Any, shape: Sequence[int]) -> Geometry:
     told = attributes(node)
-    rows, columns = shape[2:]
-    strides, dilations = told.get("strides", [1, 1]), told.get("dilations", [1, 1])
-    top, left, bottom, right = told.get("pads", [0, 0, 0, 0])
-    padded = np.pad(values, ((0, 0), (0, 0), (top, bottom), (left, right)))
-    height = (padded.shape[2] - dilations[0] * (rows - 1) - 1) // strides[0] + 1
-    width = (padded.shape[3] - dilations[1] * (columns - 1) - 1) // strides[1] + 1
-    places = len(values) * height * width
-    chosen = rng.choice(places, count, replace=False) if count < places else np.arange(places)
-    picture, y, x = np.unravel_index(chosen, (len(values), height, width))
-    patches = [
-        padded[picture, :, y * strides[0] + row * dilations[0], x * strides[1] + column * dilations[1]]
-        for row in range(rows)
-        for column in range(columns)
-    ]
-    stacked = np.stack(patches, axis=2)  # [places, channels, rows * columns]
-    return stacked.reshape(len(chosen), told.get("group", 1), -1).transpose(1, 2, 0)
-
-
-def _rows(
-    node: Any, shape: Sequence[int], values: NDArray[Any], count: int, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    """What a matrix product multiplies: vectors along the last axis."""
-    vectors = values.reshape(-1, values.shape[-1])
-    chosen = rng.choice(len(vectors), count, replace=False) if count < len(vectors) else np.arange(len(vectors))
-    return np.asarray(vectors[chosen].T[None])
+    return Geometry(
+        kernel=(shape[2], shape[3]),
+        strides=tuple(told.get("strides", (1, 1))),
+        dilations=tuple(told.get("dilations", (1, 1))),
+        pads=tuple(told.get("pads", (0, 0, 0, 0))),
+        groups=told.get("group", 1),
+    )

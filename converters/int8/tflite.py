@@ -20,7 +20,7 @@ from edgecnn.converters.int8.tflite_graph import WITH_WEIGHTS, Graph, Operator
 from edgecnn.converters.int8.tflite_placement import int8_operators
 from edgecnn.converters.int8.tflite_quantizer import OperatorQuantizer, Table
 from edgecnn.converters.int8.tflite_statistics import Statistics, open_interpreter, run, tensor_values
-from edgecnn.converters.int8.tflite_weights import correct_bias, weight_range
+from edgecnn.converters.int8.tflite_weights import Levels, correct_layer, round_weights, weight_range
 from edgecnn.errors import ConversionError
 from edgecnn.results import UInt8Array
 
@@ -61,6 +61,7 @@ class TfliteInt8Writer:
             )
         self.layers: Sequence[str] = tuple(self._found)
         self._zero: set[int] = set()
+        self._levels: dict[tuple[int, bytes], Levels] = {}
         self._statistics = Statistics(self._graph, self._in_int8(self._operators()))
 
     def calibrate(self, frames: Sequence[UInt8Array], progress: Progress | None = None) -> None:
@@ -72,6 +73,7 @@ class TfliteInt8Writer:
         Raises:
             ConversionError: no frames, frames of another shape, or activations that are no numbers.
         """
+        self._levels.clear()
         self._statistics.collect(self._file, frames, threads=self._threads, progress=progress)
         for index in self._in_int8(self._operators()):
             operator = self._graph.operators[index]
@@ -92,7 +94,7 @@ class TfliteInt8Writer:
             operators = self._in_int8(chosen)
             written = self._quantizer.static(operators, self._table(plan.ranges, operators, bits=8))
             if plan.correct_bias:
-                self._correct_biases(written, chosen)
+                self._correct(written, chosen)
         return _stored(folder, written, self._graph, plan.recipe)
 
     def write_whole(self, precision: str, folder: Path) -> Converted:
@@ -171,12 +173,16 @@ class TfliteInt8Writer:
                 table[tensors[operator.inputs[places.weights]].name] = {"min": -largest, "max": largest}
         return table
 
-    def _correct_biases(self, written: bytes | bytearray, chosen: Sequence[Operator]) -> None:
+    def _correct(self, written: bytes | bytearray, chosen: Sequence[Operator]) -> None:
         graph = Graph.read(written)
         twins = {graph.name_of(operator): operator for operator in graph.with_weights()}
         for operator in chosen:
-            twin = twins[self._graph.name_of(operator)]
-            correct_bias(self._graph, graph, operator, twin, self._statistics.mean_input(operator))
+            twin, moments = twins[self._graph.name_of(operator)], self._statistics.moments(operator)
+            scales = graph.tensors[twin.inputs[WITH_WEIGHTS[twin.kind].weights]].scales
+            key = operator.index, scales.tobytes()
+            if key not in self._levels:
+                self._levels[key] = round_weights(self._graph, operator, scales, moments)
+            correct_layer(self._graph, graph, operator, twin, self._levels[key], moments)
 
 
 def write_dynamic(float_file: Path, folder: Path) -> Converted:

@@ -55,13 +55,20 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator; absent optional inputs are -1."""
+    """One operator; absent optional inputs are -1.
+
+    Attributes:
+        strides, dilations: rows and columns; 1 for what is no convolution.
+        same_padding: of a convolution: as much as keeps the size, but for the strides.
+    """
 
     index: int
     kind: str
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
-    strides: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    same_padding: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ class Graph:
             kind = names[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
             inputs = tuple(found.Inputs(j) for j in range(found.InputsLength()))
             outputs = tuple(found.Outputs(j) for j in range(found.OutputsLength()))
-            operators.append(Operator(i, kind, inputs, outputs, _strides(kind, found)))
+            operators.append(Operator(i, kind, inputs, outputs, **_convolution(kind, found)))
         return cls(operators, tensors)
 
     @cached_property
@@ -175,12 +182,24 @@ def _content(buffer: Any, file: bytes | bytearray) -> NDArray[np.uint8] | None:
     return np.asarray(buffer.DataAsNumpy()) if buffer.DataLength() else None
 
 
-def _strides(kind: str, operator: Any) -> tuple[int, int]:
-    """Of a transposed convolution, rows and columns; 1 for the others, where nobody asks."""
-    if kind != "TRANSPOSE_CONV":
-        return 1, 1
-    from ai_edge_litert.schema_py_generated import TransposeConvOptions
+def _convolution(kind: str, operator: Any) -> dict[str, Any]:
+    """Strides, dilations and padding of a convolution; nothing for other operators."""
+    from ai_edge_litert import schema_py_generated as schema
 
-    table, options = operator.BuiltinOptions(), TransposeConvOptions()
+    options: Any = {
+        "CONV_2D": schema.Conv2DOptions,
+        "DEPTHWISE_CONV_2D": schema.DepthwiseConv2DOptions,
+        "TRANSPOSE_CONV": schema.TransposeConvOptions,
+    }.get(kind)
+    table = operator.BuiltinOptions()
+    if options is None or table is None:
+        return {}
+    options = options()
     options.Init(table.Bytes, table.Pos)
-    return options.StrideH(), options.StrideW()
+    found = {
+        "strides": (options.StrideH(), options.StrideW()),
+        "same_padding": options.Padding() == schema.Padding.SAME,
+    }
+    if kind != "TRANSPOSE_CONV":
+        found["dilations"] = (options.DilationHFactor(), options.DilationWFactor())
+    return found

@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from edgecnn._quiet import quiet
 from edgecnn.compression.plan import RangeMethod
 from edgecnn.compression.ranges import TensorHistogram, choose_range
+from edgecnn.compression.rounding import InputMoments
 from edgecnn.converters.int8.base import Progress
+from edgecnn.converters.int8.layer_inputs import SAMPLES
 from edgecnn.converters.int8.tflite_graph import WITH_WEIGHTS, Graph, Operator
 from edgecnn.converters.int8.tflite_placement import activation_after, range_source
+from edgecnn.converters.int8.tflite_weights import sample_inputs
 from edgecnn.errors import ConversionError
 from edgecnn.results import UInt8Array
 
@@ -24,7 +27,7 @@ _SAMPLE = 2**16  # values counted of a tensor and frame, beside its smallest and
 
 
 class Statistics:
-    """Histograms of the tensors that may be int8, and mean inputs of the layers.
+    """Histograms of the tensors that may be int8, and moments of what the layers read.
 
     Args:
         graph: of the float file.
@@ -38,7 +41,8 @@ class Statistics:
         self._sources = {tensor: range_source(graph, tensor) for tensor in sorted(tensors)}
         self._histograms = {t: TensorHistogram() for t in self._sources.values() if self._fixed_range(t) is None}
         self._layers = [operator for operator in chosen if operator.kind in WITH_WEIGHTS]
-        self._sums: dict[int, NDArray[np.float64]] = {}
+        self._moments: dict[int, InputMoments] = {}
+        self._rng = np.random.default_rng(0)
         self._frames = 0
         self._ranges: dict[tuple[int, RangeMethod], tuple[float, float]] = {}
 
@@ -61,10 +65,9 @@ class Statistics:
                 histogram.add(_sample(interpreter.get_tensor(tensor), done))
             for layer in self._layers:
                 values = interpreter.get_tensor(layer.inputs[WITH_WEIGHTS[layer.kind].input])
-                # A fully connected layer may flatten what it is given.
-                channels = self._graph.weights(layer).shape[-1] if layer.kind == "FULLY_CONNECTED" else values.shape[-1]
-                mean = values.reshape(-1, channels).mean(axis=0, dtype=np.float64)
-                self._sums[layer.index] = self._sums.get(layer.index, 0) + mean
+                columns = sample_inputs(self._graph, layer, values, max(SAMPLES // len(frames), 1), self._rng)
+                groups, inputs, _ = columns.shape
+                self._moments.setdefault(layer.index, InputMoments(groups, inputs)).add(columns)
         self._frames += len(frames)
         if progress is not None:
             progress(len(frames), len(frames))
@@ -101,9 +104,9 @@ class Statistics:
         tensors = {t for operator in chosen for t in (*self._graph.activations(operator), *operator.outputs)}
         return {tensor: self.range_of(tensor, method) for tensor in tensors}
 
-    def mean_input(self, operator: Operator) -> NDArray[np.float64]:
-        """A layer's input, mean over frames and places, float64 [channels]."""
-        return self._sums[operator.index] / self._frames
+    def moments(self, operator: Operator) -> InputMoments:
+        """Of what a layer's weights are multiplied by."""
+        return self._moments[operator.index]
 
     def _fixed_range(self, tensor: int) -> tuple[float, float] | None:
         producer = self._graph.producer.get(tensor)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.compression.rounding import InputMoments, round_together
+from edgecnn.converters.int8.layer_inputs import Geometry, sample_patches, sample_vectors
 from edgecnn.converters.int8.tflite_graph import WITH_WEIGHTS, Graph, Operator
 from edgecnn.errors import ConversionError
+
+Levels: TypeAlias = NDArray[np.int8] | None
 
 _LEVELS = 127  # of int8 weights, to each side
 _LARGEST_BIAS = 2**30  # of int32: leaves as much again for the sum
@@ -40,47 +47,137 @@ def weight_range(graph: Graph, operator: Operator, input_scale: float) -> NDArra
     return np.asarray(np.maximum(largest, _SMALLEST), np.float64)
 
 
-def correct_bias(
-    floating: Graph, written: Graph, operator: Operator, twin: Operator, mean_input: NDArray[np.float64]
-) -> None:
-    """Take away from a written layer's bias what its rounded weights add to its mean output, in place.
+def sample_inputs(
+    graph: Graph, operator: Operator, values: NDArray[np.float32], count: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
+    """What a layer's weights are multiplied by at some places, [groups, inputs, places].
 
-    Source: Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias Correction, section 4.2
-    (with means seen in calibration instead of those that batch normalisation foretells).
+    Of a transposed convolution, the channels alone, [1, channels, places].
+
+    Args:
+        graph: of the float file.
+        operator: the layer.
+        values: of its input, channels last.
+        count: how many places.
+        rng: chooses them.
+    """
+    weights = graph.weights(operator)
+    if operator.kind == "FULLY_CONNECTED":  # it may flatten what it is given
+        return sample_vectors(values, weights.shape[-1], count, rng)
+    if operator.kind == "TRANSPOSE_CONV":
+        return sample_vectors(values, values.shape[-1], count, rng)
+    kernel = (weights.shape[1], weights.shape[2])
+    channels = values.shape[-1]
+    groups = channels if operator.kind == "DEPTHWISE_CONV_2D" else channels // weights.shape[-1]
+    pads = [
+        _padding(size, taps, stride, dilation) if operator.same_padding else (0, 0)
+        for size, taps, stride, dilation in zip(
+            values.shape[1:3], kernel, operator.strides, operator.dilations, strict=True
+        )
+    ]
+    geometry = Geometry(
+        kernel=kernel,
+        strides=operator.strides,
+        dilations=operator.dilations,
+        pads=(pads[0][0], pads[1][0], pads[0][1], pads[1][1]),
+        groups=groups,
+    )
+    return sample_patches(values.transpose(0, 3, 1, 2), geometry, count, rng)
+
+
+def _padding(size: int, taps: int, stride: int, dilation: int) -> tuple[int, int]:
+    """Before and after. Source: TFLite's ComputePaddingHeightWidth."""
+    total = max((-(-size // stride) - 1) * stride + (taps - 1) * dilation + 1 - size, 0)
+    return total // 2, total - total // 2
+
+
+def round_weights(graph: Graph, operator: Operator, scales: NDArray[np.float32], moments: InputMoments) -> Levels:
+    """A layer's weights, rounded so that what it answers changes least; None where each is rounded for itself.
+
+    Args:
+        graph: of the float file.
+        operator: the layer.
+        scales: of its output channels.
+        moments: of what it reads.
+    """
+    has_bias = graph.bias(operator) is not None
+    covariance = moments.about(moments.mean if has_bias else np.zeros_like(moments.mean))
+    if covariance is None or operator.kind == "TRANSPOSE_CONV":
+        return None
+    steps = graph.weights(operator) / _along_outputs(scales, operator, 4)
+    grouped = _by_group(steps, operator, len(covariance))
+    rounded = round_together(grouped, covariance, samples=moments.samples, most=_LEVELS)
+    return _as_stored(rounded, operator, steps.shape)
+
+
+def correct_layer(
+    floating: Graph, written: Graph, operator: Operator, twin: Operator, levels: Levels, moments: InputMoments
+) -> None:
+    """Put these levels into a written layer, and take from its bias what its weights' errors add to its mean output.
+
+    Weights and biases that other layers read too stay as they are.
+
+    Source of the second: Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias Correction,
+    section 4.2 (with means seen in calibration instead of those that batch normalisation foretells).
 
     Args:
         floating, written: graphs of the float file, and of the int8 file's bytearray.
         operator, twin: the layer in the one and in the other.
-        mean_input: of the layer, float64 [input channels].
+        levels: of its weights; None leaves them.
+        moments: of what it reads.
     """
     places = WITH_WEIGHTS[operator.kind]
+    stored = written.weights(twin)
+    if levels is not None and _is_own(written, twin.inputs[places.weights]):
+        stored[...] = levels
     bias = written.bias(twin)
-    if bias is None:
+    if bias is None or not _is_own(written, twin.inputs[places.bias]):
         return
-    bias_at = twin.inputs[places.bias]
-    stored = written.tensors[bias_at]
-    if sum(tensor.buffer == stored.buffer for tensor in written.tensors) > 1 or len(written.readers[bias_at]) > 1:
-        return  # another layer's too, in the same units
-    levels = written.weights(twin).astype(np.float64)
     scales = written.tensors[twin.inputs[places.weights]].scales.astype(np.float64)
-    channels = [-1 if i == places.output_axis else 1 for i in range(levels.ndim)]
-    error = levels * scales.reshape(channels) - floating.weights(operator)
-    shift = -_mean_output(error, mean_input, operator)
+    error = stored * _along_outputs(scales, operator, stored.ndim) - floating.weights(operator)
+    units = -_mean_output(error, moments, operator) / written.tensors[twin.inputs[places.bias]].scales.astype(
+        np.float64
+    )
     limits = np.iinfo(np.int32)
-    units = shift / stored.scales.astype(np.float64)
     bias[...] = np.clip(np.rint(bias + units), limits.min, limits.max).astype(np.int32)
 
 
-def _mean_output(
-    weights: NDArray[np.float64], mean_input: NDArray[np.float64], operator: Operator
-) -> NDArray[np.float64]:
-    """What these weights give for an input that holds its mean everywhere (borders left out), float64 [channels]."""
-    if operator.kind == "DEPTHWISE_CONV_2D":  # [1, height, width, channels × multiplier]
-        taps = weights.sum(axis=(0, 1, 2))
-        return np.asarray(taps * np.repeat(mean_input, taps.size // mean_input.size))
-    taps = weights.reshape(weights.shape[0], -1, weights.shape[-1]).sum(axis=1)  # [outputs, inputs of the group]
+def _is_own(graph: Graph, tensor: int) -> bool:
+    """Whether one operator alone reads a constant."""
+    buffer = graph.tensors[tensor].buffer
+    return sum(other.buffer == buffer for other in graph.tensors) == 1 and len(graph.readers[tensor]) == 1
+
+
+def _along_outputs(values: NDArray[Any], operator: Operator, ndim: int) -> NDArray[Any]:
+    """One value a channel (or one for all), in the shape that goes with the weights."""
+    axis = WITH_WEIGHTS[operator.kind].output_axis
+    if operator.kind == "FULLY_CONNECTED":
+        ndim = 2
+    return values.reshape([-1 if i == axis else 1 for i in range(ndim)])
+
+
+def _by_group(weights: NDArray[Any], operator: Operator, groups: int) -> NDArray[Any]:
+    """[groups, outputs, inputs × rows × columns]."""
+    if operator.kind == "FULLY_CONNECTED":
+        return weights[None]
+    depthwise = operator.kind == "DEPTHWISE_CONV_2D"  # [1, rows, columns, outputs]
+    outputs_first = weights.transpose((3, 0, 1, 2) if depthwise else (0, 3, 1, 2))
+    return outputs_first.reshape(groups, len(outputs_first) // groups, -1)
+
+
+def _as_stored(levels: NDArray[np.int8], operator: Operator, shape: Sequence[int]) -> NDArray[np.int8]:
+    """Back from `_by_group`."""
+    if operator.kind == "FULLY_CONNECTED":
+        return np.asarray(levels[0])
+    if operator.kind == "DEPTHWISE_CONV_2D":
+        return np.asarray(levels.reshape(shape[3], 1, shape[1], shape[2]).transpose(1, 2, 3, 0))
+    return np.asarray(levels.reshape(shape[0], shape[3], shape[1], shape[2]).transpose(0, 2, 3, 1))
+
+
+def _mean_output(weights: NDArray[np.float64], moments: InputMoments, operator: Operator) -> NDArray[np.float64]:
+    """What these weights give on average, float64 [channels]."""
+    means = moments.mean
     if operator.kind == "TRANSPOSE_CONV":  # an output pixel sees one tap of each stride × stride
-        taps = taps / (operator.strides[0] * operator.strides[1])
-    groups = mean_input.size // taps.shape[1]
-    inputs = mean_input.reshape(groups, -1).repeat(taps.shape[0] // groups, axis=0)
-    return np.asarray((taps * inputs).sum(axis=1))
+        taps = weights.sum(axis=(1, 2)) / (operator.strides[0] * operator.strides[1])
+        return np.asarray(taps @ means[0])
+    return np.asarray(np.einsum("goi,gi->go", _by_group(weights, operator, len(means)), means).reshape(-1))
