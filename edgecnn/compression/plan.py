@@ -18,8 +18,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         ranges: how activation ranges are read off the calibration frames. "min-max": all that was seen.
             "percentile": all but the rarest 0.01 % at each end. "least-error": what makes the smallest squared error
             after the activation function that follows, as seen.
-        correct_bias: shift each int8 layer's bias by the mean error that its rounded weights make. For ONNX, its
-            weights are rounded together, too, so that little is left of their errors where inputs go together.
+        correct_bias: shift each int8 layer's bias by the mean error that its rounded weights make. In ONNX and TFLite,
+            its weights are rounded together, too, so that little is left of their errors where inputs go together.
     """
 
     int8_layers: frozenset[str]
