@@ -21,6 +21,8 @@ from edgecnn.compression.plan import Plan, RangeMethod
 from edgecnn.converters.int8.tflite import TfliteInt8Writer, write_dynamic
 from edgecnn.converters.int8.tflite_graph import Graph
 from edgecnn.converters.int8.tflite_placement import activation_after, int8_operators, range_source
+from edgecnn.converters.int8.tflite_statistics import open_interpreter, run
+from edgecnn.converters.int8.tflite_weights import _along_outputs, _as_stored, _by_group, sample_inputs
 from edgecnn.converters.layers import weights_fingerprint
 from edgecnn.errors import ConversionError
 from edgecnn.results import UInt8Array
@@ -441,6 +443,85 @@ def test_a_channel_without_weights_keeps_its_bias(tmp_path: Path) -> None:
     found = answers(written, frames(1)[0], 1)["answer 0"]
     assert found[..., 1] == pytest.approx(-150, abs=5)
     assert found[..., 2] == pytest.approx(150, abs=5)
+
+
+def strided(path: Path, **options: int) -> tuple[Path, Network]:
+    """A convolution and a depthwise one with these strides, dilations and padding."""
+    network = Network()
+    for kind, shape in (("CONV_2D", (6, 3, 2, 3)), ("DEPTHWISE_CONV_2D", (1, 3, 2, 6))):
+        weights = np.random.default_rng(2).normal(0, 1, shape).astype(np.float32)
+        network.record(kind, weights)
+        size = [
+            -(-(SIZE_PX - (0 if not options["padding"] else dilation * (taps - 1))) // stride)
+            for taps, stride, dilation in (
+                (3, options["strideH"], options["dilationHFactor"]),
+                (2, options["strideW"], options["dilationWFactor"]),
+            )
+        ]
+        inputs = [network.picture, network.constant(weights), network.constant(np.zeros(6, np.float32))]
+        extra = {"depthMultiplier": 2} if kind == "DEPTHWISE_CONV_2D" else {}
+        output = network.operator(kind, inputs, [1, *size, 6], name=kind, **options, **extra)
+        network.operator("LOGISTIC", [output], [1, *size, 6])
+    return network.save(path / "strided.tflite", output), network
+
+
+def assert_samples_are_what_weights_are_multiplied_by(file: Path, network: Network) -> None:
+    graph, interpreter = Graph.read(file.read_bytes()), open_interpreter(file.read_bytes())
+    run(interpreter, frames(1)[0])
+    for operator in graph.with_weights():
+        if operator.kind == "TRANSPOSE_CONV":
+            continue
+        weights = graph.weights(operator)
+        values = interpreter.get_tensor(operator.inputs[0])
+        columns = sample_inputs(graph, operator, values, 10**6, np.random.default_rng(0))
+        grouped = _by_group(weights, operator, len(columns))
+        np.testing.assert_array_equal(_as_stored(grouped, operator, weights.shape), weights)
+        products = np.einsum("goi,gip->pgo", grouped, columns).reshape(columns.shape[2], -1)
+        found = interpreter.get_tensor(operator.outputs[0]).reshape(len(products), -1)
+        bias = graph.bias(operator)
+        assert bias is not None
+        cut = np.clip(products + bias, found.min(), found.max())  # where an activation is part of the layer
+        np.testing.assert_allclose(cut, found, rtol=1e-4, atol=1e-4 * np.abs(found).max())
+
+
+def test_what_is_sampled_of_a_layers_input_is_what_its_weights_are_multiplied_by(
+    made: tuple[Path, Network, TfliteInt8Writer],
+) -> None:
+    assert_samples_are_what_weights_are_multiplied_by(made[0], made[1])
+
+
+@pytest.mark.parametrize("padding", [0, 1], ids=["same", "valid"])
+@pytest.mark.parametrize(("strides", "dilations"), [((2, 3), (1, 1)), ((1, 1), (2, 3))])
+def test_strides_dilations_and_padding_are_sampled_as_they_are(
+    strides: tuple[int, int], dilations: tuple[int, int], padding: int, tmp_path: Path
+) -> None:
+    options = dict(zip(("strideH", "strideW", "dilationHFactor", "dilationWFactor"), strides + dilations, strict=True))
+    assert_samples_are_what_weights_are_multiplied_by(*strided(tmp_path, padding=padding, **options))
+
+
+@pytest.mark.parametrize("name", ["stem", "left", "right", "mixed", "scores"])
+def test_rounding_weights_together_makes_a_layer_less_noisy(
+    made: tuple[Path, Network, TfliteInt8Writer], name: str, tmp_path: Path
+) -> None:
+    source, network, _ = made
+    writer = TfliteInt8Writer(source, network.records, threads=1)
+    writer.calibrate(frames(64))
+
+    def weights_noise(corrected: bool) -> float:
+        graph = Graph.read(source.read_bytes())
+        operator = graph.find_layers(network.records)[name][0]
+        file = writer.write(Plan(int8_layers=frozenset({name}), correct_bias=corrected), tmp_path).files[0]
+        written = Graph.read(file.read_bytes())
+        twin = next(o for o in written.with_weights() if written.name_of(o) == graph.name_of(operator))
+        scales = written.tensors[twin.inputs[1]].scales
+        error = written.weights(twin) * _along_outputs(scales, operator, 4) - graph.weights(operator)
+        moments = writer._statistics.moments(operator)
+        covariance = moments.about(moments.mean)
+        assert covariance is not None
+        grouped = _by_group(error, operator, len(covariance))
+        return float(np.einsum("goi,gij,goj->", grouped, covariance, grouped))
+
+    assert weights_noise(corrected=True) < 0.8 * weights_noise(corrected=False)
 
 
 @pytest.mark.parametrize("name", ["stem", "left", "right", "larger", "scores"])
