@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 # Where a layer reads more, the table of what goes with what is too large, and many errors cancel out anyway.
 WIDEST = 1536
+_UNCERTAIN = 1e-5  # of the mean square: products are summed in float32
 _DAMPING = 0.01  # of the mean variance, as in the reference's code
 _DAMPING_BY_RATIO = 0.1  # times inputs / samples: what few samples show going together may not do so elsewhere
 
@@ -41,13 +42,16 @@ class InputMoments:
     def about(self, centre: NDArray[np.float64]) -> NDArray[np.float64] | None:
         """E[(x - c)(x - c)ᵀ] [groups, inputs, inputs]; None where the layer is too wide for it.
 
-        About the mean where a bias takes the mean error away, about zero where there is none.
+        About the mean where a bias takes the mean error away, about zero where there is none. The diagonal is raised
+        by what float32 leaves uncertain of it: else the difference of two large numbers may be below zero.
         """
         if self._products is None:
             return None
         second = self._products / max(self.samples, 1)
         cross = self.mean[:, :, None] * centre[:, None, :]
-        return np.asarray(second - cross - cross.transpose(0, 2, 1) + centre[:, :, None] * centre[:, None, :])
+        uncertain = _UNCERTAIN * np.diagonal(second, axis1=1, axis2=2).mean(axis=1)
+        about = second - cross - cross.transpose(0, 2, 1) + centre[:, :, None] * centre[:, None, :]
+        return np.asarray(about + uncertain[:, None, None] * np.eye(second.shape[1]))
 
 
 def round_nearest(weights: NDArray[np.floating[Any]], most: int) -> NDArray[np.int8]:
@@ -78,7 +82,10 @@ def round_together(
     damping = (_DAMPING + _DAMPING_BY_RATIO * inputs / max(samples, 1)) * variance.mean(axis=1)
     sorted_covariance = covariance[rows[:, :, None], order[:, :, None], order[:, None, :]]
     sorted_covariance += np.where(damping > 0, damping, 1.0)[:, None, None] * np.eye(inputs)
-    follow = np.linalg.cholesky(np.linalg.inv(sorted_covariance)).transpose(0, 2, 1)  # upper triangle
+    try:
+        follow = np.linalg.cholesky(np.linalg.inv(sorted_covariance)).transpose(0, 2, 1)  # upper triangle
+    except np.linalg.LinAlgError:  # no covariance at all, but for rounding: nothing to make use of
+        return round_nearest(weights, most)
     left = np.take_along_axis(weights.astype(np.float64), order[:, None, :], axis=2)
     sorted_levels = np.empty(weights.shape, np.int8)
     for column in range(inputs):
