@@ -17,6 +17,7 @@ import pytest
 from edgecnn import Bundle
 from edgecnn.bundle import QuantizationEvidence
 from edgecnn.registry import INT8_WRITERS
+from edgecnn.results import Classification
 
 from .conftest import require_format
 
@@ -88,7 +89,9 @@ def write_pictures(folder: Path, format_name: str) -> None:
         for number in range(48):
             coarse = rng.integers(0, 256, (4, 4, 3)) * rng.uniform(0.2, 1)
             picture = coarse.repeat(8, axis=0).repeat(8, axis=1).astype(np.uint8)
-            (label, _), *_ = runner(picture)
+            result = runner(picture)
+            assert isinstance(result, Classification)
+            label = result.labels[result.class_ids[0]]
             cv2.imwrite(str(folder / "train" / label / f"{number}.png"), picture)
 
 
