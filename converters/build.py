@@ -16,20 +16,7 @@ import torch
 
 import edgecnn
 from edgecnn._devices import default_threads, parse_device
-from edgecnn.bundle import (
-    QUANTIZED,
-    AccuracyEvidence,
-    Artifact,
-    Evidence,
-    Manifest,
-    ParityEvidence,
-    PreprocessEvidence,
-    Refusal,
-    TensorSpec,
-    commit,
-    staged,
-    store_files,
-)
+from edgecnn.bundle import QUANTIZED, Artifact, Manifest, Refusal, TensorSpec, commit, staged, store_files
 from edgecnn.converters.base import Converted, Converter
 from edgecnn.converters.deployable import (
     Deployable,
@@ -42,6 +29,7 @@ from edgecnn.converters.int8.bench import Int8Settings, LabelledPictures
 from edgecnn.converters.layers import record_layers
 from edgecnn.converters.quantize_bundle import Conversion, make_int8
 from edgecnn.errors import AccuracyError, BlindError, ConversionError, DeviceError, GateError, ParityError
+from edgecnn.evidence import AccuracyEvidence, Evidence, ParityEvidence, PreprocessEvidence
 from edgecnn.frame import FrameFitter
 from edgecnn.measure import parity
 from edgecnn.measure.reference import TorchBackend

@@ -11,13 +11,13 @@ from pathlib import Path
 import msgspec
 
 import edgecnn
-from edgecnn.bundle import AccuracyEvidence, LayerDamage, ParityEvidence, QuantizationEvidence, SearchRecord
 from edgecnn.compression.journal import Journal
 from edgecnn.compression.plan import Plan
 from edgecnn.compression.search import SMALLEST_SHARE, Found, search, search_without_labels
 from edgecnn.converters.base import Converted
 from edgecnn.converters.int8.bench import FloatArtifact, Int8Bench, Int8Settings
 from edgecnn.errors import AccuracyError, ConversionError
+from edgecnn.evidence import AccuracyEvidence, LayerDamage, ParityEvidence, QuantizationEvidence, SearchRecord
 
 Progress = Callable[[int, int, str], None]
 # Two halves of the calibration pictures whose artifacts' noise differs by more than this tell that there are too few.

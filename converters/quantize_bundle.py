@@ -10,19 +10,11 @@ from pathlib import Path
 
 import msgspec
 
-from edgecnn.bundle import (
-    Artifact,
-    Bundle,
-    Evidence,
-    Manifest,
-    Refusal,
-    commit,
-    staged,
-    store_files,
-)
+from edgecnn.bundle import Artifact, Bundle, Manifest, Refusal, commit, staged, store_files
 from edgecnn.converters.int8.bench import FloatArtifact, Int8Settings
 from edgecnn.converters.quantize import Progress, quantize_artifact
 from edgecnn.errors import BundleError, DeviceError, GateError, SpecError
+from edgecnn.evidence import Evidence
 from edgecnn.measure.twins import time_twins
 
 

@@ -16,11 +16,12 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
 from edgecnn.errors import BundleError, SpecError, StorageError
+from edgecnn.evidence import Evidence, ParityEvidence, PreprocessEvidence, Record
 from edgecnn.frame import FrameSpec
 from edgecnn.tasks import Task
 
@@ -39,11 +40,7 @@ PRECISIONS = {
 QUANTIZED = tuple(name for name in PRECISIONS if name.startswith("int8"))  # made from a float artifact
 
 
-class _Record(msgspec.Struct, frozen=True, kw_only=True):
-    """Unknown fields are ignored on reading: a newer minor writer may add some."""
-
-
-class TensorSpec(_Record, frozen=True, kw_only=True):
+class TensorSpec(Record, frozen=True, kw_only=True):
     """One input or output: name, numpy dtype name, shape."""
 
     name: str
@@ -51,7 +48,7 @@ class TensorSpec(_Record, frozen=True, kw_only=True):
     shape: tuple[int, ...]
 
 
-class FileRecord(_Record, frozen=True, kw_only=True):
+class FileRecord(Record, frozen=True, kw_only=True):
     """One file of a bundle: path inside it, SHA-256, size."""
 
     path: str
@@ -59,74 +56,7 @@ class FileRecord(_Record, frozen=True, kw_only=True):
     bytes: int
 
 
-class ParityEvidence(_Record, frozen=True, kw_only=True):
-    """What comparing an artifact with the torch network gave.
-
-    Attributes:
-        max_rel_err: max |a - b| / max |b| over all compared tensors and frames, before saturation.
-        limit: the largest that would have passed; None for int8 and bf16.
-        frames: how many frames were compared.
-        ok: whether everything below was inside its limit; for int8 and bf16, which have none, whether the metric was,
-            and None where no labelled data was given: figures without a verdict.
-        tensors: max relative error of each compared tensor.
-        agreement: the task's own comparison (share of equal pixels, of matched detections, of equal top-1).
-        worst_box_iou, worst_score_difference: of matched detections; None for other tasks.
-        torch_rounding: how far torch's own answers are from those in float64; looked at for random networks only.
-        device_name, versions: where it ran.
-    """
-
-    max_rel_err: float
-    limit: float | None
-    frames: int
-    ok: bool | None
-    tensors: dict[str, float]
-    agreement: float | None = None
-    worst_box_iou: float | None = None
-    worst_score_difference: float | None = None
-    torch_rounding: float | None = None
-    device_name: str = ""
-    versions: dict[str, str] = {}
-
-
-class PreprocessEvidence(_Record, frozen=True, kw_only=True):
-    """What comparing our pre-processing with the source's own gave.
-
-    Attributes:
-        compared: False where the source has none of its own or the user changed the frame; `reason` says which.
-        reference: name of what it was compared with.
-        max_levels, mean_levels: difference in grey levels of 255.
-    """
-
-    compared: bool
-    reason: str = ""
-    reference: str = ""
-    max_levels: float | None = None
-    mean_levels: float | None = None
-    frames: int = 0
-
-
-class AccuracyEvidence(_Record, frozen=True, kw_only=True):
-    """A task metric on labelled data, with its 95 % bootstrap interval over images."""
-
-    metric: str
-    value: float
-    low: float
-    high: float
-    n: int
-    data: str
-    precision: str
-    device: str
-    reference_value: float | None = None
-    max_drop: float | None = None
-    allowed_drop: bool = False
-
-    @property
-    def drop(self) -> float | None:
-        """How far it lies below what it is held against; negative where it is above."""
-        return None if self.reference_value is None else self.reference_value - self.value
-
-
-class LayerRecord(_Record, frozen=True, kw_only=True):
+class LayerRecord(Record, frozen=True, kw_only=True):
     """A layer with weights of the torch network, as it is found again in every format.
 
     Attributes:
@@ -144,136 +74,7 @@ class LayerRecord(_Record, frozen=True, kw_only=True):
     head: bool = False
 
 
-class CalibrationRecord(_Record, frozen=True, kw_only=True):
-    """The frames that activation ranges were read off.
-
-    Attributes:
-        source: name of the folder or file.
-        count: frames.
-        seed: of the choice of frames.
-        preprocess_sha256: hash of the FrameSpec that they went through.
-        images: content hashes of the pictures, so that an evaluation can tell that it would measure on them.
-    """
-
-    source: str
-    count: int
-    seed: int
-    preprocess_sha256: str
-    images: tuple[str, ...]
-
-
-class LayerDamage(_Record, frozen=True, kw_only=True):
-    """What a layer does to the network's answer when it alone is int8.
-
-    Attributes:
-        name: of the layer.
-        damage: see `edgecnn.measure.damage`; 0 is none.
-        kept_float: whether the artifact computes it in float for that.
-    """
-
-    name: str
-    damage: float
-    kept_float: bool
-
-
-class SearchRecord(_Record, frozen=True, kw_only=True):
-    """How the layers to keep float were found.
-
-    Attributes:
-        metric, data, n: what was measured, on which data, how many pictures.
-        float_value: of the float artifact of the same format.
-        value: of the artifact that was kept.
-        max_drop: the bound.
-        trials: how many artifacts were measured.
-        minutes: how long it took, all sessions together.
-        complete: False where the budget ended it.
-        images: content hashes of the pictures.
-    """
-
-    metric: str
-    data: str
-    n: int
-    float_value: float
-    value: float
-    max_drop: float
-    trials: int
-    minutes: float
-    complete: bool
-    images: tuple[str, ...]
-
-    @property
-    def drop(self) -> float:
-        """How much the int8 artifact's metric lies below the float one's, on the search's pictures."""
-        return self.float_value - self.value
-
-
-class TwinLatency(_Record, frozen=True, kw_only=True):
-    """Latency beside the float artifact of the same format, measured in turns.
-
-    Attributes:
-        latency_ms, float_latency_ms: medians of whole frames.
-        ratio, low, high: float latency over this one's, with a 95 % interval; above 1 is faster.
-        device_name, threads: where.
-    """
-
-    latency_ms: float
-    float_latency_ms: float
-    ratio: float
-    low: float
-    high: float
-    device_name: str
-    threads: int
-
-
-class QuantizationEvidence(_Record, frozen=True, kw_only=True):
-    """How an int8 artifact was made, and what it is worth.
-
-    Attributes:
-        recipe: a name that decodes.
-        calibration: None where none was needed (dynamic ranges).
-        float_layers: kept float, by choice or because the runtime runs them so.
-        int8_mac_share: of the multiply-adds, those that the runtime runs in int8.
-        snr_db: signal-to-noise ratio of each output against the float artifact's, on calibration frames.
-        damage: of each layer, worst first.
-        search: None where no labelled data was given.
-        latency: None where it was not measured.
-        warnings: in sentences.
-    """
-
-    recipe: str
-    calibration: CalibrationRecord | None
-    float_layers: tuple[str, ...]
-    int8_mac_share: float
-    snr_db: dict[str, float]
-    damage: tuple[LayerDamage, ...] = ()
-    search: SearchRecord | None = None
-    latency: TwinLatency | None = None
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def slower_than_float(self) -> bool:
-        """Whether it was measured to be no faster than its float twin: then there is no reason to use it here."""
-        return self.latency is not None and self.latency.ratio <= 1
-
-
-class LatencyEvidence(_Record, frozen=True, kw_only=True):
-    """What `bench` measured of an artifact on one machine, in the shape that `bench --json` prints."""
-
-    figures: dict[str, Any]
-    machine: dict[str, Any]
-
-
-class Evidence(_Record, frozen=True, kw_only=True):
-    """What was measured of one artifact."""
-
-    parity: ParityEvidence | None = None
-    accuracy: tuple[AccuracyEvidence, ...] = ()
-    latency: tuple[LatencyEvidence, ...] = ()
-    quantization: QuantizationEvidence | None = None
-    overrides: tuple[str, ...] = ()
-
-
-class Artifact(_Record, frozen=True, kw_only=True):
+class Artifact(Record, frozen=True, kw_only=True):
     """One network for one runtime.
 
     Attributes:
@@ -307,7 +108,7 @@ class Artifact(_Record, frozen=True, kw_only=True):
         return sum(file.bytes for file in self.files)
 
 
-class Refusal(_Record, frozen=True, kw_only=True):
+class Refusal(Record, frozen=True, kw_only=True):
     """An artifact that was made and did not pass, or could not be made."""
 
     format: str
@@ -317,7 +118,7 @@ class Refusal(_Record, frozen=True, kw_only=True):
     parity: ParityEvidence | None = None
 
 
-class SourceRecord(_Record, frozen=True, kw_only=True):
+class SourceRecord(Record, frozen=True, kw_only=True):
     """Where the network came from.
 
     Attributes:
@@ -332,10 +133,10 @@ class SourceRecord(_Record, frozen=True, kw_only=True):
     weights: str = ""
     weights_sha256: str = ""
     random: bool = False
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = msgspec.field(default_factory=dict)
 
 
-class Manifest(_Record, frozen=True, kw_only=True):
+class Manifest(Record, frozen=True, kw_only=True):
     """The contract: what goes in, what comes out, and what was found out about it."""
 
     schema: int = SCHEMA_VERSION

@@ -14,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn._devices import default_threads, parse_device
-from edgecnn.bundle import AccuracyEvidence, LayerRecord, ParityEvidence, QuantizationEvidence, TensorSpec
+from edgecnn.bundle import LayerRecord, TensorSpec
 from edgecnn.compression.calibration import Calibration
 from edgecnn.compression.plan import Plan, RangeMethod
 from edgecnn.converters.int8.base import Int8Writer
 from edgecnn.errors import ConversionError, DataError, DeviceError
+from edgecnn.evidence import AccuracyEvidence, ParityEvidence, QuantizationEvidence
 from edgecnn.frame import FrameSpec
 from edgecnn.measure import parity
 from edgecnn.measure.damage import damage, signal_to_noise_db

@@ -6,10 +6,10 @@ from functools import cached_property
 from pathlib import Path
 
 from edgecnn._verbs.evaluate import evaluation_task
-from edgecnn.bundle import AccuracyEvidence
 from edgecnn.datasets import open_dataset
 from edgecnn.datasets.images import picture_hash
 from edgecnn.errors import DataError
+from edgecnn.evidence import AccuracyEvidence
 from edgecnn.measure.accuracy import measure_accuracy
 from edgecnn.runners.base import Runner
 from edgecnn.tasks import Task

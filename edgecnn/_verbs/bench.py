@@ -12,9 +12,10 @@ import numpy as np
 
 from edgecnn._devices import RUNTIMES, default_threads, parse_device
 from edgecnn._photographs import photographs
-from edgecnn.bundle import Bundle, LatencyEvidence, record_evidence
+from edgecnn.bundle import Bundle, record_evidence
 from edgecnn.datasets import iterate_frames
 from edgecnn.errors import BundleError, MissingDependencyError, SpecError, StorageError, UnknownNameError
+from edgecnn.evidence import LatencyEvidence
 from edgecnn.measure._timing import PROFILES, Job, Profile, time_jobs
 from edgecnn.measure.latency import BenchFailure, BenchReport, BenchResult
 from edgecnn.measure.machine import Machine, describe_machine

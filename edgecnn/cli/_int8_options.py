@@ -10,7 +10,8 @@ import typer
 from edgecnn.cli import _output
 
 if TYPE_CHECKING:
-    from edgecnn.bundle import Artifact, Manifest, QuantizationEvidence
+    from edgecnn.bundle import Artifact, Manifest
+    from edgecnn.evidence import QuantizationEvidence
 
 _PANEL = "How int8 is made"
 

@@ -11,7 +11,8 @@ from edgecnn.cli import _output
 from edgecnn.errors import SpecError
 
 if TYPE_CHECKING:
-    from edgecnn.bundle import Artifact, LatencyEvidence, Manifest, TensorSpec
+    from edgecnn.bundle import Artifact, Manifest, TensorSpec
+    from edgecnn.evidence import LatencyEvidence
     from edgecnn.measure.layer_noise import LayerComparison, LayerNoise
 
 _PANEL = "Layer by layer"

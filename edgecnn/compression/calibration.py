@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgecnn.bundle import CalibrationRecord
 from edgecnn.datasets import iterate_frames
 from edgecnn.datasets.images import picture_hash
 from edgecnn.errors import DataError
+from edgecnn.evidence import CalibrationRecord
 from edgecnn.frame import FrameFitter, FrameSpec, Placement
 from edgecnn.results import UInt8Array
 

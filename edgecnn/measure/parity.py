@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.bundle import ParityEvidence, PreprocessEvidence
+from edgecnn.evidence import ParityEvidence, PreprocessEvidence
 from edgecnn.frame import FrameFitter, FrameSpec, Placement
 from edgecnn.results import Classification, Detections, FloatArray, Instances, Result, SegmentationMap, UInt8Array
 from edgecnn.tasks import Task

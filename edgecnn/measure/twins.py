@@ -11,8 +11,9 @@ import numpy as np
 
 from edgecnn._devices import default_threads, processor_name
 from edgecnn._photographs import photographs
-from edgecnn.bundle import Artifact, Manifest, TwinLatency, write_manifest
+from edgecnn.bundle import Artifact, Manifest, write_manifest
 from edgecnn.errors import DeviceError
+from edgecnn.evidence import TwinLatency
 from edgecnn.measure._timing import Job, Profile, time_jobs
 from edgecnn.measure.latency import BenchFailure
 from edgecnn.measure.machine import describe_machine

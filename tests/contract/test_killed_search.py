@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edgecnn import Bundle
-from edgecnn.bundle import QuantizationEvidence
+from edgecnn.evidence import QuantizationEvidence
 from edgecnn.registry import INT8_WRITERS
 from edgecnn.results import Classification
 

@@ -16,10 +16,11 @@ import pytest
 from edgecnn import Bundle, convert, evaluate, open_runner, quantize
 from edgecnn._devices import processor_name
 from edgecnn._photographs import photographs
-from edgecnn.bundle import QuantizationEvidence, TwinLatency, record_evidence
+from edgecnn.bundle import record_evidence
 from edgecnn.cli._main import main
 from edgecnn.converters.quantize_bundle import Conversion
 from edgecnn.errors import BundleError, DataError, SpecError, UnknownNameError
+from edgecnn.evidence import QuantizationEvidence, TwinLatency
 from edgecnn.registry import INT8_WRITERS
 from edgecnn.results import Classification, UInt8Array
 

@@ -17,10 +17,7 @@ from edgecnn import evaluate, evaluate_versus
 from edgecnn.bundle import (
     Artifact,
     Bundle,
-    CalibrationRecord,
-    Evidence,
     Manifest,
-    QuantizationEvidence,
     SourceRecord,
     TensorSpec,
     commit,
@@ -32,6 +29,7 @@ from edgecnn.cli._main import main
 from edgecnn.datasets import read_image
 from edgecnn.datasets.images import picture_hash
 from edgecnn.errors import BundleError, DataError, EdgeCnnError, SpecError, UnknownNameError
+from edgecnn.evidence import CalibrationRecord, Evidence, QuantizationEvidence
 from edgecnn.frame import FrameSpec
 from edgecnn.tasks import Classify, Segment
 

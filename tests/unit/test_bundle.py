@@ -16,15 +16,10 @@ from edgecnn import bundle as bundle_module
 from edgecnn.bundle import (
     MANIFEST,
     SCHEMA_VERSION,
-    AccuracyEvidence,
     Artifact,
     Bundle,
-    Evidence,
     FileRecord,
-    LatencyEvidence,
     Manifest,
-    ParityEvidence,
-    PreprocessEvidence,
     Refusal,
     SourceRecord,
     TensorSpec,
@@ -35,6 +30,7 @@ from edgecnn.bundle import (
     store_files,
 )
 from edgecnn.errors import BundleError, SpecError, StorageError
+from edgecnn.evidence import AccuracyEvidence, Evidence, LatencyEvidence, ParityEvidence, PreprocessEvidence
 from edgecnn.frame import FrameSpec
 from edgecnn.tasks import Classify, Detect, InstanceSegment, Segment, Task
 

@@ -20,11 +20,8 @@ from edgecnn._verbs.inspect import MOST_PICTURES
 from edgecnn.bundle import (
     Artifact,
     Bundle,
-    Evidence,
-    LayerDamage,
     LayerRecord,
     Manifest,
-    QuantizationEvidence,
     SourceRecord,
     TensorSpec,
     commit,
@@ -35,6 +32,7 @@ from edgecnn.cli._main import main
 from edgecnn.compression.plan import Plan
 from edgecnn.converters import layer_comparison
 from edgecnn.errors import BundleError, DataError, MissingDependencyError, SpecError, UnknownNameError
+from edgecnn.evidence import Evidence, LayerDamage, QuantizationEvidence
 from edgecnn.frame import FrameFitter
 from edgecnn.measure.layer_noise import LayerComparison, NoiseMeter, best_db, drops_db, ranks
 from edgecnn.registry import INT8_WRITERS

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgecnn.bundle import ParityEvidence
+from edgecnn.evidence import ParityEvidence
 from edgecnn.frame import FrameSpec, Placement, placement
 from edgecnn.measure import parity
 from edgecnn.tasks import Classify, Detect, InstanceSegment, Segment, Task

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from edgecnn._verbs.versus import verdict
-from edgecnn.bundle import Artifact, CalibrationRecord, Evidence, FileRecord, QuantizationEvidence, SearchRecord
+from edgecnn.bundle import Artifact, FileRecord
 from edgecnn.datasets import Dataset, LabelTruth, MapTruth, Sample, Truth, read_image
 from edgecnn.datasets.base import map_classes
 from edgecnn.datasets.images import picture_hash
 from edgecnn.errors import DataError
+from edgecnn.evidence import CalibrationRecord, Evidence, QuantizationEvidence, SearchRecord
 from edgecnn.measure.accuracy import METRICS, Accuracy, PairedAccuracy, compare_accuracy, measure_accuracy
 from edgecnn.measure.leakage import pictures_seen, refuse_seen_pictures
 from edgecnn.results import Classification, Detections, Result, SegmentationMap, UInt8Array
