@@ -68,7 +68,7 @@ def quantize_artifact(
         if precision != "int8":
             bench.calibrate_on_all()
             return _measured(bench, bench.writer.write_whole(precision, folder), precision)
-        journal = Journal(_journal_path(source, settings), about=_about(source, settings))
+        journal = Journal(_journal_path(source, settings), about=_about(bench, settings))
         found, float_value = _find(bench, journal, progress)
         bench.calibrate_on_all()
         made = _measured(bench, bench.writer.write(found.plan, folder), found.plan.recipe)
@@ -123,13 +123,13 @@ def _gate(bench: Int8Bench, evidence: QuantizationEvidence, accuracy: Sequence[A
     settings = bench.settings
     if not accuracy or settings.allow_drop:
         return
-    name, last = f"{bench.source.format} {bench.precision}", accuracy[-1]
+    name, worst = f"{bench.source.format} {bench.precision}", max(accuracy, key=lambda measured: measured.drop or 0.0)
     best = (
-        f"the best found has {last.metric} {last.value:.4f} on {last.data}, {last.drop:.4f} below float, with "
+        f"the best found has {worst.metric} {worst.value:.4f} on {worst.data}, {worst.drop:.4f} below float, with "
         f"{evidence.int8_mac_share:.0%} of the multiply-adds in int8"
     )
     way_out = "; train for quantization, take fp16, or --allow-drop"
-    if any(measured.allowed_drop for measured in accuracy):
+    if worst.allowed_drop:
         raise AccuracyError(f"{name} loses more than {settings.max_drop:g}: {best}{way_out}")
     if bench.precision == "int8" and evidence.int8_mac_share < SMALLEST_SHARE:
         raise AccuracyError(
@@ -205,10 +205,19 @@ def _journal_path(source: FloatArtifact, settings: Int8Settings) -> Path | None:
     return None if settings.journal is None else settings.journal / f"{source.format}.jsonl"
 
 
-def _about(source: FloatArtifact, settings: Int8Settings) -> str:
-    """What must be the same for a journal to go on."""
+def _about(bench: Int8Bench, settings: Int8Settings) -> str:
+    """What must be the same for a journal to go on: its measurements hold for one runtime, too."""
+    source = bench.source
     searched = settings.search_on.images if settings.search_on is not None else ()
     weights = [layer.weights for layer in source.layers]
-    parts = [source.format, edgecnn.__version__, *weights, *settings.calibration.record.images, "|", *searched]
+    parts = [
+        source.format,
+        edgecnn.__version__,
+        bench.runtime,
+        *weights,
+        *settings.calibration.record.images,
+        "|",
+        *searched,
+    ]
     parts += [msgspec.json.encode(source.frame).decode(), msgspec.json.encode(source.task).decode()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]

@@ -7,9 +7,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 from torch.overrides import TorchFunctionMode
 
 _LARGE = 1024  # values; below, one step is exact and quick enough
+_PARAMETERS = {
+    adaptive_avg_pool2d: ("input", "output_size"),
+    Tensor.mean: ("input", "dim", "keepdim"),
+    torch.mean: ("input", "dim", "keepdim"),
+}
 
 
 class AveragesInTwoSteps(TorchFunctionMode):
@@ -22,17 +28,19 @@ class AveragesInTwoSteps(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if function is torch.nn.functional.adaptive_avg_pool2d and args[1] in (1, (1, 1), [1, 1]):
-            if _is_large(args[0], (-2, -1)):
-                return args[0].mean(-2, keepdim=True).mean(-1, keepdim=True)
-        elif function in (Tensor.mean, torch.mean) and len(args) == 2 and not kwargs.keys() - {"keepdim"}:
-            dims = args[1]
-            if isinstance(dims, tuple | list) and len(dims) == 2 and _is_large(args[0], dims):
-                first, second = sorted(dim % args[0].ndim for dim in dims)
-                averaged = args[0].mean(first, keepdim=True).mean(second, keepdim=True)
-                return averaged if kwargs.get("keepdim") else averaged.squeeze(second).squeeze(first)
+        told = dict(zip(_PARAMETERS.get(function, ()), args, strict=False)) | kwargs
+        values = told.get("input")
+        if function is adaptive_avg_pool2d and told.get("output_size") in (1, (1, 1), [1, 1]):
+            if _is_large(values, (-2, -1)):
+                return values.mean(-2, keepdim=True).mean(-1, keepdim=True)
+        elif function in (Tensor.mean, torch.mean) and not told.keys() - {"input", "dim", "keepdim"}:
+            dims = told.get("dim")
+            if isinstance(dims, tuple | list) and len(dims) == 2 and _is_large(values, dims):
+                first, second = sorted(dim % values.ndim for dim in dims)
+                averaged = values.mean(first, keepdim=True).mean(second, keepdim=True)
+                return averaged if told.get("keepdim") else averaged.squeeze(second).squeeze(first)
         return function(*args, **kwargs)
 
 
-def _is_large(tensor: Tensor, dims: Any) -> bool:
-    return tensor.ndim == 4 and math.prod(tensor.shape[dim] for dim in dims) >= _LARGE
+def _is_large(tensor: Any, dims: Any) -> bool:
+    return bool(tensor.ndim == 4 and math.prod(tensor.shape[dim] for dim in dims) >= _LARGE)

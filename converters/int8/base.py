@@ -23,13 +23,13 @@ class Int8Writer(Protocol):
         layers: names of the torch network's layers that it found in the file and that can be int8 there, in the
             order of execution. A layer that runs more than once (shared weights) stands once.
         range_methods: those of plan.RangeMethod that it offers, the usual one first.
-        corrects_bias: whether it can.
+        corrects_weights: whether it can; see `Plan`.
         whole_precisions: other precisions that it writes, for the whole network ("int8-dynamic", …).
     """
 
     layers: Sequence[str]
     range_methods: Sequence[RangeMethod]
-    corrects_bias: bool
+    corrects_weights: bool
     whole_precisions: Sequence[str]
 
     def __init__(self, float_file: Path, layers: Sequence[LayerRecord], *, threads: int) -> None:

@@ -141,6 +141,10 @@ class Int8Bench:
     """One format's float artifact, its writer, and the frames and pictures that int8 ones are measured on.
 
     It is the `Objective` of the search.
+
+    Attributes:
+        runtime: package and version that measures.
+        last_error: why the last artifact that failed did.
     """
 
     def __init__(
@@ -157,8 +161,8 @@ class Int8Bench:
         if not self.writer.layers:
             raise ConversionError(f"none of the network's layers was found in the {source.format} file")
         self.range_methods: Sequence[RangeMethod] = self.writer.range_methods
-        self.corrects_bias = self.writer.corrects_bias
-        self.last_error = ""
+        self.corrects_weights = self.writer.corrects_weights
+        self.last_error = self.runtime = ""
         self._work = work
         # Without labels the noise decides, and on frames that ranges were read off it is too low by up to six times.
         apart = settings.search_on is None and len(self.frames) >= 2 * _DAMAGE_FRAMES
@@ -262,6 +266,7 @@ class Int8Bench:
 
     def _answers(self, file: Path, precision: str) -> list[Outputs]:
         backend = self.source.open(file, precision=precision)
+        self.runtime = backend.opened.runtime
         try:
             return [{k: v.copy() for k, v in backend.infer(frame).items()} for frame in self._damage_frames]
         finally:

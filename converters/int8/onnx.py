@@ -42,7 +42,7 @@ class OnnxInt8Writer:
 
     # Percentile first: for YOLOX-nano, all layers int8, AP is .225 with it, .221 with least-error, .141 with min-max.
     range_methods: Sequence[RangeMethod] = ("percentile", "least-error", "min-max")
-    corrects_bias = True
+    corrects_weights = True
     whole_precisions: Sequence[str] = ()
 
     def __init__(self, float_file: Path, layers: Sequence[LayerRecord], *, threads: int) -> None:
@@ -85,7 +85,7 @@ class OnnxInt8Writer:
             layers,
             rules.int8_operators(self._graph, layers),
             scale_of=lambda tensor: self._scale(tensor, plan.ranges),
-            corrections=self._corrections if plan.correct_bias else None,
+            corrections=self._corrections if plan.correct_weights else None,
         )
         path = folder / "model.onnx"
         path.write_bytes(model.SerializeToString())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.compression.rounding import InputMoments, round_nearest, round_together
+from edgecnn.compression.rounding import InputMoments
 from edgecnn.converters.int8 import onnx_rules as rules
 from edgecnn.converters.int8.layer_inputs import SAMPLES, Geometry, sample_patches, sample_vectors
 from edgecnn.converters.int8.onnx_graph import Graph, attributes
@@ -55,29 +55,16 @@ class Corrections:
         name = node.input[1]
         if (name, scale.tobytes()) not in self._levels:
             steps = self._graph.array(name) / scale
-            moments = self._moments[name]
-            covariance = moments.about(moments.mean if _has_bias(node) else np.zeros_like(moments.mean))
-            if covariance is None:
-                levels = round_nearest(steps, most)
-            else:
-                grouped = round_together(_by_group(node, steps), covariance, samples=moments.samples, most=most)
-                levels = grouped.reshape(steps.shape) if rules.channel_axis(node) == 0 else grouped[0].T
+            has_bias = node.op_type != "MatMul"  # of the others, each has one or can be given one
+            grouped = self._moments[name].round(_by_group(node, steps), has_bias=has_bias, most=most)
+            levels = grouped.reshape(steps.shape) if rules.channel_axis(node) == 0 else grouped[0].T
             self._levels[name, scale.tobytes()] = np.ascontiguousarray(levels)
         return self._levels[name, scale.tobytes()]
 
     def bias_shift(self, index: int, error: NDArray[np.float32]) -> NDArray[np.float64]:
-        """The mean that an error of a layer's weights adds to each output channel.
-
-        Source: Nagel et al. 2019, Data-Free Quantization, section 4.2, with means from calibration.
-        """
+        """The mean that an error of a layer's weights adds to each output channel."""
         node = self._graph.nodes[index]
-        means = self._moments[node.input[1]].mean
-        return np.asarray(np.einsum("goi,gi->go", _by_group(node, error), means).reshape(-1), np.float64)
-
-
-def _has_bias(node: Any) -> bool:
-    """Whether there is a bias, or one can be given."""
-    return bool(node.op_type != "MatMul")
+        return self._moments[node.input[1]].mean_output(_by_group(node, error))
 
 
 def _by_group(node: Any, weights: NDArray[Any]) -> NDArray[Any]:

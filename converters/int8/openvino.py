@@ -62,7 +62,7 @@ class OpenVinoInt8Writer:
     """Writes int8 OpenVINO IR: an .xml with the graph and a .bin with int8 weights."""
 
     range_methods: Sequence[RangeMethod] = ("percentile", "min-max", "least-error")
-    corrects_bias = True
+    corrects_weights = True
     whole_precisions: Sequence[str] = ()
 
     def __init__(self, float_file: Path, layers: Sequence[LayerRecord], *, threads: int) -> None:
@@ -199,7 +199,7 @@ class OpenVinoInt8Writer:
                     put_back(nodes[name], float_weights(floats[name]))
                     continue
                 set_range(*self._range(quantizer_of(nodes[name]), plan.ranges, layer))
-                if plan.correct_bias:
+                if plan.correct_weights:
                     add_to_bias(nodes[name], -self._shifts[name])
 
     def _range(self, quantizer: Node, method: RangeMethod, layer: str) -> tuple[Node, *Ranges]:

@@ -36,12 +36,12 @@ class TfliteInt8Writer:
     Attributes:
         layers: see `edgecnn.converters.int8.base.Int8Writer`.
         range_methods: the usual one first.
-        corrects_bias: it can.
+        corrects_weights: it can.
         whole_precisions: see `write_dynamic` and `write_16bit_activations`.
     """
 
     range_methods: Sequence[RangeMethod] = ("least-error", "percentile", "min-max")
-    corrects_bias: bool = True
+    corrects_weights: bool = True
     whole_precisions: Sequence[str] = ("int8-dynamic", "int8-a16")
 
     def __init__(self, float_file: Path, layers: Sequence[LayerRecord], *, threads: int) -> None:
@@ -93,7 +93,7 @@ class TfliteInt8Writer:
         if chosen:
             operators = self._in_int8(chosen)
             written = self._quantizer.static(operators, self._table(plan.ranges, operators, bits=8))
-            if plan.correct_bias:
+            if plan.correct_weights:
                 self._correct(written, chosen)
         return _stored(folder, written, self._graph, plan.recipe)
 

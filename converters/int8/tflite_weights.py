@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.compression.rounding import InputMoments, round_together
+from edgecnn.compression.rounding import InputMoments
 from edgecnn.converters.int8.layer_inputs import Geometry, sample_patches, sample_vectors
 from edgecnn.converters.int8.tflite_graph import WITH_WEIGHTS, Graph, Operator
 from edgecnn.errors import ConversionError
@@ -92,7 +92,7 @@ def _padding(size: int, taps: int, stride: int, dilation: int) -> tuple[int, int
 
 
 def round_weights(graph: Graph, operator: Operator, scales: NDArray[np.float32], moments: InputMoments) -> Levels:
-    """A layer's weights, rounded so that what it answers changes least; None where each is rounded for itself.
+    """A layer's weights, rounded so that what it answers changes least; None for what the tool rounds as well.
 
     Args:
         graph: of the float file.
@@ -100,13 +100,11 @@ def round_weights(graph: Graph, operator: Operator, scales: NDArray[np.float32],
         scales: of its output channels.
         moments: of what it reads.
     """
-    has_bias = graph.bias(operator) is not None
-    covariance = moments.about(moments.mean if has_bias else np.zeros_like(moments.mean))
-    if covariance is None or operator.kind == "TRANSPOSE_CONV":
+    if operator.kind == "TRANSPOSE_CONV":
         return None
     steps = graph.weights(operator) / _along_outputs(scales, operator, 4)
-    grouped = _by_group(steps, operator, len(covariance))
-    rounded = round_together(grouped, covariance, samples=moments.samples, most=_LEVELS)
+    grouped = _by_group(steps, operator, moments.groups)
+    rounded = moments.round(grouped, has_bias=graph.bias(operator) is not None, most=_LEVELS)
     return _as_stored(rounded, operator, steps.shape)
 
 
@@ -116,9 +114,6 @@ def correct_layer(
     """Put these levels into a written layer, and take from its bias what its weights' errors add to its mean output.
 
     Weights and biases that other layers read too stay as they are.
-
-    Source of the second: Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias Correction,
-    section 4.2 (with means seen in calibration instead of those that batch normalisation foretells).
 
     Args:
         floating, written: graphs of the float file, and of the int8 file's bytearray.
@@ -176,8 +171,7 @@ def _as_stored(levels: NDArray[np.int8], operator: Operator, shape: Sequence[int
 
 def _mean_output(weights: NDArray[np.float64], moments: InputMoments, operator: Operator) -> NDArray[np.float64]:
     """What these weights give on average, float64 [channels]."""
-    means = moments.mean
     if operator.kind == "TRANSPOSE_CONV":  # an output pixel sees one tap of each stride × stride
         taps = weights.sum(axis=(1, 2)) / (operator.strides[0] * operator.strides[1])
-        return np.asarray(taps @ means[0])
-    return np.asarray(np.einsum("goi,gi->go", _by_group(weights, operator, len(means)), means).reshape(-1))
+        return moments.mean_output(taps[None])
+    return moments.mean_output(_by_group(weights, operator, moments.groups))

@@ -99,5 +99,5 @@ class Journal:
 
 
 def _key(plan: Plan) -> str:
-    text = "\n".join([plan.ranges, str(plan.correct_bias), *sorted(plan.int8_layers)])
+    text = "\n".join([plan.ranges, str(plan.correct_weights), *sorted(plan.int8_layers)])
     return hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -18,15 +18,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         ranges: how activation ranges are read off the calibration frames. "min-max": all that was seen.
             "percentile": all but the rarest 0.01 % at each end. "least-error": what makes the smallest squared error
             after the activation function that follows, as seen.
-        correct_bias: shift each int8 layer's bias by the mean error that its rounded weights make. In ONNX and TFLite,
-            its weights are rounded together, too, so that little is left of their errors where inputs go together.
+        correct_weights: round each int8 layer's weights with a look at what it reads (in ONNX and TFLite), and take the
+            mean error that is left from its bias.
     """
 
     int8_layers: frozenset[str]
     ranges: RangeMethod = "min-max"
-    correct_bias: bool = False
+    correct_weights: bool = False
 
     @property
     def recipe(self) -> str:
         """A short name that decodes: what is the same for all layers."""
-        return f"static_wi8_ai8, {self.ranges} ranges" + (", bias corrected" if self.correct_bias else "")
+        return f"static_wi8_ai8, {self.ranges} ranges" + (", weights corrected" if self.correct_weights else "")

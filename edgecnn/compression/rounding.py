@@ -23,7 +23,7 @@ class InputMoments:
     """
 
     def __init__(self, groups: int, inputs: int) -> None:
-        self.samples = 0
+        self.groups, self.samples = groups, 0
         self._sums = np.zeros((groups, inputs))
         self._products = np.zeros((groups, inputs, inputs)) if inputs <= WIDEST else None
 
@@ -52,6 +52,28 @@ class InputMoments:
         uncertain = _UNCERTAIN * np.diagonal(second, axis1=1, axis2=2).mean(axis=1)
         about = second - cross - cross.transpose(0, 2, 1) + centre[:, :, None] * centre[:, None, :]
         return np.asarray(about + uncertain[:, None, None] * np.eye(second.shape[1]))
+
+    def round(self, weights: NDArray[np.floating[Any]], *, has_bias: bool, most: int = 127) -> NDArray[np.int8]:
+        """Round a layer's weights together; each for itself where the layer is too wide for it.
+
+        Args:
+            weights: float [groups, outputs, inputs], in steps of each output's scale.
+            has_bias: whether a bias takes the mean error away.
+            most: levels go from -most to most.
+        """
+        covariance = self.about(self.mean if has_bias else np.zeros_like(self.mean))
+        if covariance is None:
+            return round_nearest(weights, most)
+        return round_together(weights, covariance, samples=self.samples, most=most)
+
+    def mean_output(self, weights: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """What weights [groups, outputs, inputs] give on average, float64 [groups × outputs].
+
+        Of the weights' error, it is what rounding adds to each channel's mean.
+        Source: Nagel et al. 2019, Data-Free Quantization Through Weight Equalization and Bias Correction, section 4.2,
+        with means seen in calibration instead of those that batch normalisation foretells.
+        """
+        return np.asarray(np.einsum("goi,gi->go", weights, self.mean).reshape(-1), np.float64)
 
 
 def round_nearest(weights: NDArray[np.floating[Any]], most: int) -> NDArray[np.int8]:

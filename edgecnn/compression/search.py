@@ -1,7 +1,7 @@
 """Which layers must stay float: the smallest set found that keeps the task's metric within a bound.
 
 The same search for every format. It knows layers, their multiply-adds and which of them are heads; what an int8
-artifact is, and how it is measured, it is told (`Objective`). Order of attempts: ranges and bias correction with
+artifact is, and how it is measured, it is told (`Objective`). Order of attempts: ranges and corrected weights with
 every layer int8; then layers are ranked by the damage that each does alone, and a bisection finds how many of the
 worst must stay float, heads first; then layers are given back one by one, the largest first.
 """
@@ -38,7 +38,7 @@ class Objective(Protocol):
     """An int8 artifact of one format, as the search sees it."""
 
     range_methods: Sequence[RangeMethod]
-    corrects_bias: bool
+    corrects_weights: bool
 
     @property
     def layers(self) -> Sequence[str]:
@@ -112,10 +112,10 @@ class _OutOfTimeError(Exception):
 
 
 def choose_recipe(objective: Objective, journal: Journal, progress: Progress | None = None) -> list[Plan]:
-    """Every layer in int8, with each of the ranges, with and without bias correction; least damage first."""
-    corrections = (True, False) if objective.corrects_bias else (False,)
+    """Every layer in int8, with each of the ranges, with weights corrected and not; least damage first."""
+    corrections = (True, False) if objective.corrects_weights else (False,)
     plans = [
-        Plan(int8_layers=frozenset(objective.layers), ranges=ranges, correct_bias=corrected)
+        Plan(int8_layers=frozenset(objective.layers), ranges=ranges, correct_weights=corrected)
         for ranges, corrected in itertools.product(objective.range_methods, corrections)
     ]
     for done, plan in enumerate(plans):
@@ -251,7 +251,7 @@ class _Search:
         return found
 
     def _with(self, int8_layers: frozenset[str]) -> Plan:
-        return Plan(int8_layers=int8_layers, ranges=self.best.ranges, correct_bias=self.best.correct_bias)
+        return Plan(int8_layers=int8_layers, ranges=self.best.ranges, correct_weights=self.best.correct_weights)
 
     def _measure(self, plan: Plan, what: str) -> None:
         """Measure a plan, and keep it as the best where it is."""

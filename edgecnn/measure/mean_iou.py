@@ -13,11 +13,12 @@ from edgecnn.tasks import Task
 
 
 class MeanIou:
-    """IoU of each class that occurs in truth or prediction, over all pixels of all pictures, and their mean.
+    """IoU of each class that occurs in the truth, over all pixels of all pictures, and their mean.
 
     Pixels without a label, of a class that the network lacks, or of the ignored class don't count at all.
-    Classes that the data set lacks aren't averaged, since it cannot say where they are; to predict one is
-    still an error for the class that was there.
+    Classes without a true pixel aren't averaged; to predict one is still an error for the class that was there.
+    Counted as 0, they would let a single pixel decide: the mean of 19 classes falls by a twentieth when a 20th is
+    seen where none is. See docs/decisions/0008.
     """
 
     def __init__(self, dataset: Dataset, task: Task, ignored: int | None) -> None:
@@ -67,10 +68,10 @@ class MeanIou:
         return np.stack(self._counts)
 
     def _ious(self, counts: NDArray[np.int64]) -> NDArray[np.float64]:
-        """IoU of the classes to average [..., classes], NaN where one occurs nowhere; of [3, ...]."""
+        """IoU of the classes to average [..., classes], NaN where one is nowhere true; of [3, ...]."""
         right, true, predicted = counts[..., self._averaged].astype(np.float64)
         union = true + predicted - right
-        ious: NDArray[np.float64] = np.divide(right, union, out=np.full_like(right, np.nan), where=union > 0)
+        ious: NDArray[np.float64] = np.divide(right, union, out=np.full_like(right, np.nan), where=true > 0)
         return ious
 
 

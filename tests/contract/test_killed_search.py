@@ -114,11 +114,11 @@ def test_a_killed_search_goes_on_where_it_was(format_name: str, tmp_path: Path) 
     assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
     assert {path.name: path.read_bytes() for path in (tmp_path / "net.edge").iterdir()} == before
 
-    # A figure that nobody would measure shows whether the next run reads what this one wrote down.
+    # A minute that nobody spent shows whether the next run reads what this one wrote down.
     lines = journal.read_text().splitlines()
     first = next(number for number, line in enumerate(lines) if '"metric"' in line)
     entry = json.loads(lines[first])
-    lines[first] = json.dumps(entry | {"value": -1.0, "minutes": entry["minutes"] + 1})
+    lines[first] = json.dumps(entry | {"minutes": entry["minutes"] + 1})
     journal.write_text("\n".join(lines) + '\n{"what":"metric","pl')  # and the line that the kill cut short
 
     document = json.loads(finished(edgecnn(tmp_path, QUANTIZE, format_name)))

@@ -119,12 +119,12 @@ def written(
     layers: Sequence[str] | None = None,
     *,
     ranges: RangeMethod = "min-max",
-    correct_bias: bool = False,
+    correct_weights: bool = False,
 ) -> Path:
     chosen = frozenset(writer.layers if layers is None else layers)
     target = folder / f"int8-{len(list(folder.iterdir()))}"
     target.mkdir()
-    return writer.write(Plan(int8_layers=chosen, ranges=ranges, correct_bias=correct_bias), target).files[0]
+    return writer.write(Plan(int8_layers=chosen, ranges=ranges, correct_weights=correct_weights), target).files[0]
 
 
 def answers(path: Path, given: Sequence[np.ndarray] | None = None) -> np.ndarray:
@@ -413,7 +413,7 @@ def test_matrix_products_write_float(tmp_path: Path) -> None:
     network.add("Flatten", ["product"], "flat")
     network.linear("flat", "classifier", 6 * SIZE_PX**2, 5)
     writer = writer_of(network, tmp_path, "classifier")
-    path = written(writer, tmp_path, correct_bias=True)
+    path = written(writer, tmp_path, correct_weights=True)
     assert writer.int8_layers(path) == {"stem", "product", "classifier"}
     assert {"MatMulIntegerToFloat", "QGemm"} <= set(runtime_operators(path))
     assert signal_to_noise_db(answers(path), answers(tmp_path / "float.onnx")) > 20
@@ -440,7 +440,7 @@ def test_bias_correction_takes_away_the_mean_error_of_the_weights(tmp_path: Path
     writer.calibrate(bright)
     right = answers(tmp_path / "float.onnx", bright)
     errors = [
-        np.abs((answers(written(writer, tmp_path, correct_bias=on), bright) - right).mean(axis=(0, 1, 3, 4))).mean()
+        np.abs((answers(written(writer, tmp_path, correct_weights=on), bright) - right).mean(axis=(0, 1, 3, 4))).mean()
         for on in (False, True)
     ]
     assert errors[1] < errors[0] / 3
@@ -455,7 +455,7 @@ def test_weights_are_rounded_together(groups: int, told: dict[str, Any], tmp_pat
     network.conv("wide", "conv", (32, 32 // groups, 3, 3), group=groups, **told)
     writer = writer_of(network, tmp_path, "conv", calibrated=False)
     writer.calibrate(frames(64))
-    path = written(writer, tmp_path, ["conv"], correct_bias=True)
+    path = written(writer, tmp_path, ["conv"], correct_weights=True)
     constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
     scale = constants["conv.weight.scale"].reshape(-1, 1, 1, 1)
     together, weights = constants["conv.w.int8"] * scale, writer._graph.array("conv.w")
@@ -502,7 +502,7 @@ def test_outputs_of_layers_can_be_compared_between_files(tmp_path: Path) -> None
 def test_what_is_written_depends_on_nothing_but_the_plan(tmp_path: Path) -> None:
     writer = writer_of(gated(), tmp_path, "answer")
     first = written(writer, tmp_path, ranges="least-error").read_bytes()
-    written(writer, tmp_path, ["second"], ranges="percentile", correct_bias=True)
+    written(writer, tmp_path, ["second"], ranges="percentile", correct_weights=True)
     assert written(writer, tmp_path, ranges="least-error").read_bytes() == first
 
 

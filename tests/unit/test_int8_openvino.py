@@ -209,11 +209,11 @@ def test_a_float_layer_does_not_see_the_8_bit_copy_that_its_neighbour_reads(
 
 
 @pytest.mark.parametrize("ranges", METHODS)
-@pytest.mark.parametrize("correct_bias", [False, True])
+@pytest.mark.parametrize("correct_weights", [False, True])
 def test_all_in_int8_it_answers_nearly_the_same(
-    writer: OpenVinoInt8Writer, float_file: Path, tmp_path: Path, ranges: RangeMethod, correct_bias: bool
+    writer: OpenVinoInt8Writer, float_file: Path, tmp_path: Path, ranges: RangeMethod, correct_weights: bool
 ) -> None:
-    file = written(writer, tmp_path, writer.layers, ranges=ranges, correct_bias=correct_bias)
+    file = written(writer, tmp_path, writer.layers, ranges=ranges, correct_weights=correct_weights)
     was, now = (writer.layer_outputs(each, frames()[0]) for each in (float_file, file))
     assert all(signal_to_noise_db(was[layer], now[layer]) > 15 for layer in writer.layers)
 
@@ -315,10 +315,10 @@ def test_the_shift_of_a_wrong_weight_is_what_it_makes(kind: str, shape: tuple[in
 def test_bias_correction_brings_the_mean_output_back(
     writer: OpenVinoInt8Writer, float_file: Path, tmp_path: Path, layer: str
 ) -> None:
-    def mean_error(correct_bias: bool) -> float:
-        folder = tmp_path / str(correct_bias)
+    def mean_error(correct_weights: bool) -> float:
+        folder = tmp_path / str(correct_weights)
         folder.mkdir()
-        file = written(writer, folder, [layer], correct_bias=correct_bias, ranges="least-error")
+        file = written(writer, folder, [layer], correct_weights=correct_weights, ranges="least-error")
         errors = [
             writer.layer_outputs(file, frame)[layer] - writer.layer_outputs(float_file, frame)[layer]
             for frame in frames()[:3]
@@ -329,7 +329,7 @@ def test_bias_correction_brings_the_mean_output_back(
 
 
 def test_a_layer_without_a_bias_gets_one_that_its_output_holds(writer: OpenVinoInt8Writer, tmp_path: Path) -> None:
-    nodes = nodes_of(written(writer, tmp_path, ["depthwise"], correct_bias=True))
+    nodes = nodes_of(written(writer, tmp_path, ["depthwise"], correct_weights=True))
     assert bias_add(nodes["depthwise"]) is not None
 
 

@@ -283,7 +283,7 @@ def test_all_layers_in_int8_answer_nearly_as_in_float(
     made: tuple[Path, Network, TfliteInt8Writer], ranges: RangeMethod, corrected: bool, tmp_path: Path
 ) -> None:
     source, _, writer = made
-    plan = Plan(int8_layers=frozenset(writer.layers), ranges=ranges, correct_bias=corrected)
+    plan = Plan(int8_layers=frozenset(writer.layers), ranges=ranges, correct_weights=corrected)
 
     written = writer.write(plan, tmp_path)
 
@@ -357,10 +357,10 @@ def test_a_plan_is_written_the_same_whatever_was_written_before(
     made: tuple[Path, Network, TfliteInt8Writer], tmp_path: Path
 ) -> None:
     writer = made[2]
-    plan = Plan(int8_layers=frozenset(writer.layers), ranges="least-error", correct_bias=True)
+    plan = Plan(int8_layers=frozenset(writer.layers), ranges="least-error", correct_weights=True)
 
     first = writer.write(plan, tmp_path).files[0].read_bytes()
-    writer.write(Plan(int8_layers=frozenset({"mixed"}), correct_bias=True), tmp_path)
+    writer.write(Plan(int8_layers=frozenset({"mixed"}), correct_weights=True), tmp_path)
 
     assert writer.write(plan, tmp_path).files[0].read_bytes() == first
 
@@ -389,7 +389,7 @@ def test_a_layer_that_runs_twice_is_one_layer_and_int8_both_times(tmp_path: Path
 
     assert list(writer.layers) == ["twice", "alone"]
     for chosen, convolutions in (({"twice"}, 2), ({"alone"}, 1), ({"twice", "alone"}, 3)):
-        written = writer.write(Plan(int8_layers=frozenset(chosen), correct_bias=True), tmp_path).files[0]
+        written = writer.write(Plan(int8_layers=frozenset(chosen), correct_weights=True), tmp_path).files[0]
         assert writer.int8_layers(written) == chosen
         assert kinds_in_int8(written) == ["CONV_2D"] * convolutions
         assert noise(written, file, 1) < 0.1
@@ -409,7 +409,7 @@ def test_a_constant_that_float_and_int8_operators_share_is_right_for_both(tmp_pa
     file = network.save(tmp_path / "float.tflite", x)
     writer = calibrated(file, network)
 
-    written = writer.write(Plan(int8_layers=frozenset({"first", "third"}), correct_bias=True), tmp_path).files[0]
+    written = writer.write(Plan(int8_layers=frozenset({"first", "third"}), correct_weights=True), tmp_path).files[0]
 
     assert writer.int8_layers(written) == {"first", "third"}
     assert noise(written, file, 1) < 0.1
@@ -510,7 +510,7 @@ def test_rounding_weights_together_makes_a_layer_less_noisy(
     def weights_noise(corrected: bool) -> float:
         graph = Graph.read(source.read_bytes())
         operator = graph.find_layers(network.records)[name][0]
-        file = writer.write(Plan(int8_layers=frozenset({name}), correct_bias=corrected), tmp_path).files[0]
+        file = writer.write(Plan(int8_layers=frozenset({name}), correct_weights=corrected), tmp_path).files[0]
         written = Graph.read(file.read_bytes())
         twin = next(o for o in written.with_weights() if written.name_of(o) == graph.name_of(operator))
         scales = written.tensors[twin.inputs[1]].scales
@@ -531,7 +531,7 @@ def test_bias_correction_takes_the_mean_error_out_of_a_layer(
     source, _, writer = made
 
     def mean_error(corrected: bool) -> float:
-        plan = Plan(int8_layers=frozenset({name}), correct_bias=corrected)
+        plan = Plan(int8_layers=frozenset({name}), correct_weights=corrected)
         file = writer.write(plan, tmp_path).files[0]
         errors = [
             writer.layer_outputs(file, frame)[name] - writer.layer_outputs(source, frame)[name] for frame in frames()

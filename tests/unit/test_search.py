@@ -20,7 +20,7 @@ class MadeUp:
     """Each int8 layer costs so much of the metric; better ranges cost less."""
 
     range_methods: Sequence[RangeMethod] = ("min-max", "percentile")
-    corrects_bias = True
+    corrects_weights = True
 
     def __init__(
         self, costs: Mapping[str, float], *, best: str = "min-max", unmakeable: frozenset[str] = frozenset()
@@ -33,7 +33,7 @@ class MadeUp:
     def damage(self, plan: Plan) -> float:
         if plan.int8_layers & self.unmakeable:
             return float("inf")
-        factor = 1.0 if plan.ranges == self.best and plan.correct_bias else 1.5
+        factor = 1.0 if plan.ranges == self.best and plan.correct_weights else 1.5
         return factor * sum(self.costs[name] for name in plan.int8_layers)
 
     def metric(self, plan: Plan) -> float:
@@ -79,7 +79,7 @@ def test_better_ranges_are_taken_before_a_layer_is_given_up() -> None:
     costs = dict.fromkeys("abcde", 0.0014)  # 0.007 with the right ranges, 0.0105 with the wrong ones
     result = found(MadeUp(costs, best="percentile"), layers(costs))
     assert result.plan.ranges == "percentile"
-    assert result.plan.correct_bias
+    assert result.plan.correct_weights
     assert result.plan.int8_layers == frozenset("abcde")
 
 

@@ -41,6 +41,10 @@ WAYS: dict[str, Callable[[Tensor], Tensor]] = {
     "function": lambda x: nn.functional.adaptive_avg_pool2d(x, (1, 1)),
     "method": lambda x: x.mean([2, 3]),
     "method that keeps dimensions": lambda x: x.mean((-1, -2), keepdim=True),
+    "method that keeps dimensions, by position": lambda x: x.mean((-1, -2), True),
+    "method by keyword": lambda x: x.mean(dim=(2, 3)),
+    "function by keyword": lambda x: torch.mean(input=x, dim=(2, 3)),
+    "pooling by keyword": lambda x: nn.functional.adaptive_avg_pool2d(input=x, output_size=1),
 }
 
 
@@ -68,3 +72,6 @@ def test_other_averages_are_left_alone() -> None:
         assert nn.functional.adaptive_avg_pool2d(x, 2).shape == (2, 3, 2, 2)
         assert x.mean((2, 3), keepdim=True).shape == (2, 3, 1, 1)
         assert x.mean().shape == ()
+        assert x.mean(dim=None).shape == ()
+        assert x.mean((2, 3), dtype=torch.float64).dtype == torch.float64
+        assert nn.functional.adaptive_avg_pool2d(x, output_size=2).shape == (2, 3, 2, 2)
