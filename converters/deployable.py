@@ -25,6 +25,7 @@ from edgecnn.measure.reference import TorchBackend
 from edgecnn.results import UInt8Array
 from edgecnn.runners.base import Runner
 from edgecnn.sources import Decode, TrainedModel
+from edgecnn.sources.normalise import normalise
 from edgecnn.tasks import Segment, Task
 
 
@@ -177,14 +178,6 @@ def set_batch_norm_statistics(module: nn.Module, frame: FrameSpec, frames: Seque
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
-
-
-def normalise(frames: Tensor, spec: FrameSpec) -> Tensor:
-    """uint8 [batch, height, width, 3] BGR → float32 [batch, 3, height, width] as the network sees it."""
-    x = frames.permute(0, 3, 1, 2).to(torch.float32)
-    if spec.colour == "rgb":
-        x = x.flip(1)
-    return (x * spec.scale - torch.tensor(spec.mean)[:, None, None]) / torch.tensor(spec.std)[:, None, None]
 
 
 def _evaluating(network: nn.Module) -> nn.Module:

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from edgecnn._verbs.demo import demo
     from edgecnn._verbs.evaluate import evaluate
     from edgecnn._verbs.inspect import compare_layers, inspect
+    from edgecnn._verbs.prune import prune
     from edgecnn._verbs.quantize import quantize
     from edgecnn._verbs.run import run
+    from edgecnn._verbs.train import train
     from edgecnn._verbs.versus import evaluate_versus
     from edgecnn.bundle import Bundle
     from edgecnn.errors import EdgeCnnError
@@ -55,8 +57,10 @@ _HOMES = {
     "load_model": "edgecnn.sources",
     "open_camera": "edgecnn.runners.live.camera",
     "open_runner": "edgecnn.runners.base",
+    "prune": "edgecnn._verbs.prune",
     "quantize": "edgecnn._verbs.quantize",
     "run": "edgecnn._verbs.run",
+    "train": "edgecnn._verbs.train",
 }
 
 __all__ = [
@@ -86,8 +90,10 @@ __all__ = [
     "load_model",
     "open_camera",
     "open_runner",
+    "prune",
     "quantize",
     "run",
+    "train",
 ]
 
 

@@ -8,19 +8,17 @@ bundle or the new one.
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
-from edgecnn.errors import BundleError, SpecError, StorageError
+from edgecnn._staging import move_into_place, staging_folder, write_durably
+from edgecnn.errors import BundleError, SpecError
 from edgecnn.evidence import Evidence, ParityEvidence, PreprocessEvidence, Record
 from edgecnn.frame import FrameSpec
 from edgecnn.tasks import Task
@@ -252,47 +250,17 @@ def store_files(staging: Path, stem: str, files: Sequence[Path]) -> tuple[FileRe
     return tuple(records)
 
 
-@contextlib.contextmanager
-def staged(folder: Path) -> Iterator[Path]:
-    """A staging folder beside `folder`, gone at the end whatever happens; disk errors become StorageError.
-
-    Raises:
-        SpecError: `folder` exists and is not a bundle.
-        StorageError: the disk is full or the place not writable.
-    """
-    if folder.exists() and not (folder / MANIFEST).is_file():
-        raise SpecError(f"{folder} exists and is not a bundle: choose another --out, or remove it")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        for left_over in folder.parent.glob(f".{folder.name}.partial-*"):  # of a run that was killed
-            shutil.rmtree(left_over, ignore_errors=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
-    except OSError as failed:
-        raise _storage_error(folder.parent, failed) from failed
-    try:
-        yield staging
-    except OSError as failed:
-        raise _storage_error(folder.parent, failed) from failed
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+def staged(folder: Path) -> contextlib.AbstractContextManager[Path]:
+    """A staging folder for a bundle at `folder`; see `edgecnn._staging.staging_folder`."""
+    return staging_folder(folder, marker=MANIFEST, what="bundle")
 
 
 def commit(staging: Path, folder: Path, manifest: Manifest) -> Bundle:
     """Make the staged files and `manifest` the bundle at `folder`; what was there before is replaced."""
     manifest = msgspec.structs.replace(manifest, created_utc=datetime.now(UTC).isoformat(timespec="seconds"))
-    staging.chmod(0o755)  # mkdtemp makes it private; a bundle is there to be copied
     write_manifest(staging, manifest)
-    if not folder.exists():
-        os.replace(staging, folder)
-        return Bundle(folder, manifest)
     wanted = {record.path for artifact in manifest.artifacts for record in artifact.files}
-    for name in wanted:
-        if (staging / name).exists():
-            os.replace(staging / name, folder / name)
-    os.replace(staging / MANIFEST, folder / MANIFEST)
-    for path in folder.iterdir():  # files of the old bundle; a kill here leaves them unused, not wrong
-        if path.is_file() and path.name not in wanted | {MANIFEST}:
-            path.unlink()
+    move_into_place(staging, folder, marker=MANIFEST, wanted=wanted)
     return Bundle(folder, manifest)
 
 
@@ -311,14 +279,4 @@ def record_evidence(bundle: Bundle, evidence: Mapping[tuple[str, str], Evidence]
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.json` into a folder that is not yet, or never will be, anybody's bundle."""
-    data = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
-    with (folder / MANIFEST).open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _storage_error(folder: Path, failed: OSError) -> StorageError:
-    if failed.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return StorageError(f"the disk is full at {folder}: nothing was written; free some space and try again")
-    return StorageError(f"{failed.filename or folder} is not writable: {failed.strerror or failed}")
+    write_durably(folder / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=1))

@@ -13,6 +13,7 @@ EdgeCnnError
     ParityError          it converted, and the numbers differ
     BlindError           it answers the same whatever it sees: nothing can be compared
     AccuracyError        it answers, and the task's metric is too low
+    TrainingError        a training that came to nothing
   DeviceError            camera, accelerator or runtime is absent or fails     (exit 3)
   StorageError           the disk is full or not writable                      (exit 3)
 
@@ -98,6 +99,10 @@ class BlindError(GateError):
 
 class AccuracyError(GateError):
     """It answers, and the task's metric is too low."""
+
+
+class TrainingError(GateError):
+    """A training came to nothing: its loss is no longer a number, or memory ran out."""
 
 
 class DeviceError(EdgeCnnError):

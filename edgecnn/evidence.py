@@ -205,3 +205,19 @@ class Evidence(Record, frozen=True, kw_only=True):
     latency: tuple[LatencyEvidence, ...] = ()
     quantization: QuantizationEvidence | None = None
     overrides: tuple[str, ...] = ()
+
+
+class Stage(Record, frozen=True, kw_only=True):
+    """One thing that was done to a network.
+
+    Attributes:
+        what: "train", "prune", …
+        settings: what it was told.
+        figures: what was measured at its end: the metric, its data, epochs, multiply-adds, …
+        images: content hashes of the pictures that took part, those that decided when to stop included.
+    """
+
+    what: str
+    settings: dict[str, Any] = msgspec.field(default_factory=dict)
+    figures: dict[str, Any] = msgspec.field(default_factory=dict)
+    images: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ from edgecnn.errors import SpecError
 from edgecnn.measure.accuracy import Accuracy, measure_accuracy
 from edgecnn.measure.leakage import pictures_seen, refuse_seen_pictures
 from edgecnn.runners.base import Runner, choose_artifact, open_runner, with_thresholds
+from edgecnn.sources import SAVED_SUFFIX
 from edgecnn.tasks import Classify, Detect, InstanceSegment, Task
 
 if TYPE_CHECKING:
@@ -253,7 +254,8 @@ def as_bundle(model: object) -> Bundle | None:
     path = Path(model)
     if path.name == MANIFEST:
         path = path.parent
-    looks_so = path.suffix == ".edge" or path.is_dir() or (isinstance(model, Path) and path.suffix != ".pt2")
+    network = path.suffix in {".pt2", SAVED_SUFFIX}
+    looks_so = not network and (path.suffix == ".edge" or path.is_dir() or isinstance(model, Path))
     return Bundle.open(path) if looks_so else None
 
 

@@ -103,7 +103,8 @@ def open_dataset(path: str | Path, *, task: str, labels: Sequence[str], split: s
         path: a folder or file in one of FORMS, recognised by what it holds. Where it holds several kinds of
             label, the task picks its own, and images without that kind are left out and counted.
         task: "classify", "detect", "segment" or "instances".
-        labels: the network's class names, by class id; the data set's are mapped to them by name.
+        labels: the network's class names, by class id; the data set's are mapped to them by name. Empty: the data
+            set's own, as for training.
         split: a folder, list or file name in it ("test", "train"); without it "test", else "val", else all.
 
     Raises:

@@ -201,9 +201,13 @@ class Dataset(Sequence[Sample]):
 def map_classes(names: Sequence[str], labels: Sequence[str], *, where: Path) -> ClassMap:
     """Match the data set's class names with the network's, whatever their case, underscores and dialect.
 
+    Without `labels`, the classes are the data set's own.
+
     Raises:
         DataError: no name in common.
     """
+    if not labels:
+        return ClassMap(tuple(names), tuple(names), np.arange(len(names), dtype=np.int64))
     by_spelling: dict[str, int] = {}
     by_meaning: dict[str, int] = {}
     for index, label in enumerate(labels):

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from edgecnn.bundle import SourceRecord
 from edgecnn.errors import MissingDependencyError, SpecError, UnknownNameError
+from edgecnn.evidence import Stage
 from edgecnn.frame import Alignment, ColourOrder, Fit, FrameSpec, Interpolation
 from edgecnn.results import FloatArray, UInt8Array
 from edgecnn.tasks import Task
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from edgecnn.sources.blueprint import Blueprint
 
 Decode: TypeAlias = "Callable[[Any], tuple[Tensor, ...]]"
 Preprocess: TypeAlias = Callable[[UInt8Array], FloatArray]
@@ -51,6 +54,8 @@ class TrainedModel:
         source: where it came from.
         reference: the source's own pre-processing, to compare ours with; None where there is none.
         warnings: what the user should know, in sentences.
+        blueprint: how to build it again; None for networks that came as Python objects or programs.
+        stages: what was done to it here, first one first.
     """
 
     module: nn.Module
@@ -61,6 +66,8 @@ class TrainedModel:
     source: SourceRecord = field(default_factory=lambda: SourceRecord(model="python"))
     reference: ReferencePreprocess | None = None
     warnings: tuple[str, ...] = ()
+    blueprint: Blueprint | None = None
+    stages: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,14 +102,16 @@ class ModelOptions:
 
 
 PREFIXES = {"torchvision": "edgecnn.sources.torchvision"}
+SAVED_SUFFIX = ".model"
+_REBUILDABLE = frozenset({*PREFIXES.values(), "edgecnn.sources.zoo.load", "edgecnn.sources.module"})
 
 
-def load_model(model: str | TrainedModel | nn.Module, **options: Any) -> TrainedModel:
+def load_model(model: str | Path | TrainedModel | nn.Module, **options: Any) -> TrainedModel:
     """Load a network by name, or take one that is there, and apply what the user says about it.
 
     Args:
-        model: "torchvision:NAME", a name of our zoo, "package.module:factory", a .pt2 file, a TrainedModel, or a
-            torch module (with task, size and labels among the options).
+        model: "torchvision:NAME", a name of our zoo, "package.module:factory", a NAME.model folder that training
+            wrote, a .pt2 file, a TrainedModel, or a torch module (with task, size and labels among the options).
         options: the fields of `ModelOptions`.
 
     Raises:
@@ -112,13 +121,28 @@ def load_model(model: str | TrainedModel | nn.Module, **options: Any) -> Trained
         MissingDependencyError: torch is not installed.
     """
     wanted = ModelOptions(**options)
+    if isinstance(model, Path):
+        model = str(model)
     try:
         import torch  # noqa: F401 - every source needs it, and the message names the extra
     except ModuleNotFoundError as missing:
         raise MissingDependencyError("loading a network", "torch", extra="convert") from missing
     loaded: TrainedModel
     if isinstance(model, str):
-        loaded = import_module(_home(model)).load(model, wanted)
+        home = _home(model)
+        loaded = import_module(home).load(model, wanted)
+        if home in _REBUILDABLE:
+            from edgecnn.sources.blueprint import Blueprint
+
+            size = (loaded.frame.height_px, loaded.frame.width_px)
+            blueprint = Blueprint(
+                model=model,
+                labels=loaded.task.labels,
+                size=size,
+                task=wanted.task or "",
+                decode=wanted.head or "",
+            )
+            loaded = replace(loaded, blueprint=blueprint)
     else:
         from edgecnn.sources import module as source
 
@@ -139,6 +163,8 @@ def _home(model: str) -> str:
         return PREFIXES[prefix]
     if model in ZOO:
         return "edgecnn.sources.zoo.load"
+    if model.rstrip("/").endswith(SAVED_SUFFIX):
+        return "edgecnn.sources.saved"
     if model.endswith(".pt2"):
         return "edgecnn.sources.exported"
     if colon and rest.isidentifier() and prefix.replace(".", "_").isidentifier():
@@ -148,4 +174,4 @@ def _home(model: str) -> str:
             f"{model} holds weights, not a network: name the network and give the file as --weights, as in "
             f"`edgecnn convert yolox-nano --weights {model}`"
         )
-    raise UnknownNameError("model", model, [*ZOO, "torchvision:NAME", "package.module:factory"])
+    raise UnknownNameError("model", model, [*ZOO, "torchvision:NAME", "package.module:factory", "NAME.model"])

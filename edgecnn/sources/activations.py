@@ -6,6 +6,8 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from edgecnn.errors import SourceError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -55,7 +57,8 @@ def replace_activations(model: TrainedModel, by: str) -> TrainedModel:
         f"{count} activations ({', '.join(sorted(kinds))}) were replaced by {new_class.__name__}: unless the weights "
         "were trained so, the network answers differently; fine-tune it before it is used"
     )
-    return replace(model, module=module, warnings=(*model.warnings, warning))
+    blueprint = model.blueprint and msgspec.structs.replace(model.blueprint, activations=by)
+    return replace(model, module=module, blueprint=blueprint, warnings=(*model.warnings, warning))
 
 
 def _is_activation(module: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -19,7 +20,7 @@ from edgecnn.errors import UnknownNameError, WeightsError
 from edgecnn.frame import FrameSpec, Interpolation
 from edgecnn.results import FloatArray, UInt8Array
 from edgecnn.sources import ModelOptions, ReferencePreprocess, TrainedModel, torchvision_ssd
-from edgecnn.sources._options import apply
+from edgecnn.sources._options import apply, read_labels
 from edgecnn.sources.weights import fit_weights, read_weights, reproducible_weights
 from edgecnn.tasks import Classify, Segment
 
@@ -41,6 +42,8 @@ def names() -> list[str]:
 def load(model: str, options: ModelOptions) -> TrainedModel:
     """Load `torchvision:NAME`; `--weights DEFAULT` is torchvision's own file, from its cache or its site.
 
+    `--labels` of another count than the published weights' builds it for that many classes.
+
     Raises:
         UnknownNameError: torchvision has no such network.
         WeightsError: the file doesn't fit, or can't be had.
@@ -50,8 +53,10 @@ def load(model: str, options: ModelOptions) -> TrainedModel:
         raise UnknownNameError("torchvision network", name, names())
     published = get_model_weights(name).DEFAULT
     categories = tuple(published.meta["categories"])
+    if options.labels is not None:
+        categories = _as_categories(read_labels(options.labels), name)
     preset: Any = published.transforms()
-    module, source = _with_weights(model, name, published, options)
+    module, source = _with_weights(model, name, published, options, classes=len(categories))
     if name in torchvision_ssd.NAMES:
         frame = torchvision_ssd.frame_of(module)
         height, width = options.size or (frame.height_px, frame.width_px)
@@ -84,7 +89,12 @@ def load(model: str, options: ModelOptions) -> TrainedModel:
             source=source,
             reference=_reference(preset, square_only=False),
         )
-    return apply(trained, options)
+    return apply(trained, replace(options, labels=None))
+
+
+def _as_categories(labels: tuple[str, ...], name: str) -> tuple[str, ...]:
+    """As torchvision counts them: its SSDs have the background first."""
+    return ("__background__", *labels) if name in torchvision_ssd.NAMES else labels
 
 
 class _OnlyOut(nn.Module):
@@ -103,11 +113,11 @@ class _OnlyOut(nn.Module):
 
 
 def _with_weights(
-    model: str, name: str, published: WeightsEnum, options: ModelOptions
+    model: str, name: str, published: WeightsEnum, options: ModelOptions, *, classes: int
 ) -> tuple[nn.Module, SourceRecord]:
     versions = {"torchvision": torchvision.__version__, "torch": str(torch.__version__)}
     if options.weights is None:
-        return _build(name, {}), SourceRecord(model=model, random=True, versions=versions)
+        return _build(name, {}, classes), SourceRecord(model=model, random=True, versions=versions)
     if str(options.weights) == "DEFAULT":
         file, tensors = published.name, _published_weights(published)
         digest = ""
@@ -115,16 +125,16 @@ def _with_weights(
         path = Path(options.weights)
         file, tensors = path.name, read_weights(path)
         digest = sha256_of(path)
-    module = _build(name, tensors)
+    module = _build(name, tensors, classes)
     fit_weights(module, tensors, origin=f"{options.weights}")
     source = SourceRecord(model=model, weights=file, weights_sha256=digest, versions=versions)
     return module, source
 
 
 @reproducible_weights()
-def _build(name: str, tensors: dict[str, Tensor]) -> nn.Module:
+def _build(name: str, tensors: dict[str, Tensor], classes: int) -> nn.Module:
     """The bare network; what its published files were trained with follows from the tensors given."""
-    arguments: dict[str, Any] = {"weights": None}
+    arguments: dict[str, Any] = {"weights": None, "num_classes": classes}
     if name in {"googlenet", "inception_v3"}:
         # Random initialisation takes a minute through scipy; the published weights want their input transformed.
         arguments |= {"init_weights": False, "transform_input": bool(tensors)}

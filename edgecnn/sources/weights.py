@@ -7,6 +7,7 @@ import pickle
 import pickletools
 import warnings
 import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,7 +81,9 @@ def fit_weights(
     misshapen = [n for n, t in tensors.items() if n in own and t.shape != own[n].shape]
     if missing or unexpected or misshapen:
         raise WeightsError(_misfit(origin, own, tensors, missing, unexpected, misshapen, suggest))
-    module.load_state_dict(dict(tensors), strict=False)
+    state = OrderedDict(tensors)
+    state._metadata = getattr(own, "_metadata", {})  # type: ignore[attr-defined] # some networks ask for their version
+    module.load_state_dict(state, strict=False)
     broken = [name for name, t in module.state_dict().items() if t.is_floating_point() and not t.isfinite().all()]
     if broken:
         raise WeightsError(f"{origin} holds NaN or infinite values, first in {broken[0]!r}: it was saved broken")

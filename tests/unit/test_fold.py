@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgecnn import FrameSpec, Segment, TrainedModel
-from edgecnn.converters.deployable import Deployable, normalise
+from edgecnn.converters.deployable import Deployable
 from edgecnn.converters.fold import fold_normalisation
 from edgecnn.frame import ColourOrder
+from edgecnn.sources.normalise import normalise
 
 SIZE_PX = 32
 

@@ -6,6 +6,8 @@ attribute names after the reference implementation (Megvii-BaseDetection/YOLOX, 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -235,6 +237,15 @@ class Yolox(nn.Module):
         super().__init__()
         self.backbone = PathAggregation(depth=depth, width=width, depthwise=depthwise)
         self.head = DecoupledHead(width=width, depthwise=depthwise, classes=classes)
+
+    @torch.no_grad()
+    def expect_little(self, probability: float = 0.01) -> None:
+        """Let every anchor start with this score: with all at a half, the first steps only unlearn that.
+
+        Source: Lin et al. 2017, Focal Loss, arXiv:1708.02002, section 4.1.
+        """
+        for prediction in (*self.head.cls_preds, *self.head.obj_preds):
+            prediction.bias.fill_(-math.log((1 - probability) / probability))
 
     def forward(self, x: Tensor) -> tuple[Level, Level, Level]:
         """Predict raw maps.

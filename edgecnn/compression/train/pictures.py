@@ -1,0 +1,125 @@
+"""Pictures and truths as training wants them: varied, fitted into the frame that ships, the same for the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
+
+from edgecnn.compression.train.augment import Varied, vary_boxes, vary_colours, vary_map, vary_picture
+from edgecnn.compression.train.mosaic import mosaic
+from edgecnn.compression.train.settings import Augmentation
+from edgecnn.compression.train.targets import BoxTarget, LabelTarget, MapTarget, Target
+from edgecnn.datasets import BoxTruth, Dataset, LabelTruth, MapTruth, Truth
+from edgecnn.frame import FrameFitter, FrameSpec, placement
+from edgecnn.results import UInt8Array
+
+Example: TypeAlias = tuple[Tensor, Target]  # uint8 [height, width, 3] BGR frame, and what should be answered
+
+_SMALLEST_BOX_PX = 2.0  # in the frame; smaller ones cannot be learned, and are cut-off rests of others
+
+
+class TrainingPictures(TorchDataset[Example]):
+    """Frames and targets by (epoch, index): the same two numbers and seed give the same frame, whoever asks when.
+
+    Args:
+        pictures: opened for the network's task and labels.
+        frame: of the network; pictures are fitted as on the device.
+        augmentation: how they are varied.
+        seed: of the variation.
+        mosaic_until: the epoch from which on no mosaics are made.
+    """
+
+    def __init__(
+        self, pictures: Dataset, frame: FrameSpec, augmentation: Augmentation, *, seed: int, mosaic_until: int
+    ) -> None:
+        self._pictures, self._frame, self._augmentation = pictures, frame, augmentation
+        self._seed, self._mosaic_until = seed, mosaic_until
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, key: tuple[int, int]) -> Example:
+        epoch, index = key
+        rng = np.random.default_rng((self._seed, epoch, index))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(rng.integers(2**31)))
+            return self._example(epoch, index, rng)
+
+    def _example(self, epoch: int, index: int, rng: np.random.Generator) -> Example:
+        image, truth = self._read(index)
+        if isinstance(truth, LabelTruth):
+            varied = vary_picture(image, self._frame, self._augmentation)
+            return _tensor(varied), LabelTarget(truth.class_id)
+        if isinstance(truth, MapTruth):
+            varied, classes = vary_map(image, truth.classes, self._frame, self._augmentation)
+            return _tensor(varied), MapTarget(torch.from_numpy(classes))
+        if epoch < self._mosaic_until and rng.random() < self._augmentation.mosaic:
+            others = rng.integers(0, len(self), 3).tolist()
+            four = [(image, truth), *(self._read(other) for other in others)]
+            return self._boxes_example(mosaic([self._boxes(*one, zoom_out=False) for one in four], self._frame, rng))
+        return self._boxes_example(self._fitted(self._boxes(image, truth, zoom_out=True)))
+
+    def _read(self, index: int) -> tuple[UInt8Array, Truth]:
+        sample = self._pictures[index]
+        image = sample.image()
+        return image, sample.truth(image)
+
+    def _boxes(self, image: UInt8Array, truth: Truth, *, zoom_out: bool) -> Varied:
+        assert isinstance(truth, BoxTruth)
+        boxes, ids = truth.boxes_xyxy_px[~truth.ignored], truth.class_ids[~truth.ignored]
+        return vary_boxes(image, boxes, ids, self._augmentation, zoom_out=zoom_out)
+
+    def _fitted(self, varied: Varied) -> Varied:
+        place = placement(self._frame, *varied.image.shape[:2])
+        frame = FrameFitter(self._frame)(varied.image)[0][0]
+        boxes = place.boxes_to_frame(varied.boxes_xyxy_px.astype(np.float32)).astype(np.float64)
+        return Varied(frame, boxes, varied.class_ids)
+
+    def _boxes_example(self, varied: Varied) -> Example:
+        limit = (self._frame.width_px, self._frame.height_px) * 2
+        boxes = np.clip(varied.boxes_xyxy_px, 0, limit)
+        large = (boxes[:, 2:] - boxes[:, :2] >= _SMALLEST_BOX_PX).all(axis=1)
+        target = BoxTarget(
+            boxes_xyxy_px=torch.from_numpy(boxes[large].astype(np.float32)),
+            class_ids=torch.from_numpy(varied.class_ids[large].astype(np.int64)),
+        )
+        return _tensor(vary_colours(varied.image, self._augmentation)), target
+
+
+def _tensor(frame: UInt8Array) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(frame))
+
+
+class EpochOrder:
+    """Batches of (epoch, index), shuffled by seed and epoch; what is left over of a last batch is left out.
+
+    Args:
+        count: pictures.
+        batch: frames a step; all pictures where there are fewer.
+        seed: of the order.
+        epoch: whose order it is.
+    """
+
+    def __init__(self, count: int, batch: int, *, seed: int, epoch: int) -> None:
+        order = np.random.default_rng((seed, epoch)).permutation(count).tolist()
+        self._batches = [
+            [(epoch, index) for index in order[start : start + batch]]
+            for start in range(0, max(count - batch, 0) + 1, batch)
+        ]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self._batches)
+
+
+def collate(examples: Sequence[Example]) -> tuple[Tensor, list[Target]]:
+    """Frames uint8 [batch, height, width, 3], and a target for each."""
+    frames, targets = zip(*examples, strict=True)
+    return torch.stack(frames), list(targets)
