@@ -1,0 +1,156 @@
+"""Pictures to learn from: varied, with their truths, and the same for the same seed, epoch and index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="needs torch: pip install 'edgecnn[train]'")
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgecnn import FrameSpec
+from edgecnn.compression.train.augment import Varied, vary_boxes, vary_map, vary_picture
+from edgecnn.compression.train.mosaic import mosaic
+from edgecnn.compression.train.pictures import EpochOrder, TrainingPictures, collate
+from edgecnn.compression.train.settings import NO_AUGMENTATION, Augmentation
+from edgecnn.compression.train.targets import BoxTarget
+from edgecnn.datasets import UNLABELLED, BoxTruth, Dataset, Sample
+from edgecnn.datasets.base import map_classes
+from edgecnn.frame import FrameFitter, placement
+
+FRAME = FrameSpec(height_px=48, width_px=64)
+GREY, WHITE = 114, 255
+
+
+def square(left: int, top: int, side: int, *, height_px: int = 60, width_px: int = 80) -> Varied:
+    """A white square on black, and the box around it."""
+    image = np.zeros((height_px, width_px, 3), np.uint8)
+    image[top : top + side, left : left + side] = WHITE
+    box = np.array([[left, top, left + side, top + side]], np.float64)
+    return Varied(image, box, np.array([1], np.int64))
+
+
+def white_box(frame: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    """Where a frame is white, xyxy."""
+    rows, columns = np.nonzero(frame[..., 0] > 200)
+    return np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+
+
+def dataset(folder: Path, count: int = 3) -> Dataset:
+    samples = []
+    for index in range(count):
+        made = square(5 + 7 * index, 10, 30)
+        file = folder / f"{index}.png"
+        cv2.imwrite(str(file), made.image)
+        boxes = np.concatenate([made.boxes_xyxy_px, [[0, 0, 4, 4]]])
+        truth = BoxTruth(boxes, np.array([1, 0]), np.array([False, True]), np.array([900.0, 16.0]))
+        samples.append(Sample(file, lambda image, truth=truth: truth))
+    classes = map_classes(("cell", "square"), (), where=folder)
+    return Dataset(folder, "made here", classes, tuple(samples))
+
+
+@given(left=st.integers(0, 49), top=st.integers(0, 29), flip=st.booleans(), seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_boxes_stay_around_what_they_were_around(left: int, top: int, flip: bool, seed: int) -> None:
+    torch.manual_seed(seed)
+    made = square(left, top, 30)
+    how = Augmentation(flip=float(flip), flip_vertical=float(flip), smallest_crop=0.3, largest_zoom_out=2.0)
+    varied = vary_boxes(made.image, made.boxes_xyxy_px, made.class_ids, how)
+    if len(varied.boxes_xyxy_px):  # else a crop left its centre out
+        np.testing.assert_allclose(varied.boxes_xyxy_px[0], white_box(varied.image), atol=1.01)
+        assert varied.class_ids.tolist() == [1]
+
+
+def test_without_variation_a_frame_is_what_the_device_would_see() -> None:
+    image = square(10, 10, 30).image
+    expected = FrameFitter(FRAME)(image)[0][0]
+    np.testing.assert_array_equal(vary_picture(image, FRAME, NO_AUGMENTATION), expected)
+    frame, classes = vary_map(image, (image[..., 0] > 0).astype(np.int64), FRAME, NO_AUGMENTATION)
+    np.testing.assert_array_equal(frame, expected)
+    window = placement(FRAME, 60, 80).window
+    inside = np.zeros(classes.shape, bool)
+    inside[window] = True
+    assert (classes[~inside] == UNLABELLED).all()
+    assert np.mean((classes == 1) == (frame[..., 0] > 127)) > 0.98
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=30, deadline=None)
+def test_a_map_is_cropped_and_flipped_with_its_picture(seed: int) -> None:
+    torch.manual_seed(seed)
+    image = square(10, 10, 30).image
+    frame, classes = vary_map(
+        image, (image[..., 0] > 0).astype(np.int64), FRAME, Augmentation(brightness=0, contrast=0)
+    )
+    assert frame.shape == (48, 64, 3) and classes.shape == (48, 64)
+    assert np.mean((classes == 1) == (frame[..., 0] > 127)) > 0.9
+
+
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_a_mosaic_has_boxes_around_what_is_left_of_its_squares(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    parts = [square(*rng.integers(0, 30, 2).tolist(), 30) for _ in range(4)]
+    made = mosaic(parts, FRAME, rng)
+    assert made.image.shape == (48, 64, 3)
+    assert (made.boxes_xyxy_px >= 0).all() and (made.boxes_xyxy_px <= (64, 48, 64, 48)).all()
+    for left, top, right, bottom in made.boxes_xyxy_px:
+        inside = made.image[int(np.ceil(top)) : int(bottom), int(np.ceil(left)) : int(right)]
+        assert inside.size == 0 or np.mean(inside > 127) > 0.7
+
+
+def test_an_example_depends_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
+    def pictures(seed: int = 0) -> TrainingPictures:
+        return TrainingPictures(dataset(tmp_path), FRAME, Augmentation(), seed=seed, mosaic_until=5)
+
+    first = pictures()
+    expected = [first[(epoch, index)] for epoch in (0, 1) for index in (0, 1, 2)]
+    again = pictures()
+    torch.rand(7)
+    for number, (epoch, index) in reversed(list(enumerate((e, i) for e in (0, 1) for i in (0, 1, 2)))):
+        frame, target = again[(epoch, index)]
+        assert torch.equal(frame, expected[number][0])
+        assert isinstance(target, BoxTarget) and isinstance(expected[number][1], BoxTarget)
+        assert torch.equal(target.boxes_xyxy_px, expected[number][1].boxes_xyxy_px)
+    assert not torch.equal(expected[0][0], expected[3][0])  # another epoch
+    assert not torch.equal(expected[0][0], pictures(seed=1)[(0, 0)][0])
+
+
+def test_the_generator_of_torch_goes_on_as_if_no_picture_had_been_varied(tmp_path: Path) -> None:
+    pictures = TrainingPictures(dataset(tmp_path), FRAME, Augmentation(), seed=0, mosaic_until=0)
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    pictures[(0, 0)]
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_objects_that_do_not_count_are_not_learned(tmp_path: Path) -> None:
+    pictures = TrainingPictures(dataset(tmp_path), FRAME, NO_AUGMENTATION, seed=0, mosaic_until=0)
+    frames, targets = collate([pictures[(0, 0)], pictures[(0, 1)]])
+    assert frames.shape == (2, 48, 64, 3) and frames.dtype == torch.uint8
+    for frame, target in zip(frames, targets, strict=True):
+        assert isinstance(target, BoxTarget)
+        assert target.class_ids.tolist() == [1]
+        np.testing.assert_allclose(target.boxes_xyxy_px[0].numpy(), white_box(frame.numpy()), atol=1.01)
+
+
+@given(count=st.integers(1, 50), batch=st.integers(1, 60), epoch=st.integers(0, 3))
+def test_an_epoch_shows_no_picture_twice_and_only_whole_batches(count: int, batch: int, epoch: int) -> None:
+    batches = list(EpochOrder(count, batch, seed=0, epoch=epoch))
+    assert len(batches) == len(EpochOrder(count, batch, seed=0, epoch=epoch)) >= 1
+    shown = [index for one in batches for _, index in one]
+    assert len(set(shown)) == len(shown) > count - batch
+    assert all(len(one) == min(batch, count) for one in batches)
+    assert all(key[0] == epoch for one in batches for key in one)
+
+
+def test_epochs_have_orders_of_their_own() -> None:
+    orders = [[i for one in EpochOrder(30, 5, seed=s, epoch=e) for _, i in one] for s, e in ((0, 0), (0, 1), (1, 0))]
+    assert orders[0] != orders[1] and orders[0] != orders[2]
