@@ -104,5 +104,6 @@ def test_every_error_has_an_exit_code_of_the_design() -> None:
         "ParityError",
         "BlindError",
         "AccuracyError",
+        "TrainingError",
     }
     assert {e.__name__ for e in found if e.exit_code == 3} == {"DeviceError", "StorageError"}
