@@ -24,6 +24,8 @@ Progress = Callable[[int, int, str], None]
 
 # What is within the bound on the search's pictures by a hair is outside it on others: the choice was made on these.
 _MARGIN = 0.75
+# Of many plans that are tried one after the other, some are within by luck: what is given back must be well within.
+_MARGIN_OF_MANY = 0.5
 _RECIPES_MEASURED = 2
 _GIVEN_BACK = 24  # attempts
 _FREE_SHARE = 0.08  # of the multiply-adds that may be float where nobody measured that they must
@@ -146,7 +148,7 @@ def search(
         journal: what was measured already is not measured again.
         progress: called with (measurements done, estimate of all, what is being done).
     """
-    run = _Search(objective, layers, float_metric - max_drop * _MARGIN, budget_minutes, journal, progress)
+    run = _Search(objective, layers, float_metric, max_drop, budget_minutes, journal, progress)
     complete = True
     try:
         run.recipes()
@@ -171,7 +173,8 @@ class _Search:
         self,
         objective: Objective,
         layers: Sequence[LayerRecord],
-        wanted: float,
+        float_metric: float,
+        max_drop: float,
         budget_minutes: float,
         journal: Journal,
         progress: Progress | None,
@@ -180,7 +183,8 @@ class _Search:
         self.damage: dict[str, float] = {}
         self.best = Plan(int8_layers=frozenset(objective.layers))
         self._layers = {layer.name: layer for layer in layers if layer.name in set(objective.layers)}
-        self._wanted = wanted
+        self._wanted = float_metric - max_drop * _MARGIN
+        self._well_within = float_metric - max_drop * _MARGIN_OF_MANY
         self._deadline = time.monotonic() + 60 * (budget_minutes - journal.minutes)
         self._progress = progress
         self._done = 0
@@ -216,13 +220,14 @@ class _Search:
             self.best = max(found, key=self.share)
 
     def give_back(self) -> None:
-        """Layers that need not be float after all, largest first."""
+        """Layers that need not be float after all, largest first; the metric must be well within the bound."""
         if not self.within(self.best):
             return
         kept_float = [layer for name, layer in self._layers.items() if name not in self.best.int8_layers]
         for layer in sorted(kept_float, key=lambda layer: -layer.macs)[:_GIVEN_BACK]:
             bolder = self._with(self.best.int8_layers | {layer.name})
-            self._measure(bolder, f"giving back {layer.name}")
+            if self._measured(bolder, f"giving back {layer.name}") >= self._well_within:
+                self.best = bolder
 
     def share(self, plan: Plan) -> float:
         """Of the multiply-adds, those in layers that the plan has in int8."""
@@ -255,12 +260,16 @@ class _Search:
 
     def _measure(self, plan: Plan, what: str) -> None:
         """Measure a plan, and keep it as the best where it is."""
-        self._check_time(plan, "metric")
-        metric = self.journal.value("metric", plan, self.objective.metric)
-        self._tell(f"{what}: {metric:.4f}")
+        metric = self._measured(plan, what)
         best = self.journal.known("metric", self.best)
         if best is None or self._merit(plan, metric) > self._merit(self.best, best):
             self.best = plan
+
+    def _measured(self, plan: Plan, what: str) -> float:
+        self._check_time(plan, "metric")
+        metric = self.journal.value("metric", plan, self.objective.metric)
+        self._tell(f"{what}: {metric:.4f}")
+        return metric
 
     def _merit(self, plan: Plan, metric: float) -> tuple[bool, bool, float]:
         """Within the bound with the larger share in int8; else worth having at all, and the higher metric."""
