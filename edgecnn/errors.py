@@ -7,6 +7,7 @@ EdgeCnnError
   SourceError            a network that cannot be loaded or does not answer as it must
     WeightsError         a weights file that cannot be read or does not fit
   DataError              an image, video, camera or data set that cannot be read
+    SplitError           a data set without the split that was asked for
   BundleError            a bundle that is damaged, unfinished, or from a newer version
   GateError              a network was run, and it is not what was trained     (exit 1)
     ConversionError      the tool failed on this graph
@@ -73,6 +74,10 @@ class WeightsError(SourceError):
 
 class DataError(EdgeCnnError):
     """An image, a video, a camera or a data set that cannot be read."""
+
+
+class SplitError(DataError):
+    """A data set has no such split."""
 
 
 class BundleError(EdgeCnnError):

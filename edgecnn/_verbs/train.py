@@ -16,7 +16,7 @@ import numpy as np
 
 from edgecnn._verbs.evaluate import evaluation_task
 from edgecnn.datasets import Dataset, open_dataset
-from edgecnn.errors import DataError, MissingDependencyError, StorageError
+from edgecnn.errors import DataError, MissingDependencyError, SplitError, StorageError
 from edgecnn.measure.accuracy import measure_accuracy
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def _open(
     if split is None:
         try:
             train, wanted = open_dataset(data, task=task, labels=(), split="train"), "train"
-        except DataError:
+        except SplitError:
             wanted = None
     if train is None:
         train = open_dataset(data, task=task, labels=(), split=wanted)
@@ -203,7 +203,7 @@ def _open(
     if wanted == "train":
         try:
             return _Pictures(train, open_dataset(data, task=task, labels=labels, split="val"), labels)
-        except DataError:
+        except SplitError:
             pass
     return _Pictures(*_held_out(train, seed), labels)
 

@@ -22,7 +22,7 @@ from edgecnn.datasets.base import (
     evenly_spaced,
 )
 from edgecnn.datasets.images import VIDEO_SUFFIXES, is_image, list_images, read_image, read_video_frames
-from edgecnn.errors import DataError, SpecError
+from edgecnn.errors import DataError, SpecError, SplitError
 from edgecnn.results import UInt8Array
 
 __all__ = [
@@ -109,6 +109,7 @@ def open_dataset(path: str | Path, *, task: str, labels: Sequence[str], split: s
 
     Raises:
         DataError: nothing there, no labels for this task, broken labels, or no class in common.
+        SplitError: no such split.
     """
     path = Path(path)
     if not path.exists():
@@ -128,7 +129,8 @@ def open_dataset(path: str | Path, *, task: str, labels: Sequence[str], split: s
                 return dataset
     wanted = "; or ".join(f"{form.holds} ({form.name})" for form in forms)
     below = f" in the split {split!r}" if split else ""
-    raise DataError(f"{path} holds no labels for the task {task}{below}. It wants {wanted}. Found: {_found(path)}")
+    error = SplitError if split else DataError
+    raise error(f"{path} holds no labels for the task {task}{below}. It wants {wanted}. Found: {_found(path)}")
 
 
 def iterate_frames(path: str | Path, limit: int, *, seed: int | None = None) -> list[UInt8Array]:

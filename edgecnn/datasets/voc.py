@@ -22,7 +22,7 @@ from edgecnn.datasets.base import (
     read_text,
 )
 from edgecnn.datasets.images import list_images
-from edgecnn.errors import DataError
+from edgecnn.errors import DataError, SplitError
 from edgecnn.results import UInt8Array
 
 NAME = "Pascal VOC XML"
@@ -90,7 +90,7 @@ def _listed_names(path: Path, split: str | None) -> list[str] | None:
     file = folder / f"{split}.txt"
     if not file.is_file():
         there = sorted(list_file.stem for list_file in folder.glob("*.txt"))
-        raise DataError(f"{path} has no split {split!r}; it has {beginning(there, 10)}")
+        raise SplitError(f"{path} has no split {split!r}; it has {beginning(there, 10)}")
     # the lists of single classes have a second column
     return list(dict.fromkeys(line.split()[0] for line in read_text(file).splitlines() if line.strip()))
 

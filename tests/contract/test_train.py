@@ -319,6 +319,16 @@ def test_pictures_to_learn_from_cannot_decide_what_is_kept(tmp_path: Path) -> No
         )
 
 
+def test_a_broken_label_of_the_train_split_is_no_reason_to_learn_from_another_split(tmp_path: Path) -> None:
+    data = write_boxes(tmp_path / "data" / "test", 4)
+    broken = write_boxes(tmp_path / "data" / "train", 4, seed=1) / "labels" / "2.txt"
+    broken.write_text("7 0.5 0.5 0.2 0.2")
+    with pytest.raises(DataError, match=r"2\.txt, line 1: class id 7, but there are 2 class names"):
+        edgecnn.train(
+            "nets_to_train:detector", data=data.parent, out=tmp_path / "net.model", settings=TrainSettings(**QUICK)
+        )
+
+
 def test_data_without_anything_to_learn_is_refused(tmp_path: Path) -> None:
     data = write_boxes(tmp_path / "train", 4)
     for file in (data / "labels").iterdir():

@@ -162,6 +162,10 @@ class _Fitting(LightningModule):
 
     # One epoch
 
+    def on_train_start(self) -> None:
+        if self._stopped_early:  # killed after its last epoch, before the result was written
+            self.trainer.should_stop = True
+
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(self._settings.seed * 1_000_003 + self.current_epoch)  # dropout: the same after a resume
         self._parts.clear()
