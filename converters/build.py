@@ -115,7 +115,7 @@ def build_bundle(
             in_graph=deployable.in_graph,
             parameters=deployable.parameter_count,
             macs=count_macs(deployable),
-            layers=record_layers(deployable, deployable.example()),
+            layers=record_layers(deployable, deployable.example(), model.ranges),
             preprocess=preprocess,
         )
         artifacts: list[Artifact] = []

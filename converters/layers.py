@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from edgecnn.bundle import LayerRecord
+from edgecnn.bundle import LayerRanges, LayerRecord
 
 _CONVOLUTIONS = ("aten.convolution.default", "aten._convolution.default", "aten.conv2d.default")
 _MATRIX_PRODUCTS = {"aten.addmm.default": 2, "aten.mm.default": 1, "aten.linear.default": 1}  # which is the weight
@@ -27,7 +28,9 @@ def weights_fingerprint(weights: NDArray[np.float32]) -> str:
     return hashlib.sha256(ordered.tobytes()).hexdigest()[:16]
 
 
-def record_layers(deployable: nn.Module, example: Tensor) -> tuple[LayerRecord, ...]:
+def record_layers(
+    deployable: nn.Module, example: Tensor, learned: Mapping[str, LayerRanges] | None = None
+) -> tuple[LayerRecord, ...]:
     """Every convolution and matrix product with weights, in the order of execution; one that runs twice stands once.
 
     Found by running the network, so functional calls and exported programs have theirs too.
@@ -35,11 +38,16 @@ def record_layers(deployable: nn.Module, example: Tensor) -> tuple[LayerRecord, 
     Args:
         deployable: what is converted; its parameters name the layers.
         example: one frame, uint8 [1, height, width, 3].
+        learned: ranges of layers, where the network was trained for int8.
     """
     with torch.no_grad(), _Recorder(deployable) as recorder:
         outputs = deployable(example)
     heads = {name for output in outputs for name in recorder.last_layers(output)}
-    return tuple(msgspec.structs.replace(layer, head=layer.name in heads) for layer in recorder.layers.values())
+    ranges = learned or {}
+    return tuple(
+        msgspec.structs.replace(layer, head=layer.name in heads, learned=ranges.get(layer.name))
+        for layer in recorder.layers.values()
+    )
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -209,7 +209,7 @@ def _about(bench: Int8Bench, settings: Int8Settings) -> str:
     """What must be the same for a journal to go on: its measurements hold for one runtime, too."""
     source = bench.source
     searched = settings.search_on.images if settings.search_on is not None else ()
-    weights = [layer.weights for layer in source.layers]
+    weights = [f"{layer.weights} {layer.learned}" if layer.learned else layer.weights for layer in source.layers]
     parts = [
         source.format,
         edgecnn.__version__,

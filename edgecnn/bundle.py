@@ -54,6 +54,18 @@ class FileRecord(Record, frozen=True, kw_only=True):
     bytes: int
 
 
+class LayerRanges(Record, frozen=True, kw_only=True):
+    """What a network that was trained for int8 learned of a layer.
+
+    Attributes:
+        reads, writes: low and high of what its 256 levels cover; None where nothing was learned. What it writes is
+            meant after its batch normalisation, and after a ReLU or ReLU6 that alone reads it.
+    """
+
+    reads: tuple[float, float] | None = None
+    writes: tuple[float, float] | None = None
+
+
 class LayerRecord(Record, frozen=True, kw_only=True):
     """A layer with weights of the torch network, as it is found again in every format.
 
@@ -63,6 +75,7 @@ class LayerRecord(Record, frozen=True, kw_only=True):
         macs: multiply-adds of one frame.
         weights: fingerprint of the float32 weights that the converters saw (batch norms folded in).
         head: whether no other layer lies between it and the network's answer.
+        learned: its ranges, where the network was trained for int8.
     """
 
     name: str
@@ -70,6 +83,7 @@ class LayerRecord(Record, frozen=True, kw_only=True):
     macs: int
     weights: str
     head: bool = False
+    learned: LayerRanges | None = None
 
 
 class Artifact(Record, frozen=True, kw_only=True):

@@ -16,6 +16,11 @@ from edgecnn.results import UInt8Array
 Progress = Callable[[int, int], None]
 
 
+def with_learned(usual: Sequence[RangeMethod], layers: Sequence[LayerRecord]) -> Sequence[RangeMethod]:
+    """A format's range methods, with "learned" where the network was trained for int8."""
+    return ("learned", *usual) if any(layer.learned for layer in layers) else usual
+
+
 class Int8Writer(Protocol):
     """Writes int8 files from one float32 file, according to plans.
 

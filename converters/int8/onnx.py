@@ -17,7 +17,7 @@ from edgecnn.compression.plan import Plan, RangeMethod
 from edgecnn.compression.ranges import ACTIVATIONS, TensorHistogram, choose_range
 from edgecnn.converters.base import Converted
 from edgecnn.converters.int8 import onnx_rules as rules
-from edgecnn.converters.int8.base import Progress
+from edgecnn.converters.int8.base import Progress, with_learned
 from edgecnn.converters.int8.onnx_calibration import collect, open_session, run, with_outputs
 from edgecnn.converters.int8.onnx_correction import Corrections
 from edgecnn.converters.int8.onnx_graph import Graph
@@ -41,7 +41,7 @@ class OnnxInt8Writer:
     """
 
     # Percentile first: for YOLOX-nano, all layers int8, AP is .225 with it, .221 with least-error, .141 with min-max.
-    range_methods: Sequence[RangeMethod] = ("percentile", "least-error", "min-max")
+    usual_range_methods: Sequence[RangeMethod] = ("percentile", "least-error", "min-max")
     corrects_weights = True
     whole_precisions: Sequence[str] = ()
 
@@ -49,6 +49,8 @@ class OnnxInt8Writer:
         self._graph = Graph(onnx.load(float_file))
         self._nodes = rules.find_layers(self._graph, layers)
         self.layers: Sequence[str] = tuple(self._nodes)
+        self.range_methods = with_learned(self.usual_range_methods, layers)
+        self._learned = self._learned_ranges(layers)
         self._threads = threads
         self._histograms: dict[str, TensorHistogram] | None = None
         self._corrections: Corrections | None = None
@@ -143,7 +145,22 @@ class OnnxInt8Writer:
             self._scales[method, tensor] = Scale.of(tensor, *self._range(tensor, method))
         return self._scales[method, tensor]
 
+    def _learned_ranges(self, layers: Sequence[LayerRecord]) -> dict[str, tuple[float, float]]:
+        found: dict[str, tuple[float, float]] = {}
+        for layer in layers:
+            for index in self._nodes.get(layer.name, ()) if layer.learned else ():
+                reads, writes = layer.learned.reads, layer.learned.writes  # type: ignore[union-attr]
+                if reads is not None:
+                    found[self._graph.nodes[index].input[0]] = reads
+                if writes is not None:
+                    found[rules.outputs(self._graph, index)[0]] = writes
+        return found
+
     def _range(self, tensor: str, method: RangeMethod) -> tuple[float, float]:
+        if method == "learned":
+            if tensor in self._learned:
+                return self._learned[tensor]
+            method = self.usual_range_methods[0]
         maker = self._graph.maker(tensor)
         kind = "" if maker is None else self._graph.nodes[maker].op_type
         if kind in rules.FIXED_RANGES:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from edgecnn.bundle import LayerRecord
 from edgecnn.compression.plan import Plan, RangeMethod
 from edgecnn.converters.base import Converted
-from edgecnn.converters.int8.base import Progress
+from edgecnn.converters.int8.base import Progress, with_learned
 from edgecnn.converters.int8.openvino_graph import (
     Model,
     Node,
@@ -45,7 +45,7 @@ from edgecnn.converters.int8.openvino_graph import (
 )
 from edgecnn.converters.int8.openvino_nncf import quantize_layers
 from edgecnn.converters.int8.openvino_runs import GraphRunner, collect_statistics, first_line
-from edgecnn.converters.int8.openvino_statistics import Ranges, TensorStatistics
+from edgecnn.converters.int8.openvino_statistics import Ranges, TensorStatistics, whole_levels
 from edgecnn.errors import ConversionError
 from edgecnn.results import UInt8Array
 
@@ -61,7 +61,7 @@ _FALLBACKS = ("gemm", "ref")
 class OpenVinoInt8Writer:
     """Writes int8 OpenVINO IR: an .xml with the graph and a .bin with int8 weights."""
 
-    range_methods: Sequence[RangeMethod] = ("percentile", "min-max", "least-error")
+    usual_range_methods: Sequence[RangeMethod] = ("percentile", "min-max", "least-error")
     corrects_weights = True
     whole_precisions: Sequence[str] = ()
 
@@ -79,6 +79,8 @@ class OpenVinoInt8Writer:
                 f"none of the network's {len(layers)} layers is in {float_file.name}: are both of one conversion? "
                 "Convert again"
             )
+        self.range_methods = with_learned(self.usual_range_methods, layers)
+        self._learned = {layer.name: layer.learned.reads for layer in layers if layer.learned is not None}
         self._statistics: dict[str, TensorStatistics] = {}
         self._ranges: dict[tuple[str, RangeMethod], Ranges] = {}
         self._shifts: dict[str, NDArray[np.float64]] = {}
@@ -204,6 +206,11 @@ class OpenVinoInt8Writer:
 
     def _range(self, quantizer: Node, method: RangeMethod, layer: str) -> tuple[Node, *Ranges]:
         name = quantizer.get_friendly_name()
+        if method == "learned":
+            learned = self._learned.get(layer)
+            if learned is not None and self._statistics[name].range_axis is None:
+                return quantizer, *whole_levels(np.array([learned]))
+            method = self.usual_range_methods[0]
         if (name, method) not in self._ranges:
             try:
                 self._ranges[name, method] = self._statistics[name].ranges(method)

@@ -82,15 +82,20 @@ class TensorStatistics:
             raise ConversionError("it was zero in every calibration frame: it has no range, its scale would be zero")
         # Channels that were always zero have no range of their own.
         ends[ends[:, 0] >= ends[:, 1]] = 0, widest
-        scale = (ends[:, 1] - ends[:, 0]) / _LEVELS
-        zero = np.clip(np.round(-ends[:, 0] / scale), 0, _LEVELS)
-        return (0 - zero * scale).astype(np.float32), ((_LEVELS - zero) * scale).astype(np.float32)
+        return whole_levels(ends)
 
     def _count(self, values: Float32Array) -> None:
         flat = values.reshape(-1)
         if flat.size > _COUNTED and np.isfinite(flat).all():
             flat = flat[self._random.integers(0, flat.size, _COUNTED)]
         self._histogram.add(flat)
+
+
+def whole_levels(ends: Float64Array) -> Ranges:
+    """Ranges [n, 2] moved so that zero is one of their 256 levels; float32 [n] each."""
+    scale = (ends[:, 1] - ends[:, 0]) / _LEVELS
+    zero = np.clip(np.round(-ends[:, 0] / scale), 0, _LEVELS)
+    return (0 - zero * scale).astype(np.float32), ((_LEVELS - zero) * scale).astype(np.float32)
 
 
 def _rows(values: Float32Array, axis: int | None) -> Float32Array:

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from edgecnn.bundle import LayerRecord
 from edgecnn.compression.plan import Plan, RangeMethod
 from edgecnn.converters.base import Converted
-from edgecnn.converters.int8.base import Progress
+from edgecnn.converters.int8.base import Progress, with_learned
 from edgecnn.converters.int8.tflite_graph import WITH_WEIGHTS, Graph, Operator
 from edgecnn.converters.int8.tflite_placement import int8_operators
 from edgecnn.converters.int8.tflite_quantizer import OperatorQuantizer, Table
-from edgecnn.converters.int8.tflite_statistics import Statistics, open_interpreter, run, tensor_values
+from edgecnn.converters.int8.tflite_statistics import RANGE_METHODS, Statistics, open_interpreter, run, tensor_values
 from edgecnn.converters.int8.tflite_weights import Levels, correct_layer, round_weights, weight_range
 from edgecnn.errors import ConversionError
 from edgecnn.results import UInt8Array
@@ -40,7 +40,6 @@ class TfliteInt8Writer:
         whole_precisions: see `write_dynamic` and `write_16bit_activations`.
     """
 
-    range_methods: Sequence[RangeMethod] = ("least-error", "percentile", "min-max")
     corrects_weights: bool = True
     whole_precisions: Sequence[str] = ("int8-dynamic", "int8-a16")
 
@@ -60,9 +59,16 @@ class TfliteInt8Writer:
                 "Convert again"
             )
         self.layers: Sequence[str] = tuple(self._found)
+        self.range_methods = with_learned(RANGE_METHODS, layers)
+        self._learned = {
+            operator.index: layer.learned
+            for layer in layers
+            if layer.learned is not None
+            for operator in self._found.get(layer.name, ())
+        }
         self._zero: set[int] = set()
         self._levels: dict[tuple[int, bytes], Levels] = {}
-        self._statistics = Statistics(self._graph, self._in_int8(self._operators()))
+        self._statistics = Statistics(self._graph, self._in_int8(self._operators()), learned=self._learned)
 
     def calibrate(self, frames: Sequence[UInt8Array], progress: Progress | None = None) -> None:
         """Run the float file on each frame, and count what its activations hold.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgecnn._quiet import quiet
+from edgecnn.bundle import LayerRanges
 from edgecnn.compression.plan import RangeMethod
 from edgecnn.compression.ranges import TensorHistogram, choose_range
 from edgecnn.compression.rounding import InputMoments
@@ -23,6 +24,8 @@ from edgecnn.results import UInt8Array
 # What the runtime's int8 kernels hold these outputs in, whatever was seen.
 _FIXED_RANGES = {"LOGISTIC": (0.0, 255 / 256), "TANH": (-1.0, 127 / 128)}
 
+RANGE_METHODS: Sequence[RangeMethod] = ("least-error", "percentile", "min-max")  # the usual one first
+
 _SAMPLE = 2**16  # values counted of a tensor and frame, beside its smallest and largest
 
 
@@ -32,9 +35,12 @@ class Statistics:
     Args:
         graph: of the float file.
         operators: indices of all operators that may compute in int8.
+        learned: ranges of layers, by their operator's index.
     """
 
-    def __init__(self, graph: Graph, operators: Iterable[int]) -> None:
+    def __init__(
+        self, graph: Graph, operators: Iterable[int], learned: Mapping[int, LayerRanges] | None = None
+    ) -> None:
         self._graph = graph
         chosen = [graph.operators[index] for index in operators]
         tensors = {t for operator in chosen for t in (*graph.activations(operator), *operator.outputs)}
@@ -45,6 +51,7 @@ class Statistics:
         self._rng = np.random.default_rng(0)
         self._frames = 0
         self._ranges: dict[tuple[int, RangeMethod], tuple[float, float]] = {}
+        self._learned = self._learned_ranges(learned or {})
 
     def collect(
         self, file: bytes, frames: Sequence[UInt8Array], *, threads: int, progress: Progress | None = None
@@ -92,6 +99,10 @@ class Statistics:
         fixed = self._fixed_range(source)
         if fixed is not None:
             return fixed
+        if method == "learned":
+            if source in self._learned:
+                return self._learned[source]
+            method = RANGE_METHODS[0]
         if (source, method) not in self._ranges:
             self._ranges[source, method] = choose_range(
                 self._histograms[source], method, activation=activation_after(self._graph, source)
@@ -107,6 +118,18 @@ class Statistics:
     def moments(self, operator: Operator) -> InputMoments:
         """Of what a layer's weights are multiplied by."""
         return self._moments[operator.index]
+
+    def _learned_ranges(self, learned: Mapping[int, LayerRanges]) -> dict[int, tuple[float, float]]:
+        found: dict[int, tuple[float, float]] = {}
+        for index, ranges in learned.items():
+            operator = self._graph.operators[index]
+            for tensor, ends in (
+                (operator.inputs[WITH_WEIGHTS[operator.kind].input], ranges.reads),
+                (operator.outputs[0], ranges.writes),
+            ):
+                if ends is not None and tensor in self._sources:
+                    found[self._sources[tensor]] = ends
+        return found
 
     def _fixed_range(self, tensor: int) -> tuple[float, float] | None:
         producer = self._graph.producer.get(tensor)

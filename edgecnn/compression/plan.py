@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-RangeMethod = Literal["min-max", "percentile", "least-error"]
+RangeMethod = Literal["min-max", "percentile", "least-error", "learned"]
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -17,7 +17,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             float.
         ranges: how activation ranges are read off the calibration frames. "min-max": all that was seen.
             "percentile": all but the rarest 0.01 % at each end. "least-error": what makes the smallest squared error
-            after the activation function that follows, as seen.
+            after the activation function that follows, as seen. "learned": what training for int8 learned, where it
+            did; elsewhere the format's usual one.
         correct_weights: round each int8 layer's weights with a look at what it reads (in ONNX and TFLite), and take the
             mean error that is left from its bias.
     """

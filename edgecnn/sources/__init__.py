@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from edgecnn.bundle import SourceRecord
+from edgecnn.bundle import LayerRanges, SourceRecord
 from edgecnn.errors import MissingDependencyError, SpecError, UnknownNameError
 from edgecnn.evidence import Stage
 from edgecnn.frame import Alignment, ColourOrder, Fit, FrameSpec, Interpolation
@@ -56,6 +56,7 @@ class TrainedModel:
         warnings: what the user should know, in sentences.
         blueprint: how to build it again; None for networks that came as Python objects or programs.
         stages: what was done to it here, first one first.
+        ranges: of layers, learned with these very weights by training for int8.
     """
 
     module: nn.Module
@@ -68,6 +69,7 @@ class TrainedModel:
     warnings: tuple[str, ...] = ()
     blueprint: Blueprint | None = None
     stages: tuple[Stage, ...] = ()
+    ranges: Mapping[str, LayerRanges] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

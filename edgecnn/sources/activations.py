@@ -58,7 +58,7 @@ def replace_activations(model: TrainedModel, by: str) -> TrainedModel:
         "were trained so, the network answers differently; fine-tune it before it is used"
     )
     blueprint = model.blueprint and msgspec.structs.replace(model.blueprint, activations=by)
-    return replace(model, module=module, blueprint=blueprint, warnings=(*model.warnings, warning))
+    return replace(model, module=module, blueprint=blueprint, warnings=(*model.warnings, warning), ranges={})
 
 
 def _is_activation(module: nn.Module) -> bool:

@@ -10,7 +10,7 @@ import msgspec
 
 import edgecnn
 from edgecnn._staging import move_into_place, staging_folder, write_durably
-from edgecnn.bundle import FileRecord, SourceRecord, sha256_of, store_files
+from edgecnn.bundle import FileRecord, LayerRanges, SourceRecord, sha256_of, store_files
 from edgecnn.errors import SourceError, SpecError
 from edgecnn.evidence import Record, Stage
 from edgecnn.frame import FrameSpec
@@ -37,6 +37,7 @@ class Description(Record, frozen=True, kw_only=True):
     source: SourceRecord
     weights: FileRecord
     stages: tuple[Stage, ...] = ()
+    ranges: dict[str, LayerRanges] = msgspec.field(default_factory=dict)
 
 
 def save(
@@ -73,6 +74,7 @@ def save(
             source=model.source,
             weights=weights,
             stages=model.stages,
+            ranges=dict(model.ranges),
         )
         for name, content in (more or {}).items():
             (staging / name).write_bytes(content)
@@ -157,5 +159,6 @@ def load(model: str, options: ModelOptions) -> TrainedModel:
         reference=None,
         blueprint=blueprint,
         stages=description.stages,
+        ranges=description.ranges,
     )
     return apply(trained, options)

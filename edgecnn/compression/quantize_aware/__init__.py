@@ -1,0 +1,1 @@
+"""Training with the rounding that an int8 artifact will do (quantization-aware training)."""

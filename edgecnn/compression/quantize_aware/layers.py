@@ -1,0 +1,81 @@
+"""Convolutions and matrix products that round as an int8 artifact will, on the weights that stay the network's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgecnn.compression.quantize_aware.fake_quantize import LearnedRange, rounded_weights
+
+
+class AbsorbedNorm(nn.Module):
+    """A batch normalisation that the convolution before it computes, with the statistics that it has.
+
+    Its tensors keep their names, so that the network's weights load as before.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        self._parameters, self._buffers = norm._parameters, norm._buffers
+        self.eps = norm.eps
+
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift, float32 [channels]."""
+        mean, variance = self._buffers["running_mean"], self._buffers["running_var"]
+        weight, bias = self._parameters["weight"], self._parameters["bias"]
+        assert mean is not None and variance is not None
+        scale = torch.rsqrt(variance + self.eps)
+        scale = scale if weight is None else scale * weight
+        shift = -mean * scale
+        return scale, shift if bias is None else shift + bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As it is."""
+        return x
+
+
+class RoundingConv2d(nn.Conv2d):
+    """Reads and writes through ranges, where it has them; its weights are 8 bits. Made by `make_rounding`."""
+
+    reads: LearnedRange | None
+    writes: LearnedRange | None
+    norm: tuple[AbsorbedNorm, ...]  # in a tuple, or it would be a part of this layer, too
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, channels, height, width] in and out."""
+        weight, bias = self.weight, self.bias
+        for norm in self.norm:
+            scale, shift = norm.affine()
+            weight = weight * scale[:, None, None, None]
+            bias = shift if bias is None else bias * scale + shift
+        output = self._conv_forward(_through(self.reads, x), rounded_weights(weight), bias)
+        return _through(self.writes, output)
+
+
+class RoundingLinear(nn.Linear):
+    """Reads through a range, where it has one; its weights are 8 bits."""
+
+    reads: LearnedRange | None
+    writes: LearnedRange | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., inputs] → [..., outputs]."""
+        output = functional.linear(_through(self.reads, x), rounded_weights(self.weight), self.bias)
+        return _through(self.writes, output)
+
+
+def make_rounding(
+    layer: nn.Module, *, reads: LearnedRange | None, writes: LearnedRange | None, norm: AbsorbedNorm | None
+) -> None:
+    """Turn a plain convolution or matrix product, in place, into one that rounds."""
+    if isinstance(layer, nn.Conv2d):
+        layer.__class__ = RoundingConv2d
+        layer.norm = () if norm is None else (norm,)  # type: ignore[assignment]
+    else:
+        layer.__class__ = RoundingLinear
+    layer.reads, layer.writes = reads, writes  # type: ignore[assignment]
+
+
+def _through(values: LearnedRange | None, x: Tensor) -> Tensor:
+    return x if values is None else values(x)
