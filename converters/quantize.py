@@ -98,7 +98,7 @@ def _find(bench: Int8Bench, journal: Journal, progress: Progress | None) -> tupl
         if journal.known("damage", found.plan) == float("inf"):
             raise ConversionError(f"no int8 {bench.source.format} artifact of this network runs: {bench.last_error}")
         return found, None
-    float_value = bench.measured(bench.source.file, "fp32", resamples=0)
+    float_value = bench.float_metric
     found = search(
         bench,
         bench.source.layers,

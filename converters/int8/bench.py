@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,6 +33,7 @@ Outputs = dict[str, NDArray[Any]]
 
 DEFAULT_BUDGET_MINUTES = 30.0
 _DAMAGE_FRAMES = 16
+_DRAWS = 100  # a standard error to a tenth of itself
 
 
 class LabelledPictures(Protocol):
@@ -52,6 +54,10 @@ class LabelledPictures(Protocol):
 
     def measure(self, runner: Runner, *, resamples: int = 200) -> AccuracyEvidence:
         """The task's metric; without resamples, without an interval."""
+        ...
+
+    def measure_draws(self, runner: Runner, *, resamples: int) -> tuple[float, NDArray[np.float64]]:
+        """The task's metric, and what it would be of each of so many draws of the pictures, always the same draws."""
         ...
 
 
@@ -164,6 +170,8 @@ class Int8Bench:
         self.corrects_weights = self.writer.corrects_weights
         self.last_error = self.runtime = ""
         self._work = work
+        self._uncertain: dict[Plan, float] = {}
+        self._float_draws = np.empty(0)
         # Without labels the noise decides, and on frames that ranges were read off it is too low by up to six times.
         apart = settings.search_on is None and len(self.frames) >= 2 * _DAMAGE_FRAMES
         self._calibrate_first_on = self.frames[::2] if apart else self.frames
@@ -193,12 +201,34 @@ class Int8Bench:
 
     def metric(self, plan: Plan) -> float:
         """The task's metric of a plan; minus infinity where its artifact cannot be made or run."""
-        return self._tried(plan, lambda file: self.measured(file, self.precision, resamples=0), float("-inf"))
 
-    def measured(self, file: Path, precision: str, *, resamples: int) -> float:
-        """The task's metric on the search's pictures."""
+        def measure(file: Path) -> float:
+            value, draws = self._drawn(file, self.precision)
+            differences = self._float_draws - draws
+            self._uncertain[plan] = float(np.nanstd(differences)) if np.isfinite(differences).any() else float("inf")
+            return value
+
+        return self._tried(plan, measure, float("-inf"))
+
+    def uncertainty(self, plan: Plan) -> float:
+        """Of a plan's metric, see `Objective`; infinite where its artifact cannot be made or run."""
+        if plan not in self._uncertain:  # a kill came between the two
+            self.metric(plan)
+        return self._uncertain.get(plan, float("inf"))
+
+    @cached_property
+    def float_metric(self) -> float:
+        """Of the float artifact, on the search's pictures."""
+        value, self._float_draws = self._drawn(self.source.file, "fp32")
+        return value
+
+    def _drawn(self, file: Path, precision: str) -> tuple[float, NDArray[np.float64]]:
         assert self.settings.search_on is not None
-        return self._measure(self.settings.search_on, file, precision, resamples=resamples).value
+        backend = self.source.open(file, precision=precision)
+        try:
+            return self.settings.search_on.measure_draws(self.source.runner(backend), resamples=_DRAWS)
+        finally:
+            backend.close()
 
     def evidence(self, file: Path, recipe: str) -> QuantizationEvidence:
         """What is to be recorded of any artifact made here."""

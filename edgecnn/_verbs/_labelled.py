@@ -5,12 +5,15 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgecnn._verbs.evaluate import evaluation_task
 from edgecnn.datasets import open_dataset
 from edgecnn.datasets.images import picture_hash
 from edgecnn.errors import DataError
 from edgecnn.evidence import AccuracyEvidence
-from edgecnn.measure.accuracy import measure_accuracy
+from edgecnn.measure.accuracy import measure_accuracy, measure_draws
 from edgecnn.runners.base import Runner
 from edgecnn.tasks import Task
 
@@ -49,6 +52,13 @@ class LabelledPictures:
             data=self.name,
             precision=runner.precision,
             device=runner.backend.opened.device_name,
+        )
+
+    def measure_draws(self, runner: Runner, *, resamples: int) -> tuple[float, NDArray[np.float64]]:
+        """The task's metric, and that of draws of the pictures, float64 [resamples]; NaN where nothing counts."""
+        runner.task = evaluation_task(runner.task)
+        return measure_draws(
+            runner, self._dataset, task=runner.task, ignore_label=self._ignore_label, resamples=resamples
         )
 
 

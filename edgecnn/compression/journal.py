@@ -77,7 +77,7 @@ class Journal:
     def _as_number(what: str, value: float | None) -> float:
         if value is not None:
             return value
-        return float("inf") if what == "damage" else float("-inf")
+        return float("-inf") if what == "metric" else float("inf")
 
     def _read(self, lines: list[str]) -> None:
         for line in lines:

@@ -3,7 +3,10 @@
 The same search for every format. It knows layers, their multiply-adds and which of them are heads; what an int8
 artifact is, and how it is measured, it is told (`Objective`). Order of attempts: ranges and corrected weights with
 every layer int8; then layers are ranked by the damage that each does alone, and a bisection finds how many of the
-worst must stay float, heads first; then layers are given back one by one, the largest first.
+worst must stay float, heads first; then layers that do next to no damage are given back, the largest first.
+
+What is within the bound on the search's pictures by a hair is outside it on others. So the drop is held to the bound
+with its standard error on top: how much it would differ on other pictures, as many, of the same kind.
 """
 
 from __future__ import annotations
@@ -22,10 +25,10 @@ from edgecnn.compression.plan import Plan, RangeMethod
 
 Progress = Callable[[int, int, str], None]
 
-# What is within the bound on the search's pictures by a hair is outside it on others: the choice was made on these.
-_MARGIN = 0.75
-# Of many plans that are tried one after the other, some are within by luck: what is given back must be well within.
-_MARGIN_OF_MANY = 0.5
+_MARGIN = 0.75  # of the bound, however small the standard error: the choice was made on these pictures
+# A metric cannot tell single layers apart, and of many that are tried some are within by luck. The noise can: what is
+# given back must not make more of it than so many times what there is.
+_NOISE_GIVEN_BACK = 1.1
 _RECIPES_MEASURED = 2
 _GIVEN_BACK = 24  # attempts
 _FREE_SHARE = 0.08  # of the multiply-adds that may be float where nobody measured that they must
@@ -53,6 +56,10 @@ class Objective(Protocol):
 
     def metric(self, plan: Plan) -> float:
         """The task's metric on the search's pictures; minus infinity where it cannot be made or run."""
+        ...
+
+    def uncertainty(self, plan: Plan) -> float:
+        """Standard error of the difference between this metric and the float artifact's on the same pictures."""
         ...
 
 
@@ -183,8 +190,7 @@ class _Search:
         self.damage: dict[str, float] = {}
         self.best = Plan(int8_layers=frozenset(objective.layers))
         self._layers = {layer.name: layer for layer in layers if layer.name in set(objective.layers)}
-        self._wanted = float_metric - max_drop * _MARGIN
-        self._well_within = float_metric - max_drop * _MARGIN_OF_MANY
+        self._float_metric, self._max_drop = float_metric, max_drop
         self._deadline = time.monotonic() + 60 * (budget_minutes - journal.minutes)
         self._progress = progress
         self._done = 0
@@ -192,9 +198,11 @@ class _Search:
         self._expected = 8 + len(self._layers) + 2 * len(self._layers).bit_length() + _GIVEN_BACK
 
     def within(self, plan: Plan) -> bool:
-        """Whether a measured plan keeps the bound."""
-        metric = self.journal.known("metric", plan)
-        return metric is not None and metric >= self._wanted
+        """Whether a measured plan keeps the bound, its standard error included."""
+        metric, error = (self.journal.known(what, plan) for what in ("metric", "uncertainty"))
+        if metric is None or error is None:
+            return False
+        return self._float_metric - metric <= self._max_drop - max(error, (1 - _MARGIN) * self._max_drop)
 
     def recipes(self) -> None:
         """The best of the recipes with every layer int8."""
@@ -209,9 +217,7 @@ class _Search:
         """Each layer's damage when it alone is int8."""
         for name in self._layers:
             alone = self._with(frozenset({name}))
-            self._check_time(alone, "damage")
-            self._tell(f"damage of {name}")
-            self.damage[name] = self.journal.value("damage", alone, self.objective.damage)
+            self.damage[name] = self._noise(alone, f"damage of {name}")
 
     def bisect(self) -> None:
         """How many of the worst layers must stay float, in both orders; the larger share of int8 wins."""
@@ -220,14 +226,18 @@ class _Search:
             self.best = max(found, key=self.share)
 
     def give_back(self) -> None:
-        """Layers that need not be float after all, largest first; the metric must be well within the bound."""
+        """Layers that need not be float after all, largest first, as long as there is hardly more noise."""
         if not self.within(self.best):
             return
+        most = _NOISE_GIVEN_BACK * self._noise(self.best, "noise")
         kept_float = [layer for name, layer in self._layers.items() if name not in self.best.int8_layers]
         for layer in sorted(kept_float, key=lambda layer: -layer.macs)[:_GIVEN_BACK]:
             bolder = self._with(self.best.int8_layers | {layer.name})
-            if self._measured(bolder, f"giving back {layer.name}") >= self._well_within:
-                self.best = bolder
+            what = f"giving back {layer.name}"
+            if self._noise(bolder, what) <= most:
+                self._measured(bolder, what)
+                if self.within(bolder):
+                    self.best = bolder
 
     def share(self, plan: Plan) -> float:
         """Of the multiply-adds, those in layers that the plan has in int8."""
@@ -265,15 +275,21 @@ class _Search:
         if best is None or self._merit(plan, metric) > self._merit(self.best, best):
             self.best = plan
 
+    def _noise(self, plan: Plan, what: str) -> float:
+        self._check_time(plan, "damage")
+        self._tell(what)
+        return self.journal.value("damage", plan, self.objective.damage)
+
     def _measured(self, plan: Plan, what: str) -> float:
         self._check_time(plan, "metric")
         metric = self.journal.value("metric", plan, self.objective.metric)
+        self.journal.value("uncertainty", plan, self.objective.uncertainty)
         self._tell(f"{what}: {metric:.4f}")
         return metric
 
     def _merit(self, plan: Plan, metric: float) -> tuple[bool, bool, float]:
         """Within the bound with the larger share in int8; else worth having at all, and the higher metric."""
-        within, share = metric >= self._wanted, self.share(plan)
+        within, share = self.within(plan), self.share(plan)
         return within, within or share >= SMALLEST_SHARE, share if within else metric
 
     def _check_time(self, plan: Plan, what: str) -> None:

@@ -120,10 +120,36 @@ def measure_accuracy(
         SpecError: `ignore_label` for another task.
         MissingDependencyError: mAP, and faster-coco-eval is not installed.
     """
-    metric = _new_metric(dataset, task, ignore_label)
-    for sample, image in _pictures(dataset, progress):
-        metric.add(predict(image), sample.truth(image), image)
+    metric = _collected(predict, dataset, task, ignore_label, progress)
     return _accuracy(metric, dataset, task, _draws(len(dataset), resamples, seed))[0]
+
+
+def measure_draws(
+    predict: Callable[[UInt8Array], Result],
+    dataset: Dataset,
+    *,
+    task: Task,
+    ignore_label: str | int | None = None,
+    resamples: int = 100,
+    seed: int = 0,
+) -> tuple[float, NDArray[np.float64]]:
+    """A network's metric, and what it is when the pictures are drawn again.
+
+    The draws are the same in every call, so that those of two networks can be subtracted: the spread of the
+    differences tells how much their difference would be another on other pictures.
+
+    Args:
+        predict, dataset, task, ignore_label, resamples, seed: as for `measure_accuracy`.
+
+    Returns:
+        The figure, and float64 [resamples], NaN where nothing was left to count.
+
+    Raises:
+        DataError, SpecError, MissingDependencyError: as `measure_accuracy` does.
+    """
+    metric = _collected(predict, dataset, task, ignore_label, None)
+    accuracy, values = _accuracy(metric, dataset, task, _draws(len(dataset), resamples, seed))
+    return accuracy.value, values
 
 
 def compare_accuracy(
@@ -163,6 +189,19 @@ def compare_accuracy(
     low, high = _difference_interval(difference, first_values - second_values)
     agreement = float(np.mean(agreements)) if agreements else None
     return PairedAccuracy(first_accuracy, second_accuracy, difference, low, high, agreement)
+
+
+def _collected(
+    predict: Callable[[UInt8Array], Result],
+    dataset: Dataset,
+    task: Task,
+    ignore_label: str | int | None,
+    progress: Callable[[int, int], None] | None,
+) -> Metric:
+    metric = _new_metric(dataset, task, ignore_label)
+    for sample, image in _pictures(dataset, progress):
+        metric.add(predict(image), sample.truth(image), image)
+    return metric
 
 
 def _new_metric(dataset: Dataset, task: Task, ignore_label: str | int | None) -> Metric:
