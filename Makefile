@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]" --constraint constraints.txt
 	@touch $@
 
-demo: $(STAMP) ## convert a trained network, run it on photographs, and measure it: see demo/
+demo: $(STAMP) ## convert a detector and a segmenter, run them on footage, and measure them: see demo/
 	$(BIN)/edgecnn demo --out demo
 
 test: lint ## lint, types, import rules, tests, and the packaging check (10 minutes on 2 cores)

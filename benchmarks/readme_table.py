@@ -1,6 +1,7 @@
 """Put the table of a real run into README.md: python benchmarks/readme_table.py [demo/demo.json].
 
-Given a `demo.json`, keeps it as benchmarks/results/demo.json first; the table comes from there.
+Given a `demo.json`, keeps it as benchmarks/results/demo.json first, and its contact sheet as docs/demo.jpg; the table
+comes from there.
 """
 
 from __future__ import annotations
@@ -13,42 +14,54 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results" / "demo.json"
+PICTURE = REPOSITORY / "docs" / "demo.jpg"
 BEGIN = "<!-- table: benchmarks/results/demo.json -->\n"
 END = "<!-- end of table -->"
+PHOTOGRAPHS = ("astronaut", "cat")
 
 
 def table(demo: dict[str, Any]) -> str:
     """The run as Markdown."""
-    errors = {(a["format"], a["precision"]): a["parity"]["max_rel_err"] for a in demo["artifacts"]}
-    photographs = len({p["photograph"] for p in demo["photographs"]})
-    formats = len(demo["latency"])
+    networks = demo["networks"]
+    said = " | ".join(f"says of {name}.jpg" for name in PHOTOGRAPHS)
+    names = " and ".join(f"`{network['word']}` (made from {network['name']})" for network in networks)
     lines = [
-        f"`make demo`: {demo['model']} with its published weights, {formats} formats, {photographs} photographs.",
+        f"`make demo`: {names}, converted here and run.",
         "",
-        "| format | says of coffee.jpg | error against torch | p50 ms | fit + infer + finish ms | cold start ms | MB |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        f"| network | format | {said} | error against torch | p50 ms | fit + infer + finish ms | cold start ms | MB |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for row in demo["latency"]:
-        key = row["format"], row["precision"]
-        said = next(
-            p["result"]["classes"][0]
-            for p in demo["photographs"]
-            if (p["format"], p["precision"]) == key and p["photograph"] == "coffee"
-        )
-        stages = " + ".join(f"{row['stages'][stage]:.2f}" for stage in ("fit", "infer", "finish"))
-        lines.append(
-            f"| {key[0]} {key[1]} | {said['label']} {said['score']:.2f} | {errors[key]:.1e} | {row['p50_ms']:.2f} "
-            f"| {stages} | {row['cold_ms']:.0f} | {row['file_bytes'] / 1e6:.1f} |"
-        )
+    lines += [_row(network, figures) for network in networks for figures in network["latency"]]
     machine = demo["machine"]
     lines += ["", f"{machine['cpu_model']}, {machine['cores_allowed']} cores; one picture at a time, 640x480."]
     return "\n".join(lines) + "\n"
 
 
+def _row(network: dict[str, Any], figures: dict[str, Any]) -> str:
+    artifact = figures["format"], figures["precision"]
+    if figures["error"] is not None:
+        raise SystemExit(f"{network['word']}, {' '.join(artifact)} failed: {figures['reason']}; run the demo again")
+    says = {s["photograph"]: s["says"] for s in network["stills"] if (s["format"], s["precision"]) == artifact}
+    parity = next(a["parity"] for a in network["artifacts"] if (a["format"], a["precision"]) == artifact)
+    cells = [
+        network["word"].removeprefix("default-"),
+        " ".join(artifact),
+        *(says[name] for name in PHOTOGRAPHS),
+        f"{parity['max_rel_err']:.1e}" if parity else "–",
+        f"{figures['p50_ms']:.2f}",
+        " + ".join(f"{figures['stages'][stage]:.2f}" for stage in ("fit", "infer", "finish")),
+        f"{figures['cold_ms']:.0f}",
+        f"{figures['file_bytes'] / 1e6:.1f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
 def main() -> None:
     """Write the table between its marks."""
     if len(sys.argv) > 1:
-        shutil.copyfile(sys.argv[1], RESULTS)
+        given = Path(sys.argv[1])
+        shutil.copyfile(given, RESULTS)
+        shutil.copyfile(given.parent / json.loads(RESULTS.read_bytes())["contact_sheet"], PICTURE)
     readme = REPOSITORY / "README.md"
     before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)

@@ -4,28 +4,36 @@ Every classification and segmentation network up to 150 M parameters is built wi
 statistics from the shipped photographs), converted, run and compared. Results go to `results/torchvision.json` as
 they come, so that a run can be stopped and taken up again; `docs/torchvision.md` is generated from that file.
 
-    python benchmarks/torchvision_table.py            # what is not in the results yet
-    python benchmarks/torchvision_table.py resnet18   # these, again
-    python benchmarks/torchvision_table.py --table    # only the table
+    python -m benchmarks.torchvision_table            # what is not in the results yet
+    python -m benchmarks.torchvision_table resnet18   # these, again
+    python -m benchmarks.torchvision_table --table    # only the table
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+from benchmarks.network_table import (
+    FORMATS,
+    HERE,
+    conversion_row,
+    error_cells,
+    load,
+    machine,
+    machine_line,
+    passed_all,
+    run,
+    save,
+    why_not,
+    without_paths,
+)
+
 RESULTS = HERE / "results" / "torchvision.json"
 TABLE = HERE.parent / "docs" / "torchvision.md"
-FORMATS = ("onnx", "openvino", "tflite")
 LARGEST = 150e6  # parameters
 
 # Attention instead of convolutions: not what this is about.
@@ -52,66 +60,22 @@ def convert_one(name: str) -> dict[str, Any]:
 
     start = time.perf_counter()
     row: dict[str, Any] = {"parameters": parameters(name)}
+    if row["parameters"] > LARGEST:
+        return row | {"not_tried": "over 150 M parameters"}
     with tempfile.TemporaryDirectory() as folder:
         try:
             conversion = edgecnn.convert(f"torchvision:{name}", to=FORMATS, out=Path(folder) / "network.edge")
         except edgecnn.EdgeCnnError as error:
-            row["error"] = _without_paths(f"{type(error).__name__}: {error}")
-            return row
-    row["refused"] = {r.format: _without_paths(f"{r.error}: {r.reason}") for r in conversion.refused}
+            return row | {"error": without_paths(f"{type(error).__name__}: {error}")}
     row["seconds"] = round(time.perf_counter() - start, 1)
-    if conversion.bundle is not None:
-        manifest = conversion.bundle.manifest
-        row |= {"macs": manifest.macs, "size_px": [manifest.frame.width_px, manifest.frame.height_px]}
-        row["passed"] = {
-            a.format: {"max_rel_err": a.evidence.parity.max_rel_err, "transposes": a.transposes, "bytes": a.bytes}
-            for a in manifest.artifacts
-            if a.evidence.parity is not None
-        }
-    return row
-
-
-def _without_paths(text: str) -> str:
-    """An error without the folders of the machine it happened on."""
-    return re.sub(r"/\S+/site-packages/", "", text)
-
-
-def run(names: list[str], results: dict[str, Any]) -> None:
-    """Convert the networks in a process beside this one, a new one every few: a crash costs one network only."""
-    pool = _pool()
-    for name in names:
-        if parameters(name) > LARGEST:
-            results["networks"][name] = {"parameters": parameters(name), "not_tried": "over 150 M parameters"}
-            continue
-        try:
-            row = pool.submit(convert_one, name).result()
-        except BrokenProcessPool:
-            row = {"parameters": parameters(name), "error": "the converting process died"}
-            pool = _pool()
-        results["networks"][name] = row
-        save(results)
-        print(name, row.get("seconds"), row.get("error") or row.get("refused") or "ok", flush=True)
-    pool.shutdown()
-
-
-def _pool() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(max_workers=1, max_tasks_per_child=8, mp_context=get_context("spawn"))
-
-
-def save(results: dict[str, Any]) -> None:
-    """Write the results, sorted, whole or not at all."""
-    results["networks"] = dict(sorted(results["networks"].items()))
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    partial = RESULTS.with_suffix(".partial")
-    partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    partial.replace(RESULTS)
+    return row | conversion_row(conversion.bundle, conversion.refused)
 
 
 def table(results: dict[str, Any]) -> str:
     """The page: a row a network, the largest difference from torch in each format or the reason for none."""
     networks = results["networks"]
     tried = {name: row for name, row in networks.items() if "not_tried" not in row}
-    complete = [name for name, row in tried.items() if set(row.get("passed", {})) == set(FORMATS)]
+    complete = [name for name, row in tried.items() if passed_all(row)]
     lines = [
         "# torchvision's CNNs",
         "",
@@ -130,39 +94,19 @@ def table(results: dict[str, Any]) -> str:
     waiting = sorted(set(cnns()) - set(networks))
     if waiting:
         lines += ["", f"Not run yet: {', '.join(waiting)}."]
-    reasons = [
-        f"- **{name}**, {name_of_format}: {reason}"
-        for name, row in tried.items()
-        for name_of_format, reason in [*row.get("refused", {}).items(), ("all", row.get("error"))]
-        if reason
-    ]
-    if reasons:
-        lines += ["", "## Why not", "", *reasons]
-    machine = results["machine"]
-    lines += ["", f"Machine: {machine['cpu']}. " + ", ".join(f"{k} {v}" for k, v in machine["versions"].items()) + "."]
+    lines += [*why_not(tried), "", machine_line(results["machine"])]
     return "\n".join(lines) + "\n"
 
 
 def _line(name: str, row: dict[str, Any]) -> str:
-    start = f"| {name} | {row['parameters'] / 1e6:.1f} |"
+    start = f"| {name} | {row.get('parameters', parameters(name)) / 1e6:.1f} |"
     if "not_tried" in row:
         return f"{start} | not tried: {row['not_tried']} | | |"
-    passed = row.get("passed", {})
     width, height = row.get("size_px", (0, 0))
-    cells = [f"{passed[f]['max_rel_err']:.1e}" if f in passed else "no" for f in FORMATS]
-    if "tflite" in passed:
-        cells[2] += f" ({passed['tflite']['transposes']})"
+    cells = error_cells(row)
+    if "tflite" in row.get("passed", {}):
+        cells[2] += f" ({row['passed']['tflite']['transposes']})"
     return f"{start} {width}x{height} | {' | '.join(cells)} |"
-
-
-def machine() -> dict[str, Any]:
-    """Where and with what this was made."""
-    from importlib.metadata import version
-
-    from edgecnn._devices import processor_name
-
-    packages = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "litert-torch", "ai-edge-litert")
-    return {"cpu": processor_name(), "versions": {name: version(name) for name in packages}}
 
 
 def main() -> None:
@@ -171,13 +115,11 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--table", action="store_true", help="only write the table")
     asked = parser.parse_args()
-    results: dict[str, Any] = {"networks": {}}
-    if RESULTS.exists():
-        results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    results = load(RESULTS)
     if not asked.table:
         results["machine"] = machine()
-        run(asked.names or [name for name in cnns() if name not in results["networks"]], results)
-        save(results)
+        run(asked.names or [name for name in cnns() if name not in results["networks"]], convert_one, results, RESULTS)
+        save(results, RESULTS)
     TABLE.write_text(table(results), encoding="utf-8")
 
 

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from edgecnn._verbs.bench import bench
+    from edgecnn._verbs.compress import compress
     from edgecnn._verbs.convert import convert
     from edgecnn._verbs.demo import demo
     from edgecnn._verbs.evaluate import evaluate
@@ -48,6 +49,7 @@ _HOMES = {
     "TrainedModel": "edgecnn.sources",
     "bench": "edgecnn._verbs.bench",
     "compare_layers": "edgecnn._verbs.inspect",
+    "compress": "edgecnn._verbs.compress",
     "convert": "edgecnn._verbs.convert",
     "demo": "edgecnn._verbs.demo",
     "evaluate": "edgecnn._verbs.evaluate",
@@ -81,6 +83,7 @@ __all__ = [
     "__version__",
     "bench",
     "compare_layers",
+    "compress",
     "convert",
     "demo",
     "evaluate",

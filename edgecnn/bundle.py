@@ -17,8 +17,9 @@ from typing import Annotated
 
 import msgspec
 
+from edgecnn._shipped import is_shipped, shipped_bundle
 from edgecnn._staging import move_into_place, staging_folder, write_durably
-from edgecnn.errors import BundleError, SpecError
+from edgecnn.errors import BundleError, SpecError, StorageError
 from edgecnn.evidence import Evidence, ParityEvidence, PreprocessEvidence, Record
 from edgecnn.frame import FrameSpec
 from edgecnn.tasks import Task
@@ -185,10 +186,13 @@ class Bundle:
     def open(cls, folder: str | Path) -> Bundle:
         """Read and validate a bundle's manifest; files are checked when an artifact is opened.
 
+        Args:
+            folder: a NAME.edge folder, or "default-detector" or "default-segmenter" for those that ship with edgecnn.
+
         Raises:
             BundleError: no such bundle, not a bundle, damaged, or from a newer schema.
         """
-        folder = Path(folder)
+        folder = shipped_bundle(folder) or Path(folder)
         path = folder / MANIFEST
         try:
             raw = path.read_bytes()
@@ -279,7 +283,13 @@ def commit(staging: Path, folder: Path, manifest: Manifest) -> Bundle:
 
 
 def record_evidence(bundle: Bundle, evidence: Mapping[tuple[str, str], Evidence]) -> Bundle:
-    """Replace the evidence of the named (format, precision) artifacts, atomically."""
+    """Replace the evidence of the named (format, precision) artifacts, atomically.
+
+    Raises:
+        StorageError: disk full, not writable, or a bundle that ships with edgecnn.
+    """
+    if is_shipped(bundle.folder):
+        raise StorageError(f"{bundle.folder} ships with edgecnn and stays as it is: copy it, and measure the copy")
     artifacts = tuple(
         msgspec.structs.replace(a, evidence=evidence.get((a.format, a.precision), a.evidence))
         for a in bundle.manifest.artifacts

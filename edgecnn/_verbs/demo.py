@@ -1,171 +1,198 @@
-"""The main job on a network and photographs that need nothing but the package index."""
+"""The main job on what ships with edgecnn: two networks, four photographs, nothing to fetch."""
 
 from __future__ import annotations
 
-import os
+import signal
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
-import cv2
 import msgspec
 
-import edgecnn
-from edgecnn._photographs import photographs
+from edgecnn._shipped import ASSETS, DETECTOR, SEGMENTER, is_shipped
+from edgecnn._verbs._demo_report import REPORT, AnnotatedVideo, DemoReport, LeftOut, NetworkReport
+from edgecnn._verbs._footage import write_footage
+from edgecnn._verbs._stills import row_of_tiles, take_stills, write_contact_sheet, write_whole
 from edgecnn._verbs.bench import bench
 from edgecnn._verbs.convert import convert
-from edgecnn.bundle import Artifact, Bundle, Refusal
-from edgecnn.errors import StorageError
-from edgecnn.measure.latency import BenchReport, row
+from edgecnn._verbs.run import run
+from edgecnn.bundle import PRECISIONS, Artifact, Bundle, Refusal
+from edgecnn.errors import DataError, DeviceError, MissingDependencyError, SpecError
+from edgecnn.registry import BACKENDS, CONVERTERS
 from edgecnn.results import UInt8Array
-from edgecnn.runners.base import open_runner
-from edgecnn.runners.live.frames import frame_now
+from edgecnn.runners.live.camera import open_camera
 from edgecnn.runners.live.sinks import storage_error
-from edgecnn.runners.live.sinks.jsonl import record_of
 
-MODEL = "efficientnet-lite0"
 FORMATS = ("onnx", "openvino", "tflite")
-REPORT = "demo.json"
-_PER_FRAME = ("frame", "captured_ns", "captured_unix_ns", "age_ms", "source")
+FOOTAGE = "footage.mp4"
+CONTACT_SHEET = "contact_sheet.jpg"
+STILLS = "stills"
+_RECORDS = {DETECTOR: "detected.mp4", SEGMENTER: "segmented.mp4"}
+
+Progress = Callable[[int, int, str], None]
 
 
-class DemoPicture(msgspec.Struct, frozen=True, kw_only=True):
-    """What one artifact says of one photograph.
+def demo(out: str | Path = "demo", *, video: str | Path | None = None, progress: Progress | None = None) -> DemoReport:
+    """Run the detector and the segmenter that ship with edgecnn on footage, and measure them.
 
-    Attributes:
-        photograph: its name.
-        format, precision: what ran.
-        picture: the annotated picture, beside `demo.json`.
-        result: as `run --jsonl` prints it, without the times of the frame.
-    """
-
-    photograph: str
-    format: str
-    precision: str
-    picture: str
-    result: dict[str, Any]
-
-
-class DemoReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a demo did; `demo.json` holds the same.
-
-    Attributes:
-        folder: where pictures, bundle and `demo.json` are.
-        bundle: the bundle's folder.
-        artifacts: those that passed, with their evidence.
-        refused: those that didn't.
-        pictures: every photograph in every format.
-        bench: latencies and the machine; None where nothing passed.
-    """
-
-    folder: Path
-    bundle: Path | None
-    artifacts: tuple[Artifact, ...]
-    refused: tuple[Refusal, ...]
-    pictures: tuple[DemoPicture, ...]
-    bench: BenchReport | None
-
-    def document(self) -> dict[str, Any]:
-        """What `demo.json` holds: all but the raw samples; paths relative to it."""
-        rows = []
-        if self.bench is not None:
-            machine = self.bench.machine
-            rows += [row(result, machine) for result in self.bench.results]
-            rows += [row(failure, machine) for failure in self.bench.failures]
-        for figures in rows:
-            del figures["machine"]  # once for all is enough
-        return {
-            "edgecnn": edgecnn.__version__,
-            "model": MODEL,
-            "bundle": self.bundle.name if self.bundle else None,
-            "artifacts": [
-                {
-                    "format": artifact.format,
-                    "precision": artifact.precision,
-                    "path": f"{self.bundle.name}/{artifact.path}" if self.bundle else artifact.path,
-                    "sha256": artifact.sha256,
-                    "bytes": artifact.bytes,
-                    "tool": artifact.tool,
-                    "parity": msgspec.to_builtins(artifact.evidence.parity),
-                }
-                for artifact in self.artifacts
-            ],
-            "refused": msgspec.to_builtins(self.refused),
-            "photographs": msgspec.to_builtins(self.pictures),
-            "latency": rows,
-            "machine": msgspec.to_builtins(self.bench.machine) if self.bench else None,
-        }
-
-
-def demo(out: str | Path = "demo", *, progress: Callable[[int, int, str], None] | None = None) -> DemoReport:
-    """Convert a trained network to three formats, run each on photographs, and measure it.
-
-    The network is EfficientNet-Lite0 with ImageNet weights from the package index, the photographs come with
-    edgecnn.
+    Where torch and the converters are installed, both are converted first, to three formats, and every file must
+    answer as the torch network does. Elsewhere, as on a device, the converted ones that ship are run, with the
+    runtimes that are there.
 
     Args:
-        out: a folder for annotated pictures, the bundle and `demo.json`; made if absent.
+        out: a folder for bundles, annotated videos and pictures, and `demo.json`; made if absent.
+        video: footage of the user's own; without it, a camera moves over the photographs that ship.
         progress: called with (steps done, steps in all, what is being done), stage by stage.
 
     Raises:
-        MissingDependencyError: the package with the weights, or a part for building, is not installed.
-        GateError: the network failed before any conversion.
+        DataError: `video` is no recording that can be read.
+        MissingDependencyError: no runtime is installed.
+        GateError: a network failed before any conversion.
         StorageError: disk full, or `out` not writable.
     """
     folder = Path(out)
+    if video is not None:
+        _check_video(Path(video), folder)
+    converts = can_convert()
+    if not converts and not BACKENDS.installed():
+        raise MissingDependencyError("running the networks that ship", "onnxruntime", extra=BACKENDS.extra("onnx"))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / STILLS).mkdir(parents=True, exist_ok=True)
     except OSError as failed:
         raise storage_error(folder, failed) from failed
-    conversion = convert(MODEL, weights="DEFAULT", to=FORMATS, out=folder / f"{MODEL}.edge", progress=progress)
-    bundle = conversion.bundle
+    if video is None:
+        write_footage(folder / FOOTAGE, progress=progress and _named(progress, "footage"))
+    source = Path(video) if video is not None else folder / FOOTAGE
+    networks, tiles = [], []
+    for word in (DETECTOR, SEGMENTER):
+        network, row = _show(word, folder, source, converts=converts, progress=progress)
+        networks.append(network)
+        tiles += [] if row is None else [row]
+    if tiles:
+        write_contact_sheet(folder / CONTACT_SHEET, tiles)
     report = DemoReport(
         folder=folder,
-        bundle=bundle.folder if bundle else None,
-        artifacts=bundle.manifest.artifacts if bundle else (),
-        refused=conversion.refused,
-        pictures=_run(bundle, folder) if bundle else (),
-        bench=bench(bundle, profile="quick", progress=progress) if bundle else None,
+        footage=source.name,
+        networks=tuple(networks),
+        contact_sheet=CONTACT_SHEET if tiles else None,
+        remarks=() if converts else (f"the bundles that ship were run: {_to_convert()} converts them here",),
     )
-    _write(folder / REPORT, msgspec.json.format(msgspec.json.encode(report.document()), indent=1) + b"\n")
+    write_whole(folder / REPORT, msgspec.json.format(msgspec.json.encode(report.document()), indent=1) + b"\n")
     return report
 
 
-def _run(bundle: Bundle, folder: Path) -> tuple[DemoPicture, ...]:
-    """Every photograph through every artifact; the annotated ones go to `folder`."""
-    pictures = []
-    for artifact in bundle.manifest.artifacts:
-        with open_runner(bundle, format=artifact.format, precision=artifact.precision) as runner:
-            for index, (name, image) in enumerate(photographs().items()):
-                result = runner(image)
-                target = folder / f"{name}-{artifact.format}.jpg"
-                _write_picture(target, runner.task.draw(image, result))  # type: ignore[arg-type]
-                record = record_of(frame_now(image, index, name), result)
-                pictures.append(
-                    DemoPicture(
-                        photograph=name,
-                        format=artifact.format,
-                        precision=artifact.precision,
-                        picture=target.name,
-                        result={key: value for key, value in record.items() if key not in _PER_FRAME},
-                    )
-                )
-    return tuple(pictures)
+def can_convert() -> bool:
+    """Whether what `convert` wants is installed, for all three formats."""
+    return all(find_spec(name) for name in ("torch", "safetensors")) and set(FORMATS) <= set(CONVERTERS.installed())
 
 
-def _write_picture(target: Path, picture: UInt8Array) -> None:
-    encoded, data = cv2.imencode(target.suffix, picture)
-    if not encoded:
-        raise StorageError(f"{target} could not be encoded")
-    _write(target, data.tobytes())
+def _to_convert() -> str:
+    return "pip install 'edgecnn[convert]'"
 
 
-def _write(target: Path, data: bytes) -> None:
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, target)
-    except OSError as failed:
-        raise storage_error(target, failed) from failed
-    finally:
-        partial.unlink(missing_ok=True)
+def _check_video(video: Path, folder: Path) -> None:
+    """Refuse, before minutes have passed, what cannot be run on or would be overwritten."""
+    if not video.is_file():
+        raise DataError(f"{video} is not a file: --video wants a recording; for a camera, edgecnn run {DETECTOR}")
+    for name in _RECORDS.values():
+        if (folder / name).exists() and (folder / name).samefile(video):
+            raise SpecError(f"{video} is what the demo writes: copy it, or choose another --out")
+    with open_camera(video) as camera:
+        if camera.stills:
+            raise DataError(f"{video} is a picture: --video wants a recording; edgecnn run {DETECTOR} {video} runs it")
+
+
+def _show(
+    word: str, folder: Path, footage: Path, *, converts: bool, progress: Progress | None
+) -> tuple[NetworkReport, UInt8Array | None]:
+    """Everything about one network, and its row of the contact sheet."""
+    kind = word.removeprefix("default-")
+    step = None if progress is None else _prefixed(progress, kind)
+    refused: tuple[Refusal, ...] = ()
+    bundle: Bundle | None
+    if converts:
+        conversion = convert(word, to=FORMATS, out=folder / f"{kind}.edge", progress=step)
+        bundle, refused = conversion.bundle, conversion.refused
+    else:
+        bundle = Bundle.open(ASSETS / f"{kind}.edge")
+    if bundle is None:
+        return _nothing_passed(word, refused), None
+    ran, stills, errors, left_out = [], [], [], []
+    artifacts = sorted(bundle.manifest.artifacts, key=_preference)
+    for index, artifact in enumerate(artifacts):
+        if step:
+            step(index, len(artifacts), f"stills, {artifact.format} {artifact.precision}")
+        try:
+            stills += take_stills(bundle, artifact, prefix=kind, folder=folder / STILLS, relative_to=folder)
+            ran.append(artifact)
+        except (MissingDependencyError, DeviceError) as failed:
+            left_out.append(LeftOut(format=artifact.format, precision=artifact.precision, reason=str(failed)))
+            errors.append(failed)
+    if not ran:
+        raise next((error for error in errors if isinstance(error, DeviceError)), errors[0])
+    row = row_of_tiles(bundle, ran[0])
+    return NetworkReport(
+        word=word,
+        name=bundle.manifest.name,
+        task=bundle.manifest.task.name,
+        bundle=bundle.folder,
+        converted=converts,
+        artifacts=bundle.manifest.artifacts,
+        refused=refused,
+        left_out=tuple(left_out),
+        stills=tuple(stills),
+        video=_record(bundle, ran[0], footage, folder / _RECORDS[word], step),
+        bench=bench(bundle, profile="quick", record=not is_shipped(bundle.folder), progress=step),
+    ), row
+
+
+def _nothing_passed(word: str, refused: tuple[Refusal, ...]) -> NetworkReport:
+    return NetworkReport(
+        word=word,
+        name="",
+        task="",
+        bundle=None,
+        converted=True,
+        artifacts=(),
+        refused=refused,
+        left_out=(),
+        stills=(),
+        video=None,
+        bench=None,
+    )
+
+
+def _record(
+    bundle: Bundle, artifact: Artifact, footage: Path, target: Path, progress: Progress | None
+) -> AnnotatedVideo:
+    """The footage with what the network sees drawn on it."""
+    summary = run(
+        bundle,
+        footage,
+        format=artifact.format,
+        precision=artifact.precision,
+        record=target,
+        progress=progress and _named(progress, target.name),
+    )
+    if summary.signal is not None:
+        signal.raise_signal(summary.signal)  # `run` ends in peace; what was asked for is the end of everything
+    return AnnotatedVideo(
+        path=target.name,
+        format=summary.format,
+        precision=summary.precision,
+        frames=summary.frames,
+        frames_per_s=round(summary.fps, 2),
+    )
+
+
+def _preference(artifact: Artifact) -> tuple[int, int]:
+    """The format that runs when nobody asks comes first, and in it the precision closest to the trained network."""
+    return BACKENDS.names().index(artifact.format), list(PRECISIONS).index(artifact.precision)
+
+
+def _named(progress: Progress, what: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(done, total, what)
+
+
+def _prefixed(progress: Progress, kind: str) -> Progress:
+    return lambda done, total, what: progress(done, total, f"{kind}: {what}")

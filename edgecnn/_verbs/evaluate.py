@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgecnn._devices import parse_device
+from edgecnn._shipped import shipped_bundle
 from edgecnn.bundle import MANIFEST, Artifact, Bundle
 from edgecnn.datasets import Dataset, open_dataset
 from edgecnn.errors import SpecError
@@ -188,7 +189,7 @@ def open_subject(
     options: dict[str, Any],
 ) -> Subject:
     """Open what is to be measured; arguments and errors are those of `evaluate`."""
-    bundle = as_bundle(model)
+    bundle = as_bundle(model, format=format)
     if bundle is None:
         subject = _open_network(
             model, format=format, precision=precision, device=device, threads=threads, options=options
@@ -241,8 +242,10 @@ def evaluation_of(
     )
 
 
-def as_bundle(model: object) -> Bundle | None:
+def as_bundle(model: object, *, format: str | None = None) -> Bundle | None:  # noqa: A002
     """The bundle that `model` is or names; None where it is a network.
+
+    What ships with edgecnn is both: "default-detector" is its bundle, unless `format` is "torch".
 
     Raises:
         BundleError: it looks like a bundle and isn't one that can be read.
@@ -251,6 +254,8 @@ def as_bundle(model: object) -> Bundle | None:
         return model
     if not isinstance(model, str | Path):
         return None
+    if (shipped := shipped_bundle(model)) is not None:
+        return None if format == TORCH else Bundle.open(shipped)
     path = Path(model)
     if path.name == MANIFEST:
         path = path.parent

@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
-from edgecnn.errors import MissingDependencyError
+from edgecnn._verbs._artifact_latency import artifact_named, artifact_timer
+from edgecnn._verbs._narrowing import (
+    GradientPictures,
+    Narrowing,
+    Target,
+    check_same_classes,
+    multiply_adds,
+    parameter_count,
+)
+from edgecnn._verbs._prune_steps import Tuning, prune_in_steps
+from edgecnn._verbs.train import _open
+from edgecnn.errors import MissingDependencyError, SpecError, UnknownNameError
 
 if TYPE_CHECKING:
+    from edgecnn.compression.prune.latency import Measure
+    from edgecnn.compression.prune.schedule import PruneStep
+    from edgecnn.compression.train.settings import TrainSettings
+    from edgecnn.evidence import TwinLatency
     from edgecnn.sources import TrainedModel
+
+Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,15 +36,23 @@ class Pruning:
     """A network that was made narrower and saved.
 
     Attributes:
-        folder: NAME.model, a MODEL for every other verb; to be trained before it is used.
+        folder: NAME.model, a MODEL for every other verb; to be trained before it is used, unless that was done.
         macs, parameters: of one frame, and of the network, before and after.
         warnings: what the user should know of what could not be narrowed.
+        latency: where it was the target, its figures; see `edgecnn.compression.prune.latency.latency_figures`.
+        metric: "top1", "map" or "miou"; "" where nothing was trained.
+        unpruned: it, of the unpruned network.
+        steps: what was narrowed and trained in turns; none where nothing was trained.
     """
 
     folder: Path
     macs: tuple[int, int]
     parameters: tuple[int, int]
     warnings: tuple[str, ...]
+    latency: dict[str, Any] | None = None
+    metric: str = ""
+    unpruned: float | None = None
+    steps: tuple[PruneStep, ...] = ()
 
 
 def prune(
@@ -34,61 +60,177 @@ def prune(
     *,
     out: str | Path,
     share: float = 0.5,
-    target: Literal["macs", "parameters"] = "macs",
+    target: Target = "macs",
+    of: str | None = None,
     importance: str = "magnitude",
     round_to: int = 8,
     keep: tuple[str, ...] = (),
+    steps: int = 1,
+    data: str | Path | None = None,
+    split: str | None = None,
+    validate_on: str | Path | None = None,
+    ignore_label: str | None = None,
+    settings: TrainSettings | None = None,
+    distill: bool = True,
+    progress: Progress | None = None,
     **model_options: Any,
 ) -> Pruning:
     """Make a network narrower, and save it as NAME.model.
 
     Channels go as wholes, in all layers that they touch, so that every runtime is faster for it. It answers worse
-    until it is trained again: `train` goes on with the saved folder.
+    until it is trained again: here, with `settings` or several `steps`, or by `train` with the saved folder. Stopped,
+    a pruning with training goes on where it was when it is called again with the same words.
 
     Args:
         model: as for `load_model`.
         out: a folder NAME.model to write.
-        share: of the multiply-adds, or parameters, that may be left; 0 to 1 (exclusive).
-        target: what it is a share of.
-        importance: "magnitude" (of a channel's weights) or "batch-norm" (its scale).
+        share: of the multiply-adds, parameters, or latency, that may be left; 0 to 1 (exclusive).
+        target: what it is a share of; "latency" is measured on this machine, beside the unpruned network's, in turns.
+        of: whose latency: "FORMAT", or "FORMAT:fp32" or "FORMAT:fp16"; without it OpenVINO's fp32, or ONNX's or
+            TFLite's where that is not installed.
+        importance: "magnitude" (of a channel's weights), "batch-norm" (its scale) or "taylor" (what the training
+            loss would be without it, to first order, on some of the pictures).
         round_to: narrowed layers get a multiple of so many channels; SIMD units take 8 or 16 at once.
         keep: layers, or parts of the network, that stay as wide as they are.
+        steps: in how many steps, with training after each; each leaves the same share of what the one before left.
+        data: labelled pictures with the network's classes, for "taylor" and to train on.
+        split, validate_on, ignore_label: as for `train`.
+        settings: how to train after each step; None trains nothing where there is one step, else as `train` does.
+        distill: the unpruned network is the teacher.
+        progress: called with (steps done, steps in all, what is being done).
         model_options: as for `load_model`.
 
     Raises:
         SpecError, UnknownNameError: what was asked for cannot be.
         SourceError: a network whose channels cannot be followed.
+        DataError, TrainingError: as `train`.
+        ConversionError, DeviceError: its latency cannot be measured.
         StorageError: disk full, or not writable.
         MissingDependencyError: a package of the extra [train] is not installed.
     """
     try:
-        from edgecnn.compression.prune.channels import PruneSettings, prune_to_share
+        from edgecnn.compression.prune.channels import PruneSettings
+        from edgecnn.compression.prune.schedule import geometric_shares
     except ModuleNotFoundError as missing:
         raise MissingDependencyError("pruning", missing.name or "torch_pruning", extra="train") from missing
-    from edgecnn.evidence import Stage
+    from edgecnn.compression.train.settings import TrainSettings
     from edgecnn.sources import load_model
     from edgecnn.sources.saved import check_out, check_saveable, save
 
+    shares = geometric_shares(share, steps)
+    with_training = steps > 1 or settings is not None
+    _check_words(target, of, data, importance=importance, with_training=with_training)
+    how = PruneSettings(importance=importance, round_to=round_to, keep=keep)  # type: ignore[arg-type]
     folder = check_out(out)
+    artifact = artifact_named(of) if target == "latency" else None
     original = load_model(model, **model_options)
     check_saveable(original)
-    settings = PruneSettings(importance=importance, round_to=round_to, keep=keep)  # type: ignore[arg-type]
-    pruned = prune_to_share(original, share=share, target=target, settings=settings)
-    macs, parameters = (_macs(original), _macs(pruned)), (_parameters(original), _parameters(pruned))
-    stage = Stage(
-        what="prune",
-        settings={"share": share, "target": target, **dataclasses.asdict(settings)},
-        figures={"macs": macs[1], "macs_before": macs[0], "parameters": parameters[1]},
+    tuned = settings if settings is not None else TrainSettings()
+    pictures = None
+    if data is not None and importance == "taylor":
+        pictures = _gradient_pictures(original, data, validate_on, split=split, settings=tuned)
+    with contextlib.ExitStack() as stack:
+        measure = None
+        if artifact is not None:
+            measure = _telling(stack.enter_context(artifact_timer(*artifact)), progress)
+        narrowing = Narrowing(
+            unpruned=original,
+            target=target,
+            settings=how,
+            pictures=pictures,
+            of="" if artifact is None else ":".join(artifact),
+            measure=measure,
+        )
+        if not with_training:
+            pruned = narrowing.narrow(original, share=share)
+            save(pruned, folder)
+            return _pruning(folder, original, pruned, pruned.warnings, latency=pruned.stages[-1].figures.get("latency"))
+        assert data is not None
+        tuning = Tuning(
+            data=data,
+            split=split,
+            validate_on=validate_on,
+            ignore_label=ignore_label,
+            settings=tuned,
+            distill=distill,
+        )
+        return _in_steps(narrowing, tuning, shares, folder, progress)
+
+
+def _in_steps(
+    narrowing: Narrowing, tuning: Tuning, shares: Sequence[float], folder: Path, progress: Progress | None
+) -> Pruning:
+    from edgecnn.sources.saved import save
+
+    stepwise, work = prune_in_steps(narrowing, tuning, shares=shares, folder=folder, progress=progress)
+    save(stepwise.model, folder, more=stepwise.more)
+    work.remove()
+    warnings = [*narrowing.unpruned.warnings, *(warning for step in stepwise.steps for warning in step.warnings)]
+    return _pruning(
+        folder,
+        narrowing.unpruned,
+        stepwise.model,
+        tuple(dict.fromkeys(warnings)),
+        latency=next((step.latency for step in reversed(stepwise.steps) if step.latency is not None), None),
+        metric=stepwise.metric,
+        unpruned=stepwise.unpruned,
+        steps=stepwise.steps,
     )
-    save(dataclasses.replace(pruned, stages=(*original.stages, stage)), folder)
-    return Pruning(folder=folder, macs=macs, parameters=parameters, warnings=pruned.warnings)
 
 
-def _macs(model: TrainedModel) -> int:
-    from edgecnn.converters.deployable import Deployable, count_macs
+def _check_words(target: str, of: str | None, data: str | Path | None, *, importance: str, with_training: bool) -> None:
+    """Refuse what contradicts itself, before anything is loaded.
 
-    return count_macs(Deployable(model))
+    Raises:
+        SpecError, UnknownNameError: it does.
+    """
+    if target not in get_args(Target):
+        raise UnknownNameError("target", target, get_args(Target))
+    if of is not None and target != "latency":
+        raise SpecError(f"--of {of} names the artifact whose latency is the target: give --latency SHARE, too")
+    if data is None and importance == "taylor":
+        raise SpecError("--importance taylor reads gradients off labelled pictures: give --data")
+    if data is None and with_training:
+        raise SpecError("--steps, --epochs and --settings train the narrower network: give --data to train on")
+    if data is not None and importance != "taylor" and not with_training:
+        raise SpecError(
+            f"--data {data} is for --importance taylor, or to train on (--epochs N, --settings FILE or --steps N): say "
+            "which, or leave it out"
+        )
 
 
-def _parameters(model: TrainedModel) -> int:
-    return sum(parameter.numel() for parameter in model.module.parameters())
+def _gradient_pictures(
+    model: TrainedModel,
+    data: str | Path,
+    validate_on: str | Path | None,
+    *,
+    split: str | None,
+    settings: TrainSettings,
+) -> GradientPictures:
+    """The pictures that `train` would learn from: those that it measures on decide nothing here, either."""
+    pictures = _open(model, data, validate_on, split=split, head=None, seed=settings.seed)
+    check_same_classes(model, pictures.labels, data)
+    return GradientPictures(dataset=pictures.train, batch=settings.batch, seed=settings.seed)
+
+
+def _telling(measure: Measure, progress: Progress | None) -> Measure:
+    """The same, and says so while it works."""
+
+    def told(narrower: TrainedModel, wider: TrainedModel) -> TwinLatency:
+        if progress is not None:
+            progress(0, 0, f"timing {narrower.name} beside what it was made of")
+        return measure(narrower, wider)
+
+    return told
+
+
+def _pruning(
+    folder: Path, original: TrainedModel, pruned: TrainedModel, warnings: tuple[str, ...], **more: Any
+) -> Pruning:
+    return Pruning(
+        folder=folder,
+        macs=(multiply_adds(original), multiply_adds(pruned)),
+        parameters=(parameter_count(original), parameter_count(pruned)),
+        warnings=warnings,
+        **more,
+    )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgecnn._shipped import is_shipped
 from edgecnn._verbs._labelled import LabelledPictures, labelled_or_none
 from edgecnn.bundle import QUANTIZED, Bundle
 from edgecnn.errors import BundleError, SpecError, UnknownNameError
@@ -65,6 +66,8 @@ def quantize(
         StorageError: disk full, or `out` not writable.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
+    if out is None and is_shipped(opened.folder):
+        raise SpecError(f"{opened.folder} ships with edgecnn and stays as it is: give --out NAME.edge")
     manifest = opened.manifest
     if precision not in QUANTIZED:
         raise UnknownNameError("precision to quantize to", precision, QUANTIZED)

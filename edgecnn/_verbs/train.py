@@ -16,7 +16,7 @@ import numpy as np
 
 from edgecnn._verbs.evaluate import evaluation_task
 from edgecnn.datasets import Dataset, open_dataset
-from edgecnn.errors import DataError, MissingDependencyError, SplitError, StorageError
+from edgecnn.errors import DataError, MissingDependencyError, SpecError, SplitError, StorageError
 from edgecnn.measure.accuracy import measure_accuracy
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int, str], None]
 _HELD_OUT = 0.1  # of the pictures, where no others are given to measure on
+_PICTURES_FOR_RANGES = 64
 _TIMES_THE_WEIGHTS = 8  # on the disk: a checkpoint with averages and the optimizer's moments, twice, and the result
 
 
@@ -39,7 +40,8 @@ class Training:
         folder: NAME.model, a MODEL for every other verb.
         metric: "top1", "map" or "miou".
         value: of the epoch that was kept, on the pictures to measure on.
-        before: of the network before training; None where its classes are others.
+        before: of the network before training (rounding, where it is trained for int8); None where its classes are
+            others.
         best_epoch, epochs: which epoch was kept, and how many there were.
         stopped_early: because the metric no longer rose.
         train, validation: how many pictures each.
@@ -70,6 +72,8 @@ def train(
     head: str | None = None,
     ignore_label: str | None = None,
     settings: TrainSettings | None = None,
+    teacher: str | Path | TrainedModel | None = None,
+    teacher_weights: str | Path | None = None,
     progress: Progress | None = None,
     **model_options: Any,
 ) -> Training:
@@ -89,6 +93,9 @@ def train(
             `load_model`, how the raw maps of the user's own module decode.
         ignore_label: for segmentation, a class of the data whose pixels don't count in the metric.
         settings: how to train.
+        teacher: a network to learn from besides the labels, usually the one before it was pruned; as `load_model`
+            takes them. Of the student's task, classes, head and size of frame; in its own normalisation.
+        teacher_weights: for a teacher that doesn't bring its own.
         progress: called with (steps done, steps in all, what is being done).
         model_options: as for `load_model` (weights, size, replace_activations, …).
 
@@ -103,6 +110,8 @@ def train(
         import lightning  # noqa: F401 - the message names the extra
     except ModuleNotFoundError as missing:
         raise MissingDependencyError("training", "lightning", extra="train") from missing
+    from edgecnn.compression.quantize_aware.prepare import without_rounding
+    from edgecnn.compression.train.distill import Distiller
     from edgecnn.compression.train.loop import fit
     from edgecnn.compression.train.objective import frozen_names, objective_of
     from edgecnn.compression.train.pictures import TrainingPictures
@@ -120,30 +129,36 @@ def train(
     check_saveable(original)
     pictures = _open(original, data, validate_on, split=split, head=head, seed=how.seed)
     network, new = _for_classes(original, pictures.labels, head=head, size=size)
-    images = pictures.check(progress)
-    _check_room(folder, network)
+    network = dataclasses.replace(network, ranges={})  # they are of the weights as they were
     objective = objective_of(network)
+    teaching = _load_teacher(teacher, teacher_weights, student=network)
+    distiller = None if teaching is None else Distiller(teaching, network, how.distillation)
+    images = pictures.check(progress)
+    student = _rounding(network, how, pictures.train)
+    _check_room(folder, network)
     frozen = frozen_names(network.module, new) if how.freeze_backbone else ()
     last_mosaic = how.epochs - max(round(how.epochs / 10), 1)
 
     def evaluate(candidate: TrainedModel) -> float:
         return _metric(candidate, pictures.validation, ignore_label)
 
-    before = None if new else evaluate(network)
+    before = None if new else evaluate(student)
     work = folder.parent / f".{folder.name}.training"
     work.mkdir(parents=True, exist_ok=True)
     fitted = fit(
-        network,
+        student,
         TrainingPictures(pictures.train, network.frame, how.augmentation, seed=how.seed, mosaic_until=last_mosaic),
         objective,
         how,
         evaluate=evaluate,
+        distiller=distiller,
         frozen=frozen,
         checkpoint=work / "last.ckpt",
-        about=_about(network, how, images, frozen),
+        about=_about(network, how, images, frozen, teaching),
         progress=progress,
     )
-    _save(fitted, original, folder, how, pictures, images)
+    learned = without_rounding(fitted.model, network) if how.quantize_for else fitted.model
+    _save(dataclasses.replace(fitted, model=learned), original, folder, _told(how, teaching), pictures, images)
     shutil.rmtree(work, ignore_errors=True)
     return Training(
         folder=folder,
@@ -242,6 +257,45 @@ def _for_classes(
     return grown, frozenset(name for name in grown.module.state_dict() if not name.startswith(BODY))
 
 
+def _rounding(model: TrainedModel, how: TrainSettings, pictures: Dataset) -> TrainedModel:
+    """The network as it is trained: where for int8, one that rounds, from ranges that fit some of the pictures."""
+    if how.quantize_for is None:
+        return model
+    from edgecnn.compression.quantize_aware.prepare import make_quantize_aware
+    from edgecnn.frame import FrameFitter
+
+    chosen = np.random.default_rng(how.seed).permutation(len(pictures))[:_PICTURES_FOR_RANGES]
+    fitter = FrameFitter(model.frame)
+    frames = [fitter(pictures.samples[index].image())[0][0].copy() for index in chosen]
+    return make_quantize_aware(model, how.quantize_for, frames)
+
+
+def _load_teacher(
+    teacher: str | Path | TrainedModel | None, weights: str | Path | None, *, student: TrainedModel
+) -> TrainedModel | None:
+    """The teacher, for frames as large as the student's where words build it."""
+    from edgecnn.sources import load_model
+
+    if teacher is None:
+        if weights is not None:
+            raise SpecError(f"teacher_weights {weights} without a teacher: name the network that they are of")
+        return None
+    options: dict[str, Any] = {} if weights is None else {"weights": weights}
+    if isinstance(teacher, str | Path):
+        options["size"] = (student.frame.height_px, student.frame.width_px)
+    return load_model(teacher, **options)
+
+
+def _told(settings: TrainSettings, teacher: TrainedModel | None) -> dict[str, Any]:
+    """What the training was told, for the record: settings, and which teacher it had."""
+    told: dict[str, Any] = msgspec.to_builtins(settings)
+    if teacher is None:
+        del told["distillation"]
+    else:
+        told["teacher"] = {"name": teacher.name, "weights_sha256": _weights_digest(teacher).hexdigest()}
+    return told
+
+
 def _metric(model: TrainedModel, dataset: Dataset, ignore_label: str | None) -> float:
     from edgecnn.converters.deployable import open_reference
 
@@ -262,21 +316,36 @@ def _check_room(folder: Path, model: TrainedModel) -> None:
 
 
 def _about(
-    model: TrainedModel, settings: TrainSettings, images: Sequence[str], frozen: Sequence[str] | frozenset[str]
+    model: TrainedModel,
+    settings: TrainSettings,
+    images: Sequence[str],
+    frozen: Sequence[str] | frozenset[str],
+    teacher: TrainedModel | None,
 ) -> str:
-    """What must be the same for a checkpoint to go on: network, its start, settings and pictures."""
-    digest = hashlib.sha256(msgspec.json.encode([settings, model.frame, model.task, model.blueprint, sorted(frozen)]))
+    """What must be the same for a checkpoint to go on: network, its start, settings, pictures and the teacher."""
+    digest = _weights_digest(model)
+    digest.update(msgspec.json.encode([settings, model.frame, model.task, model.blueprint, sorted(frozen)]))
     digest.update("\n".join(images).encode())
-    for tensor in model.module.state_dict().values():
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+    if teacher is not None:
+        digest.update(_weights_digest(teacher).digest())
+        digest.update(msgspec.json.encode([teacher.frame, teacher.blueprint]))
     return digest.hexdigest()[:20]
+
+
+def _weights_digest(model: TrainedModel) -> hashlib._Hash:
+    """SHA-256 of all tensors of a network, with more to be added."""
+    digest = hashlib.sha256()
+    for name, tensor in model.module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+    return digest
 
 
 def _save(
     fitted: Fitted,
     original: TrainedModel,
     folder: Path,
-    settings: TrainSettings,
+    told: dict[str, Any],
     pictures: _Pictures,
     images: tuple[str, ...],
 ) -> None:
@@ -287,7 +356,7 @@ def _save(
     model = fitted.model
     stage = Stage(
         what="train",
-        settings=msgspec.to_builtins(settings),
+        settings=told,
         figures={
             "metric": model.task.metric,
             "value": fitted.best_metric,

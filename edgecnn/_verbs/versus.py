@@ -110,7 +110,7 @@ def evaluate_versus(
             classes; or as `evaluate` does.
         BundleError, DeviceError, MissingDependencyError, DataError: as `evaluate` does, for either.
     """
-    bundle = as_bundle(model)
+    bundle = as_bundle(model, format=format)
     other_bundle, other_format, other_precision = _parse(versus, bundle, model)
     shared: dict[str, Any] = {"device": device, "threads": threads, "score": score, "nms_iou": nms_iou}
     subject = open_subject(bundle or model, format=format, precision=precision, options=model_options, **shared)

@@ -34,7 +34,7 @@ _NOT_ENOUGH = "–"
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="A NAME.edge folder.", metavar="BUNDLE")],
+    bundle: Annotated[Path, typer.Argument(help="A NAME.edge folder, or default-detector.", metavar="BUNDLE")],
     device: Annotated[str, typer.Option(help="cpu, gpu, npu, auto, or RUNTIME:DEVICE.")] = "cpu",
     format: Annotated[  # noqa: A002
         str | None, typer.Option(help="Only openvino, onnx or tflite; default: all whose runtime is here.")

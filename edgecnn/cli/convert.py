@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def command(
     model: Annotated[
         str,
-        typer.Argument(help="torchvision:NAME, a name of the zoo, package.module:factory, or a .pt2 file."),
+        typer.Argument(help="torchvision:NAME, a name of the zoo, package.module:factory, NAME.model, or a .pt2."),
     ],
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.edge.", show_default=False)],
     to: Annotated[str | None, typer.Option(help="onnx,openvino,tflite; default: all installed.")] = None,

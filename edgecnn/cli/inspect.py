@@ -21,7 +21,7 @@ _COLUMNS = ("layer", "SNR dB", "change", "enters", "alone", "")
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="A NAME.edge folder.")],
+    bundle: Annotated[Path, typer.Argument(help="A NAME.edge folder, or default-detector.")],
     layers: Annotated[
         tuple[str, str] | None,
         typer.Option(

@@ -29,7 +29,7 @@ _STAGE_NAMES = {"capture": "capture (wait)", "deliver": "draw, deliver"}
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="A NAME.edge folder.", show_default=False)],
+    bundle: Annotated[Path, typer.Argument(help="A NAME.edge folder, or default-detector.", show_default=False)],
     source: Annotated[
         str | None,
         typer.Argument(help="A picture, a folder of pictures, a video, or as --camera.", show_default=False),

@@ -38,6 +38,18 @@ def command(
     ignore_label: Annotated[
         str | None, typer.Option(help="A class of the data whose pixels don't count in the metric.")
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="A network to learn from as well, as the one before it was pruned; see [distillation] in --settings.",
+            show_default=False,
+        ),
+    ] = None,
+    teacher_weights: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Weights of a teacher that brings none of its own.", show_default=False),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the pictures; default 50.", **_PANEL_TEXT)] = None,
     batch: Annotated[int | None, typer.Option(help="Frames a step; default 16.", **_PANEL_TEXT)] = None,
     optimizer: Annotated[
@@ -58,11 +70,17 @@ def command(
     early_stop_epochs: Annotated[
         int | None, typer.Option(help="Stop when the metric has not risen for so long.", **_PANEL_TEXT)
     ] = None,
+    quantize_for: Annotated[
+        str | None,
+        typer.Option(help="Train for int8 in openvino, onnx or tflite: with its rounding.", **_PANEL_TEXT),
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that read pictures.", **_PANEL_TEXT)] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, order and variation; default 0.", **_PANEL_TEXT)] = None,
     settings: Annotated[
         Path | None,
-        typer.Option(help="A TOML file with all of these and [augmentation]; flags go before it.", **_PANEL_TEXT),
+        typer.Option(
+            help="A TOML file with all of these, [augmentation] and [distillation]; flags go before it.", **_PANEL_TEXT
+        ),
     ] = None,
     weights: flags.Weights = None,
     size: flags.Size = None,
@@ -89,6 +107,7 @@ def command(
         "dropout": dropout,
         "freeze_backbone": freeze_backbone or None,
         "early_stop_epochs": early_stop_epochs,
+        "quantize_for": quantize_for,
         "workers": workers,
         "seed": seed,
     }
@@ -116,6 +135,8 @@ def command(
             head=grow,
             ignore_label=ignore_label,
             settings=told,
+            teacher=teacher,
+            teacher_weights=teacher_weights,
             progress=progress,
             **options,
         )

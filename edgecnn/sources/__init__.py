@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from edgecnn._shipped import DEFAULTS, shipped_model
 from edgecnn.bundle import LayerRanges, SourceRecord
 from edgecnn.errors import MissingDependencyError, SpecError, UnknownNameError
 from edgecnn.evidence import Stage
@@ -112,8 +113,9 @@ def load_model(model: str | Path | TrainedModel | nn.Module, **options: Any) -> 
     """Load a network by name, or take one that is there, and apply what the user says about it.
 
     Args:
-        model: "torchvision:NAME", a name of our zoo, "package.module:factory", a NAME.model folder that training
-            wrote, a .pt2 file, a TrainedModel, or a torch module (with task, size and labels among the options).
+        model: "torchvision:NAME", a name of our zoo, "default-detector" or "default-segmenter" (they ship with
+            edgecnn), "package.module:factory", a NAME.model folder that training wrote, a .pt2 file, a TrainedModel,
+            or a torch module (with task, size and labels among the options).
         options: the fields of `ModelOptions`.
 
     Raises:
@@ -131,6 +133,7 @@ def load_model(model: str | Path | TrainedModel | nn.Module, **options: Any) -> 
         raise MissingDependencyError("loading a network", "torch", extra="convert") from missing
     loaded: TrainedModel
     if isinstance(model, str):
+        model = str(shipped_model(model) or model)
         home = _home(model)
         loaded = import_module(home).load(model, wanted)
         if home in _REBUILDABLE:
@@ -176,4 +179,6 @@ def _home(model: str) -> str:
             f"{model} holds weights, not a network: name the network and give the file as --weights, as in "
             f"`edgecnn convert yolox-nano --weights {model}`"
         )
-    raise UnknownNameError("model", model, [*ZOO, "torchvision:NAME", "package.module:factory", "NAME.model"])
+    raise UnknownNameError(
+        "model", model, [*ZOO, *DEFAULTS, "torchvision:NAME", "package.module:factory", "NAME.model"]
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,6 +21,9 @@ from edgecnn.sources.blueprint import Blueprint
 from edgecnn.sources.shapes import reshape_like
 from edgecnn.sources.weights import fit_weights, read_weights
 from edgecnn.tasks import Task
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DESCRIPTION = "model.json"
 _SCHEMA = 1
@@ -45,6 +49,7 @@ def save(
     folder: str | Path,
     *,
     more: Mapping[str, bytes] | None = None,
+    half: bool = False,
 ) -> Path:
     """Write a NAME.model folder; what is there before is replaced as a whole.
 
@@ -52,6 +57,8 @@ def save(
         model: with a blueprint; its stages say what was done to it.
         folder: its name ends in ".model".
         more: other files for the folder, by name.
+        half: store weights in float16, for half the size; loading brings them back to float32, rounded. Vectors
+            (biases, and the statistics of batch normalisations, which know no bound) stay as they are.
 
     Raises:
         SpecError: another ending, something else is there, or a network without a blueprint.
@@ -62,8 +69,11 @@ def save(
     from safetensors.torch import save_file
 
     tensors = {name: tensor.contiguous() for name, tensor in model.module.state_dict().items()}
+    if half:
+        tensors = {name: _halved(tensor) for name, tensor in tensors.items()}
     with staging_folder(folder, marker=DESCRIPTION, what="saved network") as staging:
         save_file(tensors, staging / "weights.safetensors")
+        (staging / "weights.safetensors").chmod(0o644)  # it comes private; a network is there to be copied
         (weights,) = store_files(staging, "weights", [staging / "weights.safetensors"])
         description = Description(
             edgecnn=edgecnn.__version__,
@@ -81,6 +91,13 @@ def save(
         write_durably(staging / DESCRIPTION, msgspec.json.format(msgspec.json.encode(description), indent=1))
         move_into_place(staging, folder, marker=DESCRIPTION, wanted={weights.path, *(more or {})})
     return folder
+
+
+def _halved(tensor: Tensor) -> Tensor:
+    if not tensor.is_floating_point() or tensor.dim() < 2:
+        return tensor
+    rounded = tensor.half()
+    return rounded if rounded.isfinite().all() else tensor  # beyond 65504 float16 knows infinity only
 
 
 def check_out(folder: str | Path) -> Path:

@@ -106,7 +106,7 @@ def test_a_network_learns_what_the_pictures_show(
 
 
 def test_a_detector_learns_from_boxes(tmp_path: Path) -> None:
-    settings = TrainSettings(epochs=10, evaluate_every=10, **{**QUICK, "learning_rate": 0.003})
+    settings = TrainSettings(epochs=16, evaluate_every=16, **QUICK)
     trained = edgecnn.train(
         "nets_to_train:detector",
         data=write_boxes(tmp_path / "train", 20),
@@ -383,3 +383,36 @@ def test_flags_go_before_the_settings_file(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_are_refused(words: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         TrainSettings(**words)
+
+
+@pytest.mark.parametrize("target", ["openvino", "onnx"])
+def test_a_network_trained_for_int8_brings_its_ranges_into_the_artifact(target: str, tmp_path: Path) -> None:
+    data = write_classes(tmp_path / "train", 32)
+    trained = edgecnn.train(
+        "nets_to_train:classifier", data=data, out=tmp_path / "float.model", settings=TrainSettings(epochs=8, **QUICK)
+    )
+    aware = edgecnn.train(
+        str(trained.folder),
+        data=data,
+        out=tmp_path / "aware.model",
+        settings=TrainSettings(epochs=2, quantize_for=target, **{**QUICK, "learning_rate": 1e-4}),  # type: ignore[arg-type]
+    )
+    assert aware.before is not None and aware.value >= aware.before
+    assert describe(aware.folder).stages[-1].settings["quantize_for"] == target
+    model = edgecnn.load_model(str(aware.folder))
+    assert set(model.ranges) <= {"body.0.0", "body.1.0", "head"} and model.ranges
+    made = edgecnn.convert(model, to=[target], precision=["int8"], calibration=data, out=tmp_path / "aware.edge")
+    assert made.bundle is not None
+    evidence = made.bundle.artifact(target, "int8").evidence.quantization
+    assert evidence is not None
+    learned = {layer.name: layer.learned for layer in made.bundle.manifest.layers if layer.learned}
+    assert learned == dict(model.ranges)
+    again = edgecnn.train(
+        str(aware.folder), data=data, out=tmp_path / "again.model", settings=TrainSettings(epochs=1, **QUICK)
+    )
+    assert not edgecnn.load_model(str(again.folder)).ranges, "they were of other weights"
+
+
+def test_training_for_an_unknown_format_is_an_error_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="opnvino"):
+        TrainSettings(quantize_for="opnvino")  # type: ignore[arg-type]

@@ -78,6 +78,29 @@ def test_a_program_that_embeds_the_runner_loads_no_torch(
     assert device.run("python", "-c", program).strip() == said_here[format_name, "fp32"].label
 
 
+def test_the_demo_runs_the_networks_that_ship(device: DeviceEnvironment) -> None:
+    document = json.loads(device.run("edgecnn", "demo", "--out", "demo", "--json"))
+    format_name = FORMATS[device.extra]
+    assert [network["word"] for network in document["networks"]] == ["default-detector", "default-segmenter"]
+    for network in document["networks"]:
+        assert not network["converted"]
+        assert {row["format"] for row in network["latency"]} == {format_name}
+        assert all(row["error"] is None and row["p50_ms"] > 0 for row in network["latency"])
+        assert format_name not in {left_out["format"] for left_out in network["left_out"]}
+        assert all("pip install 'edgecnn[" in left_out["reason"] for left_out in network["left_out"])
+        assert network["video"]["frames"] == 120
+        assert (device.folder / "demo" / network["video"]["path"]).stat().st_size > 100_000
+        cat = next(still for still in network["stills"] if still["photograph"] == "cat")
+        assert cat["says"].startswith("cat")
+    assert (device.folder / "demo" / document["contact_sheet"]).is_file()
+
+
+def test_a_word_runs_what_ships(device: DeviceEnvironment) -> None:
+    photograph = device.site_packages / "edgecnn" / "assets" / "cat.jpg"
+    record = json.loads(device.run("edgecnn", "run", "default-detector", photograph, "--jsonl", "-"))
+    assert record["detections"][0]["label"] == "cat"
+
+
 def test_building_there_names_the_extra(device: DeviceEnvironment) -> None:
     program = "import edgecnn; edgecnn.convert('efficientnet-lite0', out='x.edge')"
     with pytest.raises(AssertionError, match=r"edgecnn\[convert\]"):

@@ -43,11 +43,17 @@ def test_the_wheel_holds_every_module_and_what_they_read(wheel: Path) -> None:
     expected = {f"edgecnn/{name}" for name in _python_files(REPOSITORY / "edgecnn")}
     for linked in ("converters", "runners"):
         expected |= {f"edgecnn/{linked}/{name}" for name in _python_files(REPOSITORY / linked)}
-    expected |= {f"edgecnn/assets/{path.name}" for path in (REPOSITORY / "edgecnn" / "assets").glob("*.jpg")}
+    assets = (REPOSITORY / "edgecnn" / "assets").rglob("*")
+    expected |= {path.relative_to(REPOSITORY).as_posix() for path in assets if path.is_file()}
     expected.add("edgecnn/py.typed")
     assert "edgecnn/runners/live/loop.py" in expected
     assert "edgecnn/converters/heads/yolox.py" in expected
-    assert "edgecnn/assets/cat.jpg" in expected
+    assert {"edgecnn/assets/cat.jpg", "edgecnn/assets/MODEL_CARD.md"} <= expected
+    for network in ("detector", "segmenter"):
+        assert {
+            f"edgecnn/assets/{network}.edge/manifest.json",
+            f"edgecnn/assets/{network}.model/model.json",
+        } <= expected
     assert expected - names == set()
 
 
@@ -92,6 +98,9 @@ def test_the_wheel_is_imported_far_from_the_repository(wheel: Path, tmp_path: Pa
     (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
     program = "import edgecnn, edgecnn.converters, edgecnn.runners.base, edgecnn.runners.live.loop\n"
     program += "from edgecnn._photographs import photographs\nassert len(photographs()) == 4\n"
+    program += "for word in ('default-detector', 'default-segmenter'):\n"
+    program += "    bundle = edgecnn.Bundle.open(word)\n"
+    program += "    for artifact in bundle.manifest.artifacts: bundle.checked_path(artifact)\n"
     program += "for m in (edgecnn, edgecnn.converters, edgecnn.runners): print(m.__file__)"
     done = subprocess.run([python, "-c", program], cwd="/", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

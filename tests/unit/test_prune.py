@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgecnn import Classify, FrameSpec, TrainedModel, load_model
-from edgecnn.compression.prune.channels import PruneSettings, prune_by_ratio, prune_to_share
+from edgecnn.compression.prune.channels import PruneSettings, cost_of, prune_by_ratio, prune_to_share
 from edgecnn.compression.prune.couplings import Coupling, Side, find_couplings
 from edgecnn.compression.prune.importance import scorer
 from edgecnn.compression.prune.layers import all_trainable
@@ -593,3 +593,14 @@ def test_real_networks_lose_half_of_their_multiply_adds(name: str) -> None:
     check_pruned(model, pruned, load_model(name, size=(side_px, side_px)).module, side_px=side_px)
     assert 0.48 < macs(pruned.module, side_px=side_px) / macs(model.module, side_px=side_px) <= 0.5
     assert pruned.frame == model.frame and pruned.task == model.task and pruned.name == model.name
+
+
+@pytest.mark.parametrize("name", ["plain", "depthwise", "shared head"])
+def test_what_a_network_costs_is_what_shares_are_of(name: str) -> None:
+    model = made(name)
+    assert model.module.training
+    assert cost_of(model, "macs") == macs(model.module) and cost_of(model, "parameters") == count(model.module)
+    assert model.module.training, "its mode is its own"
+    wrong = TrainedModel(module=nn.Linear(3, 3), frame=model.frame, task=model.task)
+    with pytest.raises(SourceError, match="cannot take a frame of 16x16 px: RuntimeError"):
+        cost_of(wrong, "macs")

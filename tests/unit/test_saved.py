@@ -48,6 +48,35 @@ def test_a_saved_network_answers_as_before_and_knows_where_it_came_from(tmp_path
     )
 
 
+def test_half_the_bytes_hold_the_weights_to_eleven_bits_and_vectors_whole(tmp_path: Path) -> None:
+    model = network()
+    whole, halved = (save(model, tmp_path / f"{half}.model", half=half) for half in (False, True))
+    assert describe(halved).weights.bytes < 0.55 * describe(whole).weights.bytes
+    expected = {
+        name: tensor.half().float() if tensor.dim() > 1 else tensor
+        for name, tensor in model.module.state_dict().items()
+    }
+    again = edgecnn.load_model(halved).module.state_dict()
+    assert all(torch.equal(tensor, again[name]) for name, tensor in expected.items())
+    assert {tensor.dtype for tensor in again.values()} == {torch.float32}
+
+
+def test_a_weight_that_half_cannot_hold_stays_whole(tmp_path: Path) -> None:
+    model = network()
+    with torch.no_grad():
+        first = next(model.module.parameters())
+        first[0, 0, 0, 0] = 1e6
+    again = edgecnn.load_model(save(model, tmp_path / "net.model", half=True))
+    assert torch.equal(next(again.module.parameters()), first)
+
+
+def test_a_saved_network_can_be_read_by_all(tmp_path: Path) -> None:
+    folder = save(network(), tmp_path / "net.model")
+    assert {path.name: path.stat().st_mode & 0o444 for path in folder.glob("weights-*")} == {
+        describe(folder).weights.path: 0o444
+    }
+
+
 def test_saving_again_replaces_the_whole(tmp_path: Path) -> None:
     folder = save(network(), tmp_path / "net.model", more={"old.csv": b"old"})
     model = network(("a", "b"))

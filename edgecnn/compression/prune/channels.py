@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from edgecnn.compression.prune.couplings import Coupling, Side, find_couplings
 from edgecnn.compression.prune.importance import IMPORTANCES, Importance, scorer, take_gradients
-from edgecnn.compression.prune.layers import all_trainable, idle_parts
+from edgecnn.compression.prune.layers import all_trainable, evaluated, idle_parts
 from edgecnn.compression.prune.removal import Check, least_important, remove
 from edgecnn.compression.prune.selection import Selection, macs, parameters
 from edgecnn.errors import SourceError, SpecError, UnknownNameError
@@ -88,6 +88,24 @@ def prune_to_share(
         return selection.by_cost(cost, share * cost.total)
 
     return _prune(model, settings or PruneSettings(), gradients, choose)
+
+
+def cost_of(model: TrainedModel, target: Target) -> float:
+    """Multiply-adds of one frame, or parameters: what `prune_to_share` takes its share of.
+
+    Raises:
+        SourceError: the network cannot run.
+    """
+    if target == "parameters":
+        return parameters(model.module).total
+    try:
+        with evaluated(model.module):
+            return macs(model.module, _frame(model.module, model)).total
+    except Exception as failed:
+        raise SourceError(
+            f"{model.name} cannot take a frame of {model.frame.width_px}x{model.frame.height_px} px: "
+            f"{type(failed).__name__}: {str(failed).splitlines()[0] if str(failed) else 'no message'}"
+        ) from failed
 
 
 def prune_by_ratio(

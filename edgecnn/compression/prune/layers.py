@@ -91,13 +91,23 @@ def idle_parts(module: nn.Module, x: Tensor) -> list[str]:
 def all_trainable(module: nn.Module) -> Iterator[None]:
     """Inside, every parameter requires gradients and the network is evaluated; then all is as it was."""
     trainable = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
+    with evaluated(module):
+        module.requires_grad_(True)
+        try:
+            yield
+        finally:
+            for name, parameter in module.named_parameters():  # pruning makes new ones, of the same names
+                parameter.requires_grad_(trainable[name])
+                parameter.grad = None
+
+
+@contextmanager
+def evaluated(module: nn.Module) -> Iterator[None]:
+    """Inside, the network is in evaluation mode; then every part is in its own again."""
     modes = {name: part.training for name, part in module.named_modules()}
-    module.eval().requires_grad_(True)
+    module.eval()
     try:
         yield
     finally:
-        for name, parameter in module.named_parameters():  # pruning makes new ones, of the same names
-            parameter.requires_grad_(trainable[name])
-            parameter.grad = None
         for name, part in module.named_modules():
             part.training = modes[name]

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
+from edgecnn.compression.train.distill import Distiller
 from edgecnn.compression.train.objective import Objective, detach_parts
 from edgecnn.compression.train.optimizer import learning_rate_factor, new_optimizer, penalised
 from edgecnn.compression.train.pictures import EpochOrder, TrainingPictures, collate
@@ -58,6 +59,7 @@ def fit(
     settings: TrainSettings,
     *,
     evaluate: Callable[[TrainedModel], float],
+    distiller: Distiller | None = None,
     frozen: Collection[str] = (),
     checkpoint: Path | None = None,
     about: str = "",
@@ -71,6 +73,7 @@ def fit(
         objective: the loss.
         settings: how.
         evaluate: the metric of a network, on pictures that it doesn't learn from.
+        distiller: what a teacher adds to the loss.
         frozen: names of parameters that stay.
         checkpoint: a file; written after each epoch, taken up where it is there.
         about: what the training is of; a checkpoint about something else is not taken up.
@@ -79,7 +82,7 @@ def fit(
     Raises:
         TrainingError: the loss is no longer a number, memory ran out, or the checkpoint is of another training.
     """
-    module = _Fitting(model, pictures, objective, settings, evaluate, frozen, checkpoint, about, progress)
+    module = _Fitting(model, pictures, objective, settings, evaluate, distiller, frozen, checkpoint, about, progress)
     resumed = checkpoint if checkpoint is not None and checkpoint.exists() else None
     interrupts = signal.getsignal(signal.SIGINT)
     try:
@@ -119,6 +122,7 @@ class _Fitting(LightningModule):
         objective: Objective,
         settings: TrainSettings,
         evaluate: Callable[[TrainedModel], float],
+        distiller: Distiller | None,
         frozen: Collection[str],
         checkpoint: Path | None,
         about: str,
@@ -132,7 +136,7 @@ class _Fitting(LightningModule):
         self.average = AveragedModel(self.network, avg_fn=_moving(settings.ema_decay), use_buffers=True)
         self.average.requires_grad_(False)
         self._model, self._pictures, self._objective, self._settings = model, pictures, objective, settings
-        self._evaluate, self._frozen = evaluate, frozenset(frozen)
+        self._evaluate, self._distiller, self._frozen = evaluate, distiller, frozenset(frozen)
         self._checkpoint, self._about, self._progress = checkpoint, about, progress
         self._history: list[Row] = []
         self._best: dict[str, Tensor] = {}
@@ -167,15 +171,21 @@ class _Fitting(LightningModule):
             self.trainer.should_stop = True
 
     def on_train_epoch_start(self) -> None:
-        torch.manual_seed(self._settings.seed * 1_000_003 + self.current_epoch)  # dropout: the same after a resume
         self._parts.clear()
         self._started = time.monotonic()
+        self.network.train()  # it comes in evaluation mode, and Lightning leaves modes as they are
         _freeze_norms(self.network, self._frozen)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        torch.manual_seed(self._settings.seed * 1_000_003 + self.global_step)  # dropout: the same after a resume
         frames, targets = batch
         x = normalise(frames, self._model.frame).to(memory_format=torch.channels_last)
-        parts = self._objective(self.network(x), targets)
+        if self._distiller is None:
+            parts = self._objective(self.network(x), targets)
+        else:
+            with self._distiller.watching(self.network):
+                answer = self.network(x)
+            parts = {**self._objective(answer, targets), **self._distiller(frames, answer)}
         if self._settings.l1:
             weights = penalised(self.network)
             parts = {**parts, "l1": self._settings.l1 * torch.stack([w.abs().sum() for w in weights]).sum()}

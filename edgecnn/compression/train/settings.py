@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
@@ -11,6 +11,7 @@ from edgecnn.errors import SpecError
 
 OptimizerName = Literal["sgd", "adam", "adamw", "rmsprop"]
 Schedule = Literal["cosine", "step", "constant"]
+Target = Literal["openvino", "onnx", "tflite"]
 
 
 class Augmentation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,6 +44,30 @@ class Augmentation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise SpecError(f"augmentation.largest_zoom_out must be 1 or more, got {self.largest_zoom_out}")
 
 
+class Distillation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is learned from a teacher, where one is given.
+
+    Attributes:
+        outputs: factor on what its answers add to the loss.
+        features: factor on what the places that it looks at add.
+        temperature: what class logits are divided by before a softmax; higher shows more of what the teacher thinks
+            of the other classes. YOLOX heads, which have no softmax, take none.
+    """
+
+    outputs: float = 1.0
+    features: float = 1.0
+    temperature: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in ("outputs", "features"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise SpecError(f"distillation.{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 < self.temperature < math.inf:
+            raise SpecError(f"distillation.temperature must be positive, got {self.temperature}")
+        if self.outputs == self.features == 0:
+            raise SpecError("distillation.outputs and distillation.features are both 0: nothing is learned then")
+
+
 class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to train.
 
@@ -65,6 +90,9 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         early_stop_epochs: stop when the metric has not risen for so many epochs; None never stops early.
         evaluate_every: epochs between measurements of the metric.
         augmentation: how pictures are varied.
+        distillation: what is learned from a teacher; used only where one is given.
+        quantize_for: "openvino", "onnx" or "tflite": train with the rounding that this format's int8 does, and learn
+            its ranges; the statistics of batch norms stay as they are then.
         workers: processes that read pictures; None takes one where there is more than one core.
         seed: of the new weights, the order of pictures and their variation.
     """
@@ -85,6 +113,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     early_stop_epochs: int | None = None
     evaluate_every: int = 1
     augmentation: Augmentation = msgspec.field(default_factory=Augmentation)
+    distillation: Distillation = msgspec.field(default_factory=Distillation)
+    quantize_for: Target | None = None
     workers: int | None = None
     seed: int = 0
 
@@ -101,6 +131,9 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             _check_shares(self, ("dropout",))
         if not 0 <= self.ema_decay < 1:
             raise SpecError(f"ema_decay must be at least 0 and below 1, got {self.ema_decay}")
+        if self.quantize_for not in (None, *get_args(Target)):
+            known = ", ".join(get_args(Target))
+            raise SpecError(f"quantize_for must be one of {known}, got {self.quantize_for!r}")
         if self.early_stop_epochs is not None and self.early_stop_epochs < 1:
             raise SpecError(f"early_stop_epochs must be at least 1, got {self.early_stop_epochs}")
 

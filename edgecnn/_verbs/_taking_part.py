@@ -1,0 +1,161 @@
+"""Which pictures take part in a flow: what they hold, and that none of them is among those of the last word."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from edgecnn.bundle import sha256_of
+from edgecnn.compression.recipe import Recipe
+from edgecnn.datasets import Dataset, open_dataset
+from edgecnn.datasets.images import is_image
+from edgecnn.errors import DataError, SplitError
+from edgecnn.evidence import Stage
+from edgecnn.measure.leakage import refuse_seen_pictures
+from edgecnn.tasks import Task
+
+_GROWN = {"ssdlite": "detect", "lraspp": "segment"}
+
+
+class TakingPart:
+    """The data of a recipe, opened; every file is read once.
+
+    Args:
+        recipe: whose files are there.
+        task, stages: of the network that it starts from.
+        leave_out: the flow's own folder, should it lie among the data.
+        progress: called with (files read, 0, what is being done).
+
+    Raises:
+        DataError: data without labels for the task, or pictures to evaluate on that take part elsewhere.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        task: Task,
+        stages: Sequence[Stage],
+        *,
+        leave_out: Path,
+        progress: Callable[[int, int, str], None],
+    ) -> None:
+        self._recipe, self._leave_out, self._progress = recipe, leave_out.resolve(), progress
+        self._hashes: dict[Path, str] = {}
+        data, grown = recipe.data, recipe.train.head if recipe.train is not None else None
+        self.task = _GROWN.get(grown or "", task.name)
+        learned = self._learned_from()
+        self.class_names = learned[0].classes.names if learned else ()
+        beside = sorted(data.train.glob("*")) if data.train is not None else []  # class names, a COCO JSON
+        parts = [
+            *recipe.learned_parts,
+            data.validate_on,
+            *(f for f in beside if f.is_file() and not f.name.startswith(".")),
+        ]
+        self.learned = self._digest(parts, learned, data.split, data.ignore_label)
+        evaluated: Dataset | None = None
+        self.evaluated = ""
+        if data.evaluate_on is not None:
+            evaluated = open_dataset(data.evaluate_on, task=self.task, labels=(), split=data.evaluate_split)
+            self.evaluated = self._digest([data.evaluate_on], [evaluated], data.evaluate_split, data.ignore_label)
+        searched = self._searched()
+        quantize = recipe.quantize
+        places = [] if quantize is None else [recipe.calibration, recipe.search_data, quantize.evaluate_on]
+        self.quantized = self._digest(places, searched, data.ignore_label)
+        self.converted = self._digest([recipe.convert.data], [], data.ignore_label)
+        if evaluated is not None:
+            uses = {"[data] to learn from": learned, "[quantize] data": searched}
+            pictures = {use: [s.path for d in sets for s in d] for use, sets in uses.items()}
+            drawn_from = None if quantize is None else recipe.calibration or recipe.search_data
+            if drawn_from is not None:
+                folder = drawn_from.parent if drawn_from.suffix.lower() == ".json" else drawn_from
+                pictures["[quantize] calibration"] = [file for file in _files_below(folder) if is_image(file)]
+            self._check_apart(evaluated, pictures)
+            refuse_seen_pictures(evaluated, pictures_learned(stages))
+
+    def _learned_from(self) -> list[Dataset]:
+        """What is trained on and what decides, in the way that `train` finds them."""
+        data = self._recipe.data
+        if data.train is None:
+            return []
+        split = data.split
+        if split is None:
+            try:
+                train, split = open_dataset(data.train, task=self.task, labels=(), split="train"), "train"
+            except SplitError:
+                train = open_dataset(data.train, task=self.task, labels=())
+        else:
+            train = open_dataset(data.train, task=self.task, labels=(), split=split)
+        if data.validate_on is not None:
+            return [train, open_dataset(data.validate_on, task=self.task, labels=())]
+        if split == "train":
+            try:
+                return [train, open_dataset(data.train, task=self.task, labels=(), split="val")]
+            except SplitError:
+                pass
+        return [train]
+
+    def _searched(self) -> list[Dataset]:
+        quantize = self._recipe.quantize
+        if quantize is None:
+            return []
+        named = [self._recipe.search_data, quantize.evaluate_on]
+        return [open_dataset(place, task=self.task, labels=()) for place in named if place is not None]
+
+    def _check_apart(self, evaluated: Dataset, taking_part: dict[str, list[Path]]) -> None:
+        wanted = [self._hash(sample.path) for sample in evaluated]
+        shared = {}
+        for use, pictures in taking_part.items():
+            seen = {self._hash(picture) for picture in pictures}
+            if count := sum(picture in seen for picture in wanted):
+                shared[use] = count
+        if shared:
+            uses = ", ".join(f"{count} in {use}" for use, count in shared.items())
+            raise DataError(
+                f"of the {len(wanted)} pictures of [data] evaluate_on some take part elsewhere ({uses}): the closing "
+                "table would flatter. Name others, or the part that took no part: evaluate_split, or another folder "
+                "for calibration and data in [quantize]"
+            )
+
+    def _digest(self, places: Iterable[Path | None], datasets: Iterable[Dataset], *words: str | None) -> str:
+        """Of all files below the places, and of the pictures of data sets, which may lie elsewhere."""
+        told = hashlib.sha256(repr(words).encode())
+        for place in places:
+            if place is None:
+                continue
+            for file in _files_below(place):
+                if self._leave_out not in file.resolve().parents:
+                    told.update(f"{file.relative_to(place)}\0{self._hash(file)}\n".encode())
+        for dataset in datasets:
+            for sample in dataset:
+                told.update(f"{sample.path.name}\0{self._hash(sample.path)}\n".encode())
+        return told.hexdigest()[:20]
+
+    def _hash(self, file: Path) -> str:
+        key = file.resolve()
+        if key not in self._hashes:
+            self._progress(len(self._hashes), 0, "reading the data's files")
+            try:
+                self._hashes[key] = sha256_of(file)
+            except OSError as failed:
+                raise DataError(f"{file} cannot be read: {failed.strerror}") from failed
+        return self._hashes[key]
+
+
+def pictures_learned(stages: Sequence[Stage]) -> dict[str, tuple[str, ...]]:
+    """What was done to a network: "train" → content hashes of the pictures that took part."""
+    learned: dict[str, tuple[str, ...]] = {}
+    for stage in stages:
+        learned[stage.what] = learned.get(stage.what, ()) + stage.images
+    return {what: images for what, images in learned.items() if images}
+
+
+def _files_below(place: Path) -> Iterator[Path]:
+    """All files that aren't hidden, by name; a file is itself."""
+    if place.is_file():
+        yield place
+        return
+    for folder, below, names in os.walk(place, followlinks=True):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        yield from (Path(folder) / name for name in sorted(names) if not name.startswith("."))

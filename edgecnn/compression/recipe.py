@@ -1,0 +1,348 @@
+"""A recipe: what `compress` does with a network, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from edgecnn.bundle import PRECISIONS, QUANTIZED
+from edgecnn.compression.train.settings import TrainSettings
+from edgecnn.errors import DataError, SpecError, UnknownNameError
+from edgecnn.registry import CONVERTERS, INT8_WRITERS
+
+DEFAULT_WEIGHTS = "DEFAULT"
+NETWORK_PATHS = (".model", ".pt2")  # models that are files or folders, not names
+
+Share = Annotated[float, Meta(gt=0, lt=1)]
+Count = Annotated[int, Meta(ge=1)]
+Drop = Annotated[float, Meta(ge=0)]
+Activation = Literal["relu", "relu6"]
+
+
+class Data(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[data]: labelled pictures, and what each is for.
+
+    Attributes:
+        train: to learn from.
+        split: of these; without it "train", else all.
+        validate_on: others, which decide what epoch is kept; without it the data's "val", else a tenth.
+        evaluate_on: pictures that take part in nothing but the closing table.
+        evaluate_split: of these; without it "test", else "val", else all.
+        ignore_label: for segmentation, a class whose pixels don't count in the metric.
+    """
+
+    train: Path | None = None
+    split: str | None = None
+    validate_on: Path | None = None
+    evaluate_on: Path | None = None
+    evaluate_split: str | None = None
+    ignore_label: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, of in (("split", "train"), ("validate_on", "train"), ("evaluate_split", "evaluate_on")):
+            if getattr(self, name) is not None and getattr(self, of) is None:
+                raise SpecError(f"{name} is said, but there is no {of} that it belongs to")
+
+
+class Train(TrainSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[train]: a training before anything is taken away; how, as in `TrainSettings`.
+
+    Attributes:
+        head: "ssdlite" or "lraspp", grown on a classifier.
+        replace_activations: "relu" or "relu6" for those that quantize badly.
+    """
+
+    head: Literal["ssdlite", "lraspp"] | None = None
+    replace_activations: Activation | None = None
+
+
+class FineTune(TrainSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[fine-tune]: a training after pruning; how, as in `TrainSettings`.
+
+    Attributes:
+        replace_activations: "relu" or "relu6" for those that quantize badly.
+        distill: learn from the network before pruning, too.
+    """
+
+    replace_activations: Activation | None = None
+    distill: bool = False
+
+
+class Prune(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[prune]: how narrow the network becomes, and what goes first.
+
+    Attributes:
+        macs, parameters, latency: share that may be left; one of them, and half of the multiply-adds without any.
+        of: whose latency, "FORMAT" or "FORMAT:fp16"; without it the first format of [convert], in fp32.
+        importance, round_to, keep, steps, distill: as for `edgecnn.prune`.
+        train: [prune.train], how to train after each step, as in `TrainSettings`; without it and with one step,
+            nothing is trained here.
+    """
+
+    macs: Share | None = None
+    parameters: Share | None = None
+    latency: Share | None = None
+    of: str | None = None
+    importance: Literal["magnitude", "batch-norm", "taylor"] = "magnitude"
+    round_to: Count = 8
+    keep: tuple[str, ...] = ()
+    steps: Count = 1
+    distill: bool = True
+    train: TrainSettings | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("macs", "parameters", "latency") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise SpecError(f"{' and '.join(given)} are different targets: give one")
+        if self.of is not None:
+            if self.latency is None:
+                raise SpecError(f"of = {self.of!r} names the artifact whose latency is the target: say latency, too")
+            CONVERTERS.extra(self.of.partition(":")[0])  # an unknown name is refused here, with what is near
+
+    @property
+    def trains(self) -> bool:
+        """Whether the narrower network is trained here."""
+        return self.steps > 1 or self.train is not None
+
+    @property
+    def target(self) -> tuple[Literal["macs", "parameters", "latency"], float]:
+        """What is counted, and the share of it that may be left."""
+        if self.parameters is not None:
+            return "parameters", self.parameters
+        if self.latency is not None:
+            return "latency", self.latency
+        return "macs", 0.5 if self.macs is None else self.macs
+
+
+class Convert(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[convert]: the float artifacts.
+
+    Attributes:
+        to: formats; without it, all whose converter is installed. The stages are timed in the first.
+        precision: of each; int8 has a table of its own.
+        data: pictures to compare on, and, where they are labelled, to measure the drop on; without it the photographs
+            that come with edgecnn.
+        max_drop: how far the metric may lie below the torch network's on `data`.
+    """
+
+    to: tuple[str, ...] | None = None
+    precision: tuple[str, ...] = ("fp32",)
+    data: Path | None = None
+    max_drop: Drop | None = None
+
+    def __post_init__(self) -> None:
+        _check_formats(self.to)
+        if not self.precision:
+            raise SpecError("precision is empty: leave it out for fp32")
+        for name in self.precision:
+            if name not in PRECISIONS:
+                raise UnknownNameError("precision", name, PRECISIONS)
+            if name in QUANTIZED:
+                raise SpecError(f"precision {name!r} is made from fp32: ask for it in a table [quantize]")
+        if self.max_drop is not None and self.data is None:
+            raise SpecError("max_drop wants labelled pictures to measure the drop on: say data, too")
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """What to convert to, each once."""
+        return tuple(dict.fromkeys(CONVERTERS.installed() if self.to is None else self.to))
+
+
+class Quantize(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[quantize]: int8 artifacts, as `edgecnn.quantize` makes them.
+
+    Attributes:
+        to: formats; without it, those of [convert].
+        data: labelled pictures to search on; without it `validate_on`, else a folder "val" in `train`, else those that
+            were trained on.
+        calibration: pictures to read activation ranges off; without it those that were trained on.
+        precision, max_drop, calibration_count, seed, evaluate_on, allow_drop, budget_minutes: as for the verb.
+    """
+
+    to: tuple[str, ...] | None = None
+    precision: str = "int8"
+    max_drop: Drop | None = None
+    data: Path | None = None
+    calibration: Path | None = None
+    calibration_count: Count | None = None
+    seed: int = 0
+    evaluate_on: Path | None = None
+    allow_drop: bool = False
+    budget_minutes: Annotated[float, Meta(gt=0)] | None = None
+
+    def __post_init__(self) -> None:
+        _check_formats(self.to)
+        if self.precision not in QUANTIZED:
+            raise UnknownNameError("precision to quantize to", self.precision, QUANTIZED)
+
+
+class Bench(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[bench]: how the closing latencies are measured.
+
+    Attributes:
+        profile: "quick" or "standard", as for `edgecnn.bench`.
+        iterations: exactly so many pictures for each artifact instead.
+        threads: of one inference; without it, the cores that this process may use.
+    """
+
+    profile: Literal["quick", "standard"] = "quick"
+    iterations: Count | None = None
+    threads: Count | None = None
+
+
+class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A network, labelled pictures, and what to do; a table that is left out is a stage that is left out.
+
+    Attributes:
+        model: as for `load_model`.
+        weights, size, task, head, labels, fit, mean, std, scale, color, replace_activations: what the user says about
+            it, as on the command line; a size is a number or "WIDTHxHEIGHT".
+        data, train, prune, fine_tune, convert, quantize, bench: the tables.
+    """
+
+    model: str
+    weights: str | None = None
+    size: int | str | None = None
+    task: Literal["classify", "detect", "segment", "instances"] | None = None
+    head: str | None = None
+    labels: Path | None = None
+    fit: Literal["letterbox", "stretch", "centre-crop"] | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    scale: float | None = None
+    color: Literal["rgb", "bgr"] | None = None
+    replace_activations: Activation | None = None
+    data: Data = msgspec.field(default_factory=Data)
+    train: Train | None = None
+    prune: Prune | None = None
+    fine_tune: FineTune | None = msgspec.field(default=None, name="fine-tune")
+    convert: Convert = msgspec.field(default_factory=Convert)
+    quantize: Quantize | None = None
+    bench: Bench = msgspec.field(default_factory=Bench)
+
+    def __post_init__(self) -> None:
+        self.size_px  # noqa: B018 - refuses what cannot be read
+        for name, table in self.tables():
+            if isinstance(table, TrainSettings) and self.data.train is None:
+                raise SpecError(f"[{name}] wants pictures to learn from: say train in [data]")
+        if (
+            self.prune is not None
+            and self.data.train is None
+            and (self.prune.trains or self.prune.importance == "taylor")
+        ):
+            raise SpecError("[prune] with steps, train or taylor wants pictures to learn from: say train in [data]")
+        if self.quantize is not None:
+            _check_quantize(self.quantize, self.convert, self.data)
+
+    def tables(self) -> Iterator[tuple[str, Struct]]:
+        """Name and content of each table that is there, in the recipe's order."""
+        for field in msgspec.structs.fields(self):
+            if isinstance(table := getattr(self, field.name), Struct):
+                yield field.encode_name, table
+
+    def table(self, name: str) -> Any:
+        """The table of this name; None where it is left out."""
+        return dict(self.tables()).get(name)
+
+    @property
+    def size_px(self) -> tuple[int, int] | None:
+        """(height, width) of the frame in px.
+
+        Raises:
+            SpecError: it cannot be read.
+        """
+        if self.size is None:
+            return None
+        parts = str(self.size).lower().split("x")
+        if len(parts) > 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+            raise SpecError(f'size must be as in 320 or "512x256" (width x height), got {self.size!r}')
+        return int(parts[-1]), int(parts[0])
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """What is said about the network, as `load_model` takes it."""
+        names = (
+            "weights", "task", "head", "labels", "fit", "mean", "std", "scale", "color", "replace_activations"
+        )  # fmt: skip
+        said = {"size": self.size_px, **{name: getattr(self, name) for name in names}}
+        return {name: value for name, value in said.items() if value is not None}
+
+    @property
+    def learned_parts(self) -> tuple[Path, ...]:
+        """The folders of the splits in [data] train that are learned from, else train itself."""
+        train, split = self.data.train, self.data.split
+        if train is None:
+            return ()
+        names = [split] if split is not None else ["train", "val"] if self.data.validate_on is None else ["train"]
+        parts = tuple(train / name for name in names if (train / name).is_dir())
+        return parts if parts and parts[0].name == names[0] else (train,)
+
+    @property
+    def search_data(self) -> Path | None:
+        """Labelled pictures to search on for the layers that stay float."""
+        said = (self.quantize and self.quantize.data) or self.data.validate_on
+        return said or (self.learned_parts[-1] if self.learned_parts else None)
+
+    @property
+    def calibration(self) -> Path | None:
+        """Pictures that int8's ranges are read off; None for those that are searched on."""
+        said = self.quantize or Quantize()
+        if said.calibration is not None or said.data is not None or not self.learned_parts:
+            return said.calibration
+        return self.learned_parts[0]
+
+    def check_files(self) -> None:
+        """That the files and folders which it names are there.
+
+        Raises:
+            DataError: one is not.
+        """
+        named = [("weights", self.weights), ("labels", self.labels)]
+        if self.model.rstrip("/").endswith(NETWORK_PATHS):
+            named.append(("model", self.model))
+        for name, path in named:
+            if path is not None and path != DEFAULT_WEIGHTS and not Path(path).exists():
+                raise DataError(f"{name}: {path} does not exist")
+        for name, table in self.tables():
+            for field in msgspec.structs.fields(table):
+                path = getattr(table, field.name)
+                if isinstance(path, Path) and not path.exists():
+                    raise DataError(f"[{name}] {field.encode_name}: {path} does not exist")
+
+
+def words_of(table: Struct) -> dict[str, Any]:
+    """What a table says that is not the default, paths left out: these are told by what they hold."""
+    words: dict[str, Any] = {}
+    for field in msgspec.structs.fields(table):
+        value = getattr(table, field.name)
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        if value != default and not isinstance(value, Path):
+            words[field.encode_name] = words_of(value) if isinstance(value, Struct) else msgspec.to_builtins(value)
+    return words
+
+
+def _check_formats(formats: tuple[str, ...] | None) -> None:
+    if formats is not None and not formats:
+        raise SpecError("to is empty: leave it out for all formats")
+    for name in formats or ():
+        CONVERTERS.extra(name)  # an unknown name is refused here, with what is near
+
+
+def _check_quantize(quantize: Quantize, convert: Convert, data: Data) -> None:
+    if "fp32" not in convert.precision:
+        raise SpecError("[quantize] makes its artifacts from fp32 ones: add fp32 to [convert] precision")
+    absent = [name for name in quantize.to or () if name not in convert.formats]
+    if absent:
+        raise SpecError(f"[quantize] to names {', '.join(absent)}, which [convert] to does not: add it there")
+    for name in quantize.to or convert.formats:
+        INT8_WRITERS.extra(name)
+    if data.train is None and quantize.data is None and quantize.calibration is None:
+        raise SpecError(
+            "[quantize] reads activation ranges off pictures: say calibration (or data) there, or train in [data]"
+        )
+    if quantize.max_drop is not None and not (quantize.data or quantize.evaluate_on or data.train):
+        raise SpecError("[quantize] max_drop wants labelled pictures to measure the drop on: say data there")
