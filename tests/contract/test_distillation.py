@@ -152,16 +152,17 @@ def test_without_a_teacher_nothing_is_said_of_one(tmp_path: Path) -> None:
         edgecnn.train("nets_that_teach:classifier", data="train", out="net.model", teacher_weights="some.pth")
 
 
-def test_norms_learn_the_statistics_of_the_pictures(tmp_path: Path) -> None:
+@pytest.mark.parametrize("freeze_norms", [False, True])
+def test_norms_learn_the_statistics_of_the_pictures_unless_they_are_frozen(freeze_norms: bool, tmp_path: Path) -> None:
     """The network is trained in training mode, though it comes in the other."""
     trained = edgecnn.train(
         "nets_that_teach:classifier",
         data=write_classes(tmp_path / "train", 16),
         out=tmp_path / "net.model",
-        settings=TrainSettings(epochs=1, **{**QUICK, "learning_rate": 1e-9}),
+        settings=TrainSettings(epochs=1, freeze_norms=freeze_norms, **{**QUICK, "learning_rate": 1e-9}),
     )
     before, after = (
         edgecnn.load_model(str(model)).module.state_dict() for model in ("nets_that_teach:classifier", trained.folder)
     )
     np.testing.assert_allclose(after["0.0.weight"], before["0.0.weight"], atol=1e-6)
-    assert not np.allclose(after["0.1.running_var"], before["0.1.running_var"], atol=1e-3)
+    assert np.allclose(after["0.1.running_var"], before["0.1.running_var"], atol=1e-3) == freeze_norms

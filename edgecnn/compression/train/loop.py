@@ -174,7 +174,7 @@ class _Fitting(LightningModule):
         self._parts.clear()
         self._started = time.monotonic()
         self.network.train()  # it comes in evaluation mode, and Lightning leaves modes as they are
-        _freeze_norms(self.network, self._frozen)
+        _freeze_norms(self.network, self._frozen, all_of_them=self._settings.freeze_norms)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         torch.manual_seed(self._settings.seed * 1_000_003 + self.global_step)  # dropout: the same after a resume
@@ -292,10 +292,10 @@ def _set_dropout(network: nn.Module, rate: float | None) -> None:
             module.p = rate
 
 
-def _freeze_norms(network: nn.Module, frozen: frozenset[str]) -> None:
+def _freeze_norms(network: nn.Module, frozen: frozenset[str], *, all_of_them: bool) -> None:
     """Norms whose weights stay keep their statistics, too."""
     for name, module in network.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and f"{name}.weight" in frozen:
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and (all_of_them or f"{name}.weight" in frozen):
             module.eval()
 
 

@@ -84,6 +84,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         l1: factor on the sum of all decayed weights' magnitudes.
         dropout: rate for the network's dropout layers; None leaves them.
         freeze_backbone: train the new head alone; norms in the frozen part keep their statistics.
+        freeze_norms: norms keep their statistics and train their scale and shift: for few pictures, whose statistics are
+            not those of all.
         ema_decay: the network that counts is a moving average of the trained one, over about 1 / (1 - decay) steps;
             0 takes the trained one itself.
         clip_gradient_norm: largest norm of all gradients together; 0 for no limit.
@@ -108,6 +110,7 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     l1: float = 0.0
     dropout: float | None = None
     freeze_backbone: bool = False
+    freeze_norms: bool = False
     ema_decay: float = 0.998
     clip_gradient_norm: float = 10.0
     early_stop_epochs: int | None = None
