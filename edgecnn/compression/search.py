@@ -6,7 +6,7 @@ every layer int8; then layers are ranked by the damage that each does alone, and
 worst must stay float, heads first; then layers that do next to no damage are given back, the largest first.
 
 What is within the bound on the search's pictures by a hair is outside it on others. So the drop is held to the bound
-with its standard error on top: how much it would differ on other pictures, as many, of the same kind.
+with one and a half standard errors on top: what it would differ by on other pictures, as many, of the same kind.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from edgecnn.compression.plan import Plan, RangeMethod
 
 Progress = Callable[[int, int, str], None]
 
+_STANDARD_ERRORS = 1.5  # on top of the drop: as many other pictures would show a larger one in one of fifteen cases
 _MARGIN = 0.75  # of the bound, however small the standard error: the choice was made on these pictures
 # A metric cannot tell single layers apart, and of many that are tried some are within by luck. The noise can: what is
 # given back must not make more of it than so many times what there is.
@@ -198,11 +199,12 @@ class _Search:
         self._expected = 8 + len(self._layers) + 2 * len(self._layers).bit_length() + _GIVEN_BACK
 
     def within(self, plan: Plan) -> bool:
-        """Whether a measured plan keeps the bound, its standard error included."""
+        """Whether a measured plan keeps the bound, as far as these pictures can tell."""
         metric, error = (self.journal.known(what, plan) for what in ("metric", "uncertainty"))
         if metric is None or error is None:
             return False
-        return self._float_metric - metric <= self._max_drop - max(error, (1 - _MARGIN) * self._max_drop)
+        kept_back = max(_STANDARD_ERRORS * error, (1 - _MARGIN) * self._max_drop)
+        return self._float_metric - metric <= self._max_drop - kept_back
 
     def recipes(self) -> None:
         """The best of the recipes with every layer int8."""
