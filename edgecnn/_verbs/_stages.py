@@ -13,7 +13,7 @@ import numpy as np
 
 from edgecnn._verbs.prune import prune
 from edgecnn._verbs.train import train
-from edgecnn.compression.recipe import FineTune, Prune, Recipe, Train
+from edgecnn.compression.recipe import FineTune, Prune, QuantizeAware, Recipe, Train
 from edgecnn.compression.train.settings import TrainSettings
 from edgecnn.errors import SourceError
 
@@ -125,10 +125,17 @@ def _fine_tune(work: Work) -> dict[str, Any]:
     return _trained(work, replace_activations=table.replace_activations, **teacher)
 
 
+def _quantize_aware(work: Work) -> dict[str, Any]:
+    table: QuantizeAware = work.table
+    teacher = {"teacher": work.network.load()} if table.distill else {}
+    return _trained(work, replace_activations=None, **teacher)
+
+
 MODEL_STAGES = (
     ModelStage("train", _train),
     ModelStage("prune", _prune),
     ModelStage("fine-tune", _fine_tune),
+    ModelStage("quantize-aware", _quantize_aware),
 )
 
 

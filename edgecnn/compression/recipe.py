@@ -72,6 +72,21 @@ class FineTune(TrainSettings, frozen=True, kw_only=True, forbid_unknown_fields=T
     distill: bool = False
 
 
+class QuantizeAware(TrainSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """[quantize-aware]: a last training with the rounding of int8; how, as in `TrainSettings`, with `quantize_for`.
+
+    Attributes:
+        distill: learn from the network as it is without rounding, too.
+    """
+
+    distill: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.quantize_for is None:
+            raise SpecError("[quantize-aware] wants to know for which format: say quantize_for")
+
+
 class Prune(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """[prune]: how narrow the network becomes, and what goes first.
 
@@ -201,7 +216,7 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         model: as for `load_model`.
         weights, size, task, head, labels, fit, mean, std, scale, color, replace_activations: what the user says about
             it, as on the command line; a size is a number or "WIDTHxHEIGHT".
-        data, train, prune, fine_tune, convert, quantize, bench: the tables.
+        data, train, prune, fine_tune, quantize_aware, convert, quantize, bench: the tables.
     """
 
     model: str
@@ -220,6 +235,7 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     train: Train | None = None
     prune: Prune | None = None
     fine_tune: FineTune | None = msgspec.field(default=None, name="fine-tune")
+    quantize_aware: QuantizeAware | None = msgspec.field(default=None, name="quantize-aware")
     convert: Convert = msgspec.field(default_factory=Convert)
     quantize: Quantize | None = None
     bench: Bench = msgspec.field(default_factory=Bench)

@@ -201,7 +201,19 @@ def test_the_stages_are_what_the_verbs_leave(whole: Path) -> None:
     assert describe(folder / "1-train.model").blueprint.activations == ""
     held = edgecnn.Bundle.open(folder / "flow.edge").manifest
     assert [artifact.precision for artifact in held.artifacts] == ["fp32", "fp16", "int8"]
-    assert not any("int8" in a.precision for a in edgecnn.Bundle.open(folder / "4-convert.edge").manifest.artifacts)
+    assert not any("int8" in a.precision for a in edgecnn.Bundle.open(folder / "5-convert.edge").manifest.artifacts)
+
+
+def test_a_network_is_trained_for_int8_before_it_is_converted(fresh: Path) -> None:
+    changed: dict[str, Any] = {
+        **{name: None for name in ("train", "prune", "fine-tune", "quantize")},
+        "quantize-aware": {"quantize_for": '"onnx"', "epochs": "1", "batch": "8", "workers": "0", "distill": "true"},
+        "convert": {"precision": '["fp32"]'},
+    }
+    flow = edgecnn.compress(recipe(fresh / "flow.toml", changed))
+    assert [network.stage for network in flow.networks] == ["start", "quantize-aware"]
+    layers = edgecnn.Bundle.open(fresh / "flow" / "flow.edge").manifest.layers
+    assert all(layer.learned is not None for layer in layers)
 
 
 def test_a_flow_that_is_done_is_only_told_again(

@@ -34,6 +34,9 @@ epochs = 5
 epochs = 20
 distill = true
 replace_activations = "relu6"
+[quantize-aware]
+quantize_for = "tflite"
+epochs = 10
 [convert]
 to = ["onnx", "tflite"]
 [quantize]
@@ -55,7 +58,7 @@ def test_a_recipe_says_what_each_stage_is_told(tmp_path: Path) -> None:
     assert recipe.fine_tune.distill and recipe.fine_tune.replace_activations == "relu6"
     assert recipe.convert.formats == ("onnx", "tflite")
     assert [name for name, _ in recipe.tables()] == [
-        "data", "train", "prune", "fine-tune", "convert", "quantize", "bench",
+        "data", "train", "prune", "fine-tune", "quantize-aware", "convert", "quantize", "bench",
     ]  # fmt: skip
 
 
@@ -82,6 +85,7 @@ def test_a_table_that_is_left_out_is_a_stage_that_is_left_out(tmp_path: Path) ->
     ("text", "error", "message"),
     [
         ('modle = "a"', UnknownNameError, "no key of the recipe cells.toml is called 'modle'; did you mean model"),
+        ('model = "a"\n[data]\ntrain = "."\n[quantize-aware]\nepochs = 1', SpecError, "for which format"),
         ('model = "a"\n[fine_tune]', UnknownNameError, "did you mean fine-tune"),
         ('model = "a"\n[train]\nepoches = 3', UnknownNameError, r"no key of \[train\] is called 'epoches'.*epochs"),
         ('model = "a"\n[train.augmentation]\nmosaik = 1', UnknownNameError, r"key of \[train\.augmentation\].*mosaic"),
