@@ -15,7 +15,7 @@ from edgecnn.converters.int8.bench import FloatArtifact, Int8Settings
 from edgecnn.converters.quantize import Progress, quantize_artifact
 from edgecnn.errors import BundleError, DeviceError, GateError, SpecError
 from edgecnn.evidence import Evidence
-from edgecnn.measure.twins import time_twins
+from edgecnn.measure.twins import Twin, time_twins
 
 
 @dataclass(frozen=True)
@@ -148,10 +148,12 @@ def _timed(contract: Manifest, artifact: Artifact, folder: Path, twin: Artifact,
     """The artifact with its latency beside its float twin's in the evidence."""
     evidence = artifact.evidence
     assert evidence.quantization is not None
-    places = {**dict.fromkeys(artifact.files, folder), **dict.fromkeys(twin.files, twin_folder)}
-    files = [place / record.path for record, place in places.items()]
+    ours, theirs = (
+        Twin(manifest=contract, artifact=one, files=[place / record.path for record in one.files])
+        for one, place in ((artifact, folder), (twin, twin_folder))
+    )
     try:
-        latency = time_twins(files, contract, artifact, twin)
+        latency = time_twins(ours, theirs)
         quantization = msgspec.structs.replace(evidence.quantization, latency=latency)
     except DeviceError as failed:
         warnings = (*evidence.quantization.warnings, f"its latency could not be measured: {failed}")

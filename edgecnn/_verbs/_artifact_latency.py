@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from edgecnn._photographs import photographs
 from edgecnn.bundle import Artifact, Manifest, store_files
 from edgecnn.errors import ConversionError, MissingDependencyError, SpecError, UnknownNameError
 from edgecnn.evidence import TwinLatency
 from edgecnn.frame import FrameFitter
-from edgecnn.measure.twins import time_twins
+from edgecnn.measure.twins import Twin, time_twins
 from edgecnn.registry import BACKENDS, CONVERTERS
 from edgecnn.runners.base import with_thresholds
 
@@ -85,13 +83,8 @@ def artifact_timer(format_name: str, precision: str) -> Iterator[Callable[[Train
             theirs, ours = convert(wider), convert(narrower)
             for old in [each for each in made[1:] if each not in (ours, theirs)]:  # the first is the unpruned one
                 made.remove(old)
-                shutil.rmtree(old.files[0].parent)
-            # In one manifest, two of one format must differ in words; both of these mean float32 arithmetic.
-            artifacts = [
-                msgspec.structs.replace(one.artifact, precision=f"{precision}, {word}")
-                for one, word in ((ours, "narrower"), (theirs, "wider"))
-            ]
-            return time_twins([*ours.files, *theirs.files], ours.contract, *artifacts)
+                shutil.rmtree(old.twin.files[0].parent)
+            return time_twins(ours.twin, theirs.twin)
 
         yield measure
 
@@ -99,9 +92,7 @@ def artifact_timer(format_name: str, precision: str) -> Iterator[Callable[[Train
 @dataclass(frozen=True, eq=False)
 class _Made:
     model: TrainedModel
-    contract: Manifest
-    artifact: Artifact
-    files: list[Path]
+    twin: Twin
 
 
 def _made(model: TrainedModel, folder: Path, format_name: str, precision: str) -> _Made:
@@ -140,4 +131,4 @@ def _made(model: TrainedModel, folder: Path, format_name: str, precision: str) -
         macs=0,
     )
     artifact = Artifact(format=format_name, precision=precision, files=files)
-    return _Made(model, contract, artifact, [folder / record.path for record in files])
+    return _Made(model, Twin(manifest=contract, artifact=artifact, files=[folder / record.path for record in files]))

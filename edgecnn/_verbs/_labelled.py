@@ -19,29 +19,37 @@ from edgecnn.tasks import Task
 
 
 class LabelledPictures:
-    """Pictures with truth for one task and its labels."""
+    """Pictures with truth for one task and its labels.
 
-    def __init__(self, data: str | Path, task: Task, ignore_label: str | None = None) -> None:
+    Attributes:
+        name: of the data.
+        metric: of the task.
+        dataset: the pictures.
+    """
+
+    def __init__(
+        self, data: str | Path, task: Task, ignore_label: str | None = None, *, split: str | None = None
+    ) -> None:
         """Open them.
 
         Raises:
             DataError: nothing there, or no labels for this task.
         """
-        self.name = Path(data).name
+        self.name = Path(data).name if split is None else f"{Path(data).name} {split}"
         self.metric: str = task.metric
-        self._dataset = open_dataset(data, task=task.name, labels=task.labels)
+        self.dataset = open_dataset(data, task=task.name, labels=task.labels, split=split)
         self._ignore_label = ignore_label
 
     @cached_property
     def images(self) -> tuple[str, ...]:
         """Content hashes; every picture is read for them, once."""
-        return tuple(picture_hash(sample.image()) for sample in self._dataset)
+        return tuple(picture_hash(sample.image()) for sample in self.dataset)
 
     def measure(self, runner: Runner, *, resamples: int = 200) -> AccuracyEvidence:
         """The task's metric of a runner, as evidence; the runner gets the thresholds that the metric wants."""
         runner.task = evaluation_task(runner.task)
         measured = measure_accuracy(
-            runner, self._dataset, task=runner.task, ignore_label=self._ignore_label, resamples=resamples
+            runner, self.dataset, task=runner.task, ignore_label=self._ignore_label, resamples=resamples
         )
         return AccuracyEvidence(
             metric=measured.metric,
@@ -58,12 +66,12 @@ class LabelledPictures:
         """The task's metric, and that of draws of the pictures, float64 [resamples]; NaN where nothing counts."""
         runner.task = evaluation_task(runner.task)
         return measure_draws(
-            runner, self._dataset, task=runner.task, ignore_label=self._ignore_label, resamples=resamples
+            runner, self.dataset, task=runner.task, ignore_label=self._ignore_label, resamples=resamples
         )
 
 
 def labelled_or_none(
-    data: str | Path | None, task: Task, ignore_label: str | None, *, wanted: bool
+    data: str | Path | None, task: Task, ignore_label: str | None, *, wanted: bool, split: str | None = None
 ) -> LabelledPictures | None:
     """The pictures with their labels; None where there are none and nobody wants any.
 
@@ -73,7 +81,7 @@ def labelled_or_none(
     if data is None:
         return None
     try:
-        return LabelledPictures(data, task, ignore_label)
+        return LabelledPictures(data, task, ignore_label, split=split)
     except DataError:
         if wanted:
             raise

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgecnn._verbs._closing import SHIPPED, Compression, Point
-from edgecnn._verbs._side_by_side import Contender, speedup, time_side_by_side
+from edgecnn._verbs._side_by_side import Contender, time_side_by_side
 from edgecnn._verbs._stages import START, Network, Progress, digest
 from edgecnn._verbs._taking_part import pictures_learned
 from edgecnn._verbs.evaluate import Evaluation, evaluate
@@ -23,6 +23,7 @@ from edgecnn.errors import DataError
 from edgecnn.measure.latency import BenchFailure, BenchResult
 from edgecnn.measure.leakage import refuse_seen_pictures
 from edgecnn.measure.machine import Machine, describe_machine
+from edgecnn.measure.twins import times_faster
 
 if TYPE_CHECKING:
     from edgecnn.sources import TrainedModel
@@ -264,7 +265,7 @@ def _timed(
     point = replace(point, latency_ms=round(_latency_ms(result), 4))
     if baseline is None:
         return point
-    ratio = speedup(result, baseline)
+    ratio = times_faster(result, baseline)
     return replace(
         point,
         times_faster=round(ratio.ratio, 4),

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from edgecnn._verbs._narrowing import Narrowing, check_same_classes, multiply_adds, parameter_count
-from edgecnn._verbs.train import _metric, _open, train
+from edgecnn._verbs.train import metric_in_torch, open_pictures, train
 from edgecnn.errors import MissingDependencyError, SpecError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -85,11 +85,11 @@ def prune_in_steps(
     from edgecnn.sources import load_model
 
     unpruned, how = narrowing.unpruned, tuning.settings
-    pictures = _open(unpruned, tuning.data, tuning.validate_on, split=tuning.split, head=None, seed=how.seed)
+    pictures = open_pictures(unpruned, tuning.data, tuning.validate_on, split=tuning.split, head=None, seed=how.seed)
     check_same_classes(unpruned, pictures.labels, tuning.data)
     images = pictures.check(progress)
     work = StepFolder(folder, about=_words(narrowing, tuning, shares, images))
-    metric = work.remember("unpruned", lambda: _metric(unpruned, pictures.validation, tuning.ignore_label))
+    metric = work.remember("unpruned", lambda: metric_in_torch(unpruned, pictures.validation, tuning.ignore_label))
     steps = work.finished()
     while len(steps) < len(shares):
         number = len(steps) + 1
@@ -175,7 +175,7 @@ def _tuned(
     narrowed, out = work.narrowed(step.number), work.trained(step.number)
     before: float | None
     if out.exists():  # killed before the step was noted: the hours are not spent again
-        before = _metric(load_model(str(narrowed)), validation, tuning.ignore_label)
+        before = metric_in_torch(load_model(str(narrowed)), validation, tuning.ignore_label)
     else:
         before = train(
             str(narrowed),

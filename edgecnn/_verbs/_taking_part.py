@@ -59,15 +59,19 @@ class TakingPart:
         if data.evaluate_on is not None:
             evaluated = open_dataset(data.evaluate_on, task=self.task, labels=(), split=data.evaluate_split)
             self.evaluated = self._digest([data.evaluate_on], [evaluated], data.evaluate_split, data.ignore_label)
-        searched = self._searched()
         quantize = recipe.quantize
-        places = [] if quantize is None else [recipe.calibration, recipe.search_data, quantize.evaluate_on]
-        self.quantized = self._digest(places, searched, data.ignore_label)
+        self.search_split = self._search_split()
+        # Of data whose splits are lists, not folders, a folder holds the pictures of all.
+        self.calibration = recipe.calibration if self.search_split is None or self._said_calibration else None
+        searched = self._searched()
+        places = [] if quantize is None else [self.calibration, recipe.search_data, quantize.evaluate_on]
+        self.quantized = self._digest(places, searched, data.ignore_label, self.search_split)
         self.converted = self._digest([recipe.convert.data], [], data.ignore_label)
         if evaluated is not None:
             uses = {"[data] to learn from": learned, "[quantize] data": searched}
             pictures = {use: [s.path for d in sets for s in d] for use, sets in uses.items()}
-            drawn_from = None if quantize is None else recipe.calibration or recipe.search_data
+            by_folder = self.calibration or (recipe.search_data if self.search_split is None else None)
+            drawn_from = None if quantize is None else by_folder
             if drawn_from is not None:
                 folder = drawn_from.parent if drawn_from.suffix.lower() == ".json" else drawn_from
                 pictures["[quantize] calibration"] = [file for file in _files_below(folder) if is_image(file)]
@@ -96,12 +100,33 @@ class TakingPart:
                 pass
         return [train]
 
+    @property
+    def _said_calibration(self) -> bool:
+        return self._recipe.quantize is not None and self._recipe.quantize.calibration is not None
+
+    def _search_split(self) -> str | None:
+        """The part of the pictures to search on: what is said; of those to learn from as a whole, what decides."""
+        quantize, place = self._recipe.quantize, self._recipe.search_data
+        if quantize is None or place is None:
+            return None
+        if quantize.split is not None or place != self._recipe.data.train:
+            return quantize.split
+        for split in ("val", self._recipe.data.split or "train"):
+            try:
+                open_dataset(place, task=self.task, labels=(), split=split)
+            except SplitError:
+                continue
+            return split
+        return None
+
     def _searched(self) -> list[Dataset]:
         quantize = self._recipe.quantize
         if quantize is None:
             return []
-        named = [self._recipe.search_data, quantize.evaluate_on]
-        return [open_dataset(place, task=self.task, labels=()) for place in named if place is not None]
+        named = [(self._recipe.search_data, self.search_split), (quantize.evaluate_on, None)]
+        return [
+            open_dataset(place, task=self.task, labels=(), split=split) for place, split in named if place is not None
+        ]
 
     def _check_apart(self, evaluated: Dataset, taking_part: dict[str, list[Path]]) -> None:
         wanted = [self._hash(sample.path) for sample in evaluated]

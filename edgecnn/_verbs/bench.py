@@ -80,7 +80,6 @@ def bench(
     machine = describe_machine()
     outcomes = time_jobs(
         jobs,
-        bundle=opened.folder,
         machine=machine,
         pictures=pictures,
         pictures_name=pictures_name,
@@ -155,7 +154,13 @@ def _plan(
     if absent and (format is not None or not any(a.format in installed for a in candidates)):
         raise MissingDependencyError(f"{absent[0]} artifacts", absent[0], extra=BACKENDS.extra(absent[0]))
     jobs = [
-        Job(artifact=artifact, precision=precision or artifact.precision, device=device, threads=count)
+        Job(
+            bundle=bundle.folder,
+            artifact=artifact,
+            precision=precision or artifact.precision,
+            device=device,
+            threads=count,
+        )
         for artifact in candidates
         if artifact.format in installed
         and (

@@ -18,7 +18,7 @@ from edgecnn._verbs._narrowing import (
     parameter_count,
 )
 from edgecnn._verbs._prune_steps import Tuning, prune_in_steps
-from edgecnn._verbs.train import _open
+from edgecnn._verbs.train import open_pictures
 from edgecnn.errors import MissingDependencyError, SpecError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _gradient_pictures(
     settings: TrainSettings,
 ) -> GradientPictures:
     """The pictures that `train` would learn from: those that it measures on decide nothing here, either."""
-    pictures = _open(model, data, validate_on, split=split, head=None, seed=settings.seed)
+    pictures = open_pictures(model, data, validate_on, split=split, head=None, seed=settings.seed)
     check_same_classes(model, pictures.labels, data)
     return GradientPictures(dataset=pictures.train, batch=settings.batch, seed=settings.seed)
 

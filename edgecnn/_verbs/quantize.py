@@ -31,6 +31,7 @@ def quantize(
     calibration_count: int | None = None,
     seed: int = 0,
     data: str | Path | None = None,
+    split: str | None = None,
     max_drop: float | None = None,
     evaluate_on: str | Path | None = None,
     ignore_label: str | None = None,
@@ -48,10 +49,11 @@ def quantize(
         out: the bundle to write; without it the int8 artifacts are added to `bundle` itself.
         to: formats; without it, all of which the bundle has an fp32 artifact.
         precision: "int8", or for TFLite "int8-dynamic" or "int8-a16"; see `edgecnn.bundle.PRECISIONS`.
-        calibration: pictures to read activation ranges off; without it those of `data`.
+        calibration: pictures to read activation ranges off; without it those of `data`, or of its `split`.
         calibration_count: so many at most; 128 without it.
         seed: of their choice.
         data: labelled pictures to search on.
+        split: of these; as for `edgecnn.datasets.open_dataset`.
         max_drop: how far the metric may lie below the float artifact's, in its own unit; 0.01 (a point) without it.
         evaluate_on: labelled pictures that took no part; the last word on the drop.
         ignore_label: a class of the data whose pixels don't count.
@@ -77,6 +79,8 @@ def quantize(
         INT8_WRITERS.extra(name)
     if not formats:
         raise BundleError(f"{opened.folder} holds no fp32 artifact of a format that can be quantized here")
+    if split is not None and data is None:
+        raise SpecError("--split is a part of labelled pictures: give --data")
     if data is None and evaluate_on is None and max_drop is not None:
         raise SpecError("--max-drop wants labelled pictures to measure the drop on: give --data")
     from edgecnn.converters.quantize_bundle import quantize_bundle
@@ -86,10 +90,10 @@ def quantize(
         manifest.frame,
         manifest.task,
         out=target,
-        calibration=calibration if calibration is not None else data,
+        calibration=calibration if calibration is not None or split is not None else data,
         count=calibration_count,
         seed=seed,
-        search_on=labelled_or_none(data, manifest.task, ignore_label, wanted=data is not None),
+        search_on=labelled_or_none(data, manifest.task, ignore_label, wanted=data is not None, split=split),
         evaluate_on=evaluate_on,
         ignore_label=ignore_label,
         max_drop=DEFAULT_MAX_DROP if max_drop is None else max_drop,
@@ -116,7 +120,7 @@ def int8_settings(
     allow_drop: bool,
     budget_minutes: float | None,
 ) -> Int8Settings:
-    """The words of `convert` and `quantize` as settings; calibration pictures are read.
+    """The words of `convert` and `quantize` as settings; calibration pictures are read, else those to search on.
 
     Raises:
         SpecError: no calibration pictures, or a number that cannot be.
@@ -125,7 +129,8 @@ def int8_settings(
     from edgecnn.compression.calibration import DEFAULT_COUNT, load_calibration
     from edgecnn.converters.int8.bench import DEFAULT_BUDGET_MINUTES, Int8Settings
 
-    if calibration is None:
+    pictures = calibration if calibration is not None or search_on is None else search_on.dataset
+    if pictures is None:
         raise SpecError(
             "int8 reads activation ranges off pictures: give --calibration DATA (a folder of pictures like those that "
             "the network will see), or labelled ones as --data"
@@ -137,7 +142,7 @@ def int8_settings(
     if budget_minutes is not None and not budget_minutes > 0:
         raise SpecError(f"budget-minutes must be positive, got {budget_minutes}")
     settings = Int8Settings(
-        calibration=load_calibration(calibration, frame, count=count or DEFAULT_COUNT, seed=seed),
+        calibration=load_calibration(pictures, frame, count=count or DEFAULT_COUNT, seed=seed),
         search_on=search_on,
         evaluate_on=labelled_or_none(evaluate_on, task, ignore_label, wanted=True),
         max_drop=max_drop,

@@ -127,7 +127,7 @@ def train(
     size = model_options.get("size")
     original = load_model(model, **({**model_options, "size": None} if head else model_options))
     check_saveable(original)
-    pictures = _open(original, data, validate_on, split=split, head=head, seed=how.seed)
+    pictures = open_pictures(original, data, validate_on, split=split, head=head, seed=how.seed)
     network, new = _for_classes(original, pictures.labels, head=head, size=size)
     network = dataclasses.replace(network, ranges={})  # they are of the weights as they were
     objective = objective_of(network)
@@ -140,7 +140,7 @@ def train(
     last_mosaic = how.epochs - max(round(how.epochs / 10), 1)
 
     def evaluate(candidate: TrainedModel) -> float:
-        return _metric(candidate, pictures.validation, ignore_label)
+        return metric_in_torch(candidate, pictures.validation, ignore_label)
 
     before = None if new else evaluate(student)
     work = folder.parent / f".{folder.name}.training"
@@ -176,7 +176,9 @@ def train(
 
 
 @dataclass(frozen=True)
-class _Pictures:
+class LearningPictures:
+    """Pictures to learn from, others to measure on, and the classes of both."""
+
     train: Dataset
     validation: Dataset
     labels: tuple[str, ...]
@@ -190,7 +192,7 @@ class _Pictures:
         return (*train, *validation)
 
 
-def _open(
+def open_pictures(
     model: TrainedModel,
     data: str | Path,
     validate_on: str | Path | None,
@@ -198,7 +200,7 @@ def _open(
     split: str | None,
     head: str | None,
     seed: int,
-) -> _Pictures:
+) -> LearningPictures:
     """Pictures to learn from and to measure on, with the data's own classes (in the network's order, if the same)."""
     task = {"ssdlite": "detect", "lraspp": "segment"}.get(head or "", model.task.name)
     wanted, train = split, None
@@ -214,13 +216,13 @@ def _open(
         labels = model.task.labels
     train = open_dataset(data, task=task, labels=labels, split=wanted)
     if validate_on is not None:
-        return _Pictures(train, open_dataset(validate_on, task=task, labels=labels), labels)
+        return LearningPictures(train, open_dataset(validate_on, task=task, labels=labels), labels)
     if wanted == "train":
         try:
-            return _Pictures(train, open_dataset(data, task=task, labels=labels, split="val"), labels)
+            return LearningPictures(train, open_dataset(data, task=task, labels=labels, split="val"), labels)
         except SplitError:
             pass
-    return _Pictures(*_held_out(train, seed), labels)
+    return LearningPictures(*_held_out(train, seed), labels)
 
 
 def _same(names: Sequence[str], labels: Sequence[str]) -> bool:
@@ -296,7 +298,8 @@ def _told(settings: TrainSettings, teacher: TrainedModel | None) -> dict[str, An
     return told
 
 
-def _metric(model: TrainedModel, dataset: Dataset, ignore_label: str | None) -> float:
+def metric_in_torch(model: TrainedModel, dataset: Dataset, ignore_label: str | None) -> float:
+    """The task's metric of the torch network itself, fitted and finished as on a device."""
     from edgecnn.converters.deployable import open_reference
 
     with open_reference(model) as runner:
@@ -346,7 +349,7 @@ def _save(
     original: TrainedModel,
     folder: Path,
     told: dict[str, Any],
-    pictures: _Pictures,
+    pictures: LearningPictures,
     images: tuple[str, ...],
 ) -> None:
     from edgecnn.compression.train.curves import as_csv, plot_curves

@@ -24,6 +24,9 @@ def command(
         Path | None,
         typer.Option(help="Labelled pictures to search on for the layers to keep float.", show_default=False),
     ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Of DATA to search on, and to calibrate on where nothing else is said.")
+    ] = None,
     max_drop: Annotated[
         float | None, typer.Option(help="Largest drop of the metric below float; 0.01 is one point, the default.")
     ] = None,
@@ -54,6 +57,7 @@ def command(
             calibration_count=calibration_count,
             seed=seed,
             data=data,
+            split=split,
             max_drop=max_drop,
             evaluate_on=evaluate_on,
             ignore_label=ignore_label,

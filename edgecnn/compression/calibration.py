@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgecnn.datasets import iterate_frames
+from edgecnn.datasets import Dataset, iterate_frames
 from edgecnn.datasets.images import picture_hash
 from edgecnn.errors import DataError
 from edgecnn.evidence import CalibrationRecord
@@ -45,11 +45,13 @@ class Calibration:
         return self.frames[::2], self.frames[1::2]
 
 
-def load_calibration(source: str | Path, spec: FrameSpec, *, count: int = DEFAULT_COUNT, seed: int = 0) -> Calibration:
+def load_calibration(
+    source: str | Path | Dataset, spec: FrameSpec, *, count: int = DEFAULT_COUNT, seed: int = 0
+) -> Calibration:
     """Read pictures, fit them, and look whether they are fit to calibrate on.
 
     Args:
-        source: a folder of images, a video or an image.
+        source: a folder of images, a video or an image; or labelled pictures.
         spec: the frame of the artifact that is calibrated.
         count: pictures at most.
         seed: of their choice, where there are more.
@@ -57,11 +59,15 @@ def load_calibration(source: str | Path, spec: FrameSpec, *, count: int = DEFAUL
     Raises:
         DataError: nothing there, a file that cannot be read, or no picture that holds anything.
     """
-    pictures = iterate_frames(source, count, seed=seed)
+    if isinstance(source, Dataset):
+        chosen = np.random.default_rng(seed).permutation(len(source))[:count]
+        pictures = [source.samples[index].image() for index in sorted(chosen.tolist())]
+    else:
+        pictures = iterate_frames(source, count, seed=seed)
     hashes = tuple(dict.fromkeys(picture_hash(picture) for picture in pictures))
     fitter = FrameFitter(spec)
     record = CalibrationRecord(
-        source=Path(source).name,
+        source=(source.path if isinstance(source, Dataset) else Path(source)).name,
         count=len(pictures),
         seed=seed,
         preprocess_sha256=hashlib.sha256(msgspec.json.encode(spec)).hexdigest()[:16],

@@ -172,9 +172,11 @@ class Quantize(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     Attributes:
         to: formats; without it, those of [convert].
-        data: labelled pictures to search on; without it `validate_on`, else a folder "val" in `train`, else those that
+        data: labelled pictures to search on; without it `validate_on`, else the part "val" of `train`, else those that
             were trained on.
-        calibration: pictures to read activation ranges off; without it those that were trained on.
+        split: of these.
+        calibration: pictures to read activation ranges off; without it those that were trained on where they have a
+            folder of their own, else those that are searched on.
         precision, max_drop, calibration_count, seed, evaluate_on, allow_drop, budget_minutes: as for the verb.
     """
 
@@ -182,6 +184,7 @@ class Quantize(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     precision: str = "int8"
     max_drop: Drop | None = None
     data: Path | None = None
+    split: str | None = None
     calibration: Path | None = None
     calibration_count: Count | None = None
     seed: int = 0

@@ -85,8 +85,14 @@ PROFILES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One artifact on one device, to be timed."""
+    """One artifact on one device, to be timed.
 
+    Attributes:
+        bundle: the folder that it is in.
+        artifact, precision, device, threads: as for `open_runner`.
+    """
+
+    bundle: Path
     artifact: Artifact
     precision: str
     device: str
@@ -218,11 +224,11 @@ class _Timed:
         self._samples: dict[str, list[int]] = {}
         self._rounds: list[RoundFigures] = []
 
-    def open(self, bundle: Path, pictures: Path) -> None:
+    def open(self, pictures: Path) -> None:
         """The cold start."""
         answer = self._ask(
             "open",
-            bundle=str(bundle),
+            bundle=str(self.job.bundle),
             format=self.job.artifact.format,
             precision=self.job.precision,
             device=self.job.device,
@@ -323,7 +329,6 @@ class _Timed:
 def time_jobs(
     jobs: Sequence[Job],
     *,
-    bundle: Path,
     machine: Machine,
     pictures: Sequence[UInt8Array],
     pictures_name: str,
@@ -339,7 +344,6 @@ def time_jobs(
 
     Args:
         jobs: what to time.
-        bundle: the folder.
         machine: its description, from before.
         profile: how long.
         pictures_name: what `pictures` are, for people.
@@ -363,7 +367,7 @@ def time_jobs(
                 if on_spawn is not None:
                     on_spawn(job, child.pid)
                 timed.append(_Timed(job, child))
-                timed[-1].open(bundle, picture_file)
+                timed[-1].open(picture_file)
         for state in timed:
             steps.next(f"{state.job.name}: warm-up")
             state.warm(profile)

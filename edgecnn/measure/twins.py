@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ from edgecnn.bundle import Artifact, Manifest, write_manifest
 from edgecnn.errors import DeviceError
 from edgecnn.evidence import TwinLatency
 from edgecnn.measure._timing import Job, Profile, time_jobs
-from edgecnn.measure.latency import BenchFailure
+from edgecnn.measure.latency import BenchFailure, BenchResult
 from edgecnn.measure.machine import describe_machine
 
 _PROFILE = Profile(name="twins", samples=96, seconds=3.0, cap_seconds=60.0, rounds=12, warmup_seconds=2.0)
@@ -23,54 +24,95 @@ _TIMEOUT_S = 300.0
 _DRAWS = 2000
 
 
-def time_twins(files: Sequence[Path], manifest: Manifest, artifact: Artifact, twin: Artifact) -> TwinLatency:
-    """Time two artifacts of one network, each in a process of its own, in turns.
+@dataclass(frozen=True, kw_only=True)
+class TimesFaster:
+    """Latency of one artifact over another's, from the medians of the same rounds; above 1 is faster.
+
+    Attributes:
+        ratio: median over the rounds.
+        low, high: its 95 % interval, from drawing the rounds again.
+    """
+
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Twin:
+    """An artifact that need not be in a bundle yet.
+
+    Attributes:
+        manifest: of the bundle that it is for; only its contract is used.
+        artifact: its record.
+        files: where they lie.
+    """
+
+    manifest: Manifest
+    artifact: Artifact
+    files: Sequence[Path]
+
+
+def time_twins(ours: Twin, theirs: Twin) -> TwinLatency:
+    """Time two artifacts, each in a process of its own, in turns.
 
     Args:
-        files: of both.
-        manifest: of the bundle that they are for; only its contract is used.
-        artifact: the one in question.
-        twin: the float one.
+        ours: the one in question.
+        theirs: what it is held against, usually the float one of the same network.
 
     Raises:
         DeviceError: one of them doesn't run.
     """
     threads = default_threads()
     with tempfile.TemporaryDirectory(prefix="edgecnn-twins-") as place:
-        bundle = Path(place)
-        for file in files:
-            (bundle / file.name).symlink_to(file.resolve())
-        write_manifest(bundle, msgspec.structs.replace(manifest, artifacts=(artifact, twin), refused=()))
+        jobs = [
+            Job(
+                bundle=_laid_out(twin, Path(place) / name),
+                artifact=twin.artifact,
+                precision=twin.artifact.precision,
+                device="cpu",
+                threads=threads,
+            )
+            for name, twin in (("ours", ours), ("theirs", theirs))
+        ]
         outcomes = time_jobs(
-            [Job(artifact=a, precision=a.precision, device="cpu", threads=threads) for a in (artifact, twin)],
-            bundle=bundle,
+            jobs,
             machine=describe_machine(),
             pictures=list(photographs().values()),
             pictures_name="photographs",
             profile=_PROFILE,
             timeout_s=_TIMEOUT_S,
         )
-    ours, theirs = outcomes
-    if isinstance(ours, BenchFailure) or isinstance(theirs, BenchFailure):
-        failed = ours if isinstance(ours, BenchFailure) else theirs
+    result, baseline = outcomes
+    if isinstance(result, BenchFailure) or isinstance(baseline, BenchFailure):
+        failed = result if isinstance(result, BenchFailure) else baseline
         assert isinstance(failed, BenchFailure)
         raise DeviceError(f"{failed.format} {failed.precision} could not be timed: {failed.error}: {failed.reason}")
-    ratios = np.array([b.p50_ms / a.p50_ms for a, b in zip(ours.rounds, theirs.rounds, strict=True)])
-    low, high = _interval(ratios)
+    faster = times_faster(result, baseline)
     return TwinLatency(
-        latency_ms=round(float(np.median([a.p50_ms for a in ours.rounds])), 4),
-        float_latency_ms=round(float(np.median([b.p50_ms for b in theirs.rounds])), 4),
-        ratio=round(float(np.median(ratios)), 4),
-        low=round(low, 4),
-        high=round(high, 4),
+        latency_ms=round(float(np.median([round_.p50_ms for round_ in result.rounds])), 4),
+        float_latency_ms=round(float(np.median([round_.p50_ms for round_ in baseline.rounds])), 4),
+        ratio=round(faster.ratio, 4),
+        low=round(faster.low, 4),
+        high=round(faster.high, 4),
         device_name=processor_name(),
         threads=threads,
     )
 
 
-def _interval(ratios: np.ndarray) -> tuple[float, float]:
-    """95 % of the median, from drawing the rounds again."""
+def times_faster(result: BenchResult, baseline: BenchResult) -> TimesFaster:
+    """How many times faster `result` is, where both were timed in the same rounds."""
+    ratios = np.array([b.p50_ms / r.p50_ms for r, b in zip(result.rounds, baseline.rounds, strict=True)])
     rng = np.random.default_rng(0)
     medians = np.median(ratios[rng.integers(len(ratios), size=(_DRAWS, len(ratios)))], axis=1)
     low, high = np.percentile(medians, (2.5, 97.5)).tolist()
-    return low, high
+    return TimesFaster(ratio=float(np.median(ratios)), low=low, high=high)
+
+
+def _laid_out(twin: Twin, folder: Path) -> Path:
+    """A bundle of this artifact alone, of links to its files."""
+    folder.mkdir()
+    for file in twin.files:
+        (folder / file.name).symlink_to(file.resolve())
+    write_manifest(folder, msgspec.structs.replace(twin.manifest, artifacts=(twin.artifact,), refused=()))
+    return folder

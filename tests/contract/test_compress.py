@@ -206,7 +206,7 @@ def test_the_stages_are_what_the_verbs_leave(whole: Path) -> None:
 
 def test_a_network_is_trained_for_int8_before_it_is_converted(fresh: Path) -> None:
     changed: dict[str, Any] = {
-        **{name: None for name in ("train", "prune", "fine-tune", "quantize")},
+        **dict.fromkeys(("train", "prune", "fine-tune", "quantize")),
         "quantize-aware": {"quantize_for": '"onnx"', "epochs": "1", "batch": "8", "workers": "0", "distill": "true"},
         "convert": {"precision": '["fp32"]'},
     }

@@ -146,6 +146,22 @@ def test_with_labels_the_bound_is_kept_and_the_search_is_recorded(
     assert evaluate(out, labelled(1), format=format_name, precision="int8").n == PICTURES
 
 
+def test_a_split_of_the_data_is_searched_and_calibrated_on_alone(
+    tiny_bundle: Path, labelled: Callable[[int], Path], tmp_path: Path
+) -> None:
+    require_format("onnx")
+    for split, seed in (("val", 0), ("test", 1)):
+        shutil.copytree(labelled(seed), tmp_path / "data" / split)
+    out = tmp_path / "x.edge"
+    conversion = quantize(tiny_bundle, out=out, to=["onnx"], data=tmp_path / "data", split="val", max_drop=0.2)
+    evidence = quantization(conversion, "onnx")
+    assert evidence.search is not None and evidence.calibration is not None
+    assert set(evidence.calibration.images) == set(evidence.search.images)
+    assert evaluate(out, tmp_path / "data", split="test", format="onnx", precision="int8").n == PICTURES
+    with pytest.raises(SpecError, match="give --data"):
+        quantize(tiny_bundle, out=out, calibration=labelled(0), split="val")
+
+
 def test_pictures_to_evaluate_on_must_not_have_taken_part(
     tiny_bundle: Path, labelled: Callable[[int], Path], tmp_path: Path
 ) -> None:

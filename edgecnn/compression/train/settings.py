@@ -84,8 +84,8 @@ class TrainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         l1: factor on the sum of all decayed weights' magnitudes.
         dropout: rate for the network's dropout layers; None leaves them.
         freeze_backbone: train the new head alone; norms in the frozen part keep their statistics.
-        freeze_norms: norms keep their statistics and train their scale and shift: for few pictures, whose statistics are
-            not those of all.
+        freeze_norms: norms keep their statistics and train their scale and shift: for few pictures, whose statistics
+            are not those of all.
         ema_decay: the network that counts is a moving average of the trained one, over about 1 / (1 - decay) steps;
             0 takes the trained one itself.
         clip_gradient_norm: largest norm of all gradients together; 0 for no limit.
