@@ -6,6 +6,7 @@ import copy
 import math
 import os
 import signal
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection
@@ -151,6 +152,8 @@ class _Fitting(LightningModule):
         settings = self._settings
         order = EpochOrder(len(self._pictures), settings.batch, seed=settings.seed, epoch=self.current_epoch)
         workers = settings.workers if settings.workers is not None else min((os.cpu_count() or 1) - 1, 1)
+        if "jax" in sys.modules:  # converting to TFLite brings it; its threads don't survive the fork of a worker
+            workers = 0
         return DataLoader(self._pictures, batch_sampler=order, collate_fn=collate, num_workers=workers)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
