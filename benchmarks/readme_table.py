@@ -24,7 +24,7 @@ def table(demo: dict[str, Any]) -> str:
     """The run as Markdown."""
     networks = demo["networks"]
     said = " | ".join(f"says of {name}.jpg" for name in PHOTOGRAPHS)
-    names = " and ".join(f"`{network['word']}` (made from {network['name']})" for network in networks)
+    names = " and ".join(f"`{network['word']}`" for network in networks)
     lines = [
         f"`make demo`: {names}, converted here and run.",
         "",
