@@ -16,9 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from edgecnn.bundle import LayerRanges, LayerRecord
-
-_CONVOLUTIONS = ("aten.convolution.default", "aten._convolution.default", "aten.conv2d.default")
-_MATRIX_PRODUCTS = {"aten.addmm.default": 2, "aten.mm.default": 1, "aten.linear.default": 1}  # which is the weight
+from edgecnn.sources.operators import is_convolution, is_matrix_product, weights_of
 
 
 def weights_fingerprint(weights: NDArray[np.float32]) -> str:
@@ -78,10 +76,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _layer(self, function: str, args: Any, output: Any) -> str | None:
         """The layer that this operation is, recorded; None where it is none."""
-        if function in _CONVOLUTIONS:
+        if is_convolution(function):
             return self._record(args[1], _kind(args), _convolution_macs(args, output))
-        if function in _MATRIX_PRODUCTS:
-            weights = args[_MATRIX_PRODUCTS[function]]
+        if is_matrix_product(function):
+            weights = weights_of(function, args)
             if weights.data_ptr() in self._names:  # else both factors are activations
                 return self._record(weights, "linear", output.numel() * args[1].shape[-1])
         return None

@@ -73,6 +73,22 @@ def write_durably(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        StorageError: disk full, or not writable.
+    """
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        write_durably(partial, content)
+        os.replace(partial, path)
+    except OSError as failed:
+        raise storage_error(path.parent, failed) from failed
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 def storage_error(folder: Path, failed: OSError) -> StorageError:
     """What to tell of a disk that failed."""
     if failed.errno in {errno.ENOSPC, errno.EDQUOT}:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,3 +25,17 @@ def shared() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip("needs ../shared (weights and labelled images), which is not on this machine")
     return folder
+
+
+@pytest.fixture
+def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let packages look as if they were not installed, whatever was imported before; our back ends are forgotten."""
+
+    def hide(*packages: str) -> None:
+        loaded = [name for name in sys.modules if name.startswith(tuple(f"{package}." for package in packages))]
+        for name in (*packages, *loaded):
+            monkeypatch.setitem(sys.modules, name, None)  # import then says that it is not there
+        for name in ("onnxruntime", "openvino", "litert"):
+            monkeypatch.delitem(sys.modules, f"edgecnn.runners.{name}", raising=False)
+
+    return hide

@@ -171,7 +171,6 @@ class Int8Bench:
         self.last_error = self.runtime = ""
         self._work = work
         self._uncertain: dict[Plan, float] = {}
-        self._float_draws = np.empty(0)
         # Without labels the noise decides, and on frames that ranges were read off it is too low by up to six times.
         apart = settings.search_on is None and len(self.frames) >= 2 * _DAMAGE_FRAMES
         self._calibrate_first_on = self.frames[::2] if apart else self.frames
@@ -204,7 +203,7 @@ class Int8Bench:
 
         def measure(file: Path) -> float:
             value, draws = self._drawn(file, self.precision)
-            differences = self._float_draws - draws
+            differences = self._float_drawn[1] - draws
             self._uncertain[plan] = float(np.nanstd(differences)) if np.isfinite(differences).any() else float("inf")
             return value
 
@@ -216,11 +215,14 @@ class Int8Bench:
             self.metric(plan)
         return self._uncertain.get(plan, float("inf"))
 
-    @cached_property
+    @property
     def float_metric(self) -> float:
         """Of the float artifact, on the search's pictures."""
-        value, self._float_draws = self._drawn(self.source.file, "fp32")
-        return value
+        return self._float_drawn[0]
+
+    @cached_property
+    def _float_drawn(self) -> tuple[float, NDArray[np.float64]]:
+        return self._drawn(self.source.file, "fp32")
 
     def _drawn(self, file: Path, precision: str) -> tuple[float, NDArray[np.float64]]:
         assert self.settings.search_on is not None

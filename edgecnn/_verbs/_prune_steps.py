@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from edgecnn._verbs._narrowing import Narrowing, check_same_classes, multiply_adds, parameter_count
 from edgecnn._verbs.train import metric_in_torch, open_pictures, train
@@ -196,16 +194,17 @@ def _tuned(
 
 def _words(narrowing: Narrowing, tuning: Tuning, shares: Sequence[float], images: Sequence[str]) -> str:
     """Digest of what must be the same for the steps to go on: network, settings and pictures."""
+    from edgecnn.sources.digest import weights_digest
+
     model = narrowing.unpruned
     told = [
         (model.frame, model.task, model.blueprint),
         (narrowing.target, narrowing.of, list(shares), dataclasses.asdict(narrowing.settings)),
         (tuning.settings, tuning.distill, tuning.ignore_label),
     ]
-    digest = hashlib.sha256(msgspec.json.encode(told))
+    digest = weights_digest(model)
+    digest.update(msgspec.json.encode(told))
     digest.update("\n".join(images).encode())
-    for tensor in model.module.state_dict().values():
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
     return digest.hexdigest()[:20]
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from edgecnn._verbs.prune import prune
 from edgecnn._verbs.train import train
@@ -180,12 +179,12 @@ def digest(*parts: Any) -> str:
 
 def identity_of(model: TrainedModel) -> str:
     """Digest of a network: its parts, weights, frame, task and head."""
+    from edgecnn.sources.digest import weights_digest
+
     head = model.decode
     decode = head if isinstance(head, str | None) else getattr(head, "__qualname__", type(head).__qualname__)
-    told = hashlib.sha256(msgspec.json.encode([model.frame, model.task, decode, model.ranges, str(model.module)]))
-    for name, tensor in model.module.state_dict().items():
-        told.update(name.encode())
-        told.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
+    told = weights_digest(model)
+    told.update(msgspec.json.encode([model.frame, model.task, decode, model.ranges, str(model.module)]))
     return told.hexdigest()[:20]
 
 

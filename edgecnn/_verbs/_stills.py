@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +12,12 @@ import msgspec
 import numpy as np
 
 from edgecnn._photographs import photographs
+from edgecnn._staging import write_whole
 from edgecnn.bundle import Artifact, Bundle
 from edgecnn.errors import StorageError
 from edgecnn.results import Detections, Result, SegmentationMap, UInt8Array
 from edgecnn.runners.base import Runner, open_runner
 from edgecnn.runners.live.frames import frame_now
-from edgecnn.runners.live.sinks import storage_error
 from edgecnn.runners.live.sinks.jsonl import record_of
 
 _PER_FRAME = ("frame", "captured_ns", "captured_unix_ns", "age_ms", "source")
@@ -134,22 +133,6 @@ def write_picture(target: Path, picture: UInt8Array, *, quality: int = 95) -> No
     if not encoded:
         raise StorageError(f"{target} could not be encoded")
     write_whole(target, data.tobytes())
-
-
-def write_whole(target: Path, data: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        StorageError: disk full, or not writable.
-    """
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        partial.write_bytes(data)
-        os.replace(partial, target)
-    except OSError as failed:
-        raise storage_error(target, failed) from failed
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _drawn(runner: Runner, image: UInt8Array, result: Result) -> UInt8Array:

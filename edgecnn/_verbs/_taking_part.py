@@ -6,7 +6,9 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from edgecnn._verbs.train import open_pictures, task_with_head
 from edgecnn.bundle import sha256_of
 from edgecnn.compression.recipe import Recipe
 from edgecnn.datasets import Dataset, open_dataset
@@ -14,9 +16,9 @@ from edgecnn.datasets.images import is_image
 from edgecnn.errors import DataError, SplitError
 from edgecnn.evidence import Stage
 from edgecnn.measure.leakage import refuse_seen_pictures
-from edgecnn.tasks import Task
 
-_GROWN = {"ssdlite": "detect", "lraspp": "segment"}
+if TYPE_CHECKING:
+    from edgecnn.sources import TrainedModel
 
 
 class TakingPart:
@@ -24,7 +26,7 @@ class TakingPart:
 
     Args:
         recipe: whose files are there.
-        task, stages: of the network that it starts from.
+        model: the network that it starts from.
         leave_out: the flow's own folder, should it lie among the data.
         progress: called with (files read, 0, what is being done).
 
@@ -35,8 +37,7 @@ class TakingPart:
     def __init__(
         self,
         recipe: Recipe,
-        task: Task,
-        stages: Sequence[Stage],
+        model: TrainedModel,
         *,
         leave_out: Path,
         progress: Callable[[int, int, str], None],
@@ -44,9 +45,13 @@ class TakingPart:
         self._recipe, self._leave_out, self._progress = recipe, leave_out.resolve(), progress
         self._hashes: dict[Path, str] = {}
         data, grown = recipe.data, recipe.train.head if recipe.train is not None else None
-        self.task = _GROWN.get(grown or "", task.name)
-        learned = self._learned_from()
-        self.class_names = learned[0].classes.names if learned else ()
+        self.task = task_with_head(model, grown)
+        learned: list[Dataset] = []
+        self.class_names: tuple[str, ...] = ()
+        if data.train is not None:
+            seed = recipe.train.seed if recipe.train is not None else 0
+            found = open_pictures(model, data.train, data.validate_on, split=data.split, head=grown, seed=seed)
+            learned, self.class_names = [found.train, found.validation], found.labels
         beside = sorted(data.train.glob("*")) if data.train is not None else []  # class names, a COCO JSON
         parts = [
             *recipe.learned_parts,
@@ -76,29 +81,7 @@ class TakingPart:
                 folder = drawn_from.parent if drawn_from.suffix.lower() == ".json" else drawn_from
                 pictures["[quantize] calibration"] = [file for file in _files_below(folder) if is_image(file)]
             self._check_apart(evaluated, pictures)
-            refuse_seen_pictures(evaluated, pictures_learned(stages))
-
-    def _learned_from(self) -> list[Dataset]:
-        """What is trained on and what decides, in the way that `train` finds them."""
-        data = self._recipe.data
-        if data.train is None:
-            return []
-        split = data.split
-        if split is None:
-            try:
-                train, split = open_dataset(data.train, task=self.task, labels=(), split="train"), "train"
-            except SplitError:
-                train = open_dataset(data.train, task=self.task, labels=())
-        else:
-            train = open_dataset(data.train, task=self.task, labels=(), split=split)
-        if data.validate_on is not None:
-            return [train, open_dataset(data.validate_on, task=self.task, labels=())]
-        if split == "train":
-            try:
-                return [train, open_dataset(data.train, task=self.task, labels=(), split="val")]
-            except SplitError:
-                pass
-        return [train]
+            refuse_seen_pictures(evaluated, pictures_learned(model.stages))
 
     @property
     def _said_calibration(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgecnn._staging import storage_error, write_durably
+from edgecnn._staging import write_whole
 from edgecnn._verbs._closing import Compression, Point
 from edgecnn._verbs._measuring import Measuring
 from edgecnn._verbs._stages import (
@@ -114,7 +113,7 @@ class _Flow:
         model = load_model(recipe.model, **recipe.model_options)
         if any(recipe.table(stage.name) is not None for stage in MODEL_STAGES):
             check_saveable(model)
-        self.data = TakingPart(recipe, model.task, model.stages, leave_out=folder, progress=progress)
+        self.data = TakingPart(recipe, model, leave_out=folder, progress=progress)
         _check_teacher(recipe, model.task.labels, self.data.class_names)
         self.start = Network(stage=START, model=recipe.model, options=recipe.model_options, identity=identity_of(model))
         self.journal = StageJournal(folder)
@@ -132,7 +131,7 @@ class _Flow:
         result = measuring.close(
             networks, twins, bundle, folder=self.folder, refused=refused, notes=self._notes, before=self._done_before
         )
-        _write(self.folder / REPORT, msgspec.json.format(msgspec.json.encode(result.document()), indent=1) + b"\n")
+        write_whole(self.folder / REPORT, msgspec.json.format(msgspec.json.encode(result.document()), indent=1) + b"\n")
         with contextlib.suppress(MissingDependencyError):  # a picture is worth having, but not an error
             plot_flow(result.plotted, self.folder / PLOT, title=self.folder.absolute().name, metric=result.metric)
         return result
@@ -346,12 +345,3 @@ def _remove_leftovers(out: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
         else:
             left.unlink(missing_ok=True)
-
-
-def _write(file: Path, content: bytes) -> None:
-    staging = file.with_name(f".{file.name}.partial")
-    try:
-        write_durably(staging, content)
-        os.replace(staging, file)
-    except OSError as failed:
-        raise storage_error(file.parent, failed) from failed

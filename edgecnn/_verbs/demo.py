@@ -10,9 +10,10 @@ from pathlib import Path
 import msgspec
 
 from edgecnn._shipped import ASSETS, DETECTOR, SEGMENTER, is_shipped
+from edgecnn._staging import write_whole
 from edgecnn._verbs._demo_report import REPORT, AnnotatedVideo, DemoReport, LeftOut, NetworkReport
 from edgecnn._verbs._footage import write_footage
-from edgecnn._verbs._stills import row_of_tiles, take_stills, write_contact_sheet, write_whole
+from edgecnn._verbs._stills import row_of_tiles, take_stills, write_contact_sheet
 from edgecnn._verbs.bench import bench
 from edgecnn._verbs.convert import convert
 from edgecnn._verbs.run import run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -202,7 +201,7 @@ def open_pictures(
     seed: int,
 ) -> LearningPictures:
     """Pictures to learn from and to measure on, with the data's own classes (in the network's order, if the same)."""
-    task = {"ssdlite": "detect", "lraspp": "segment"}.get(head or "", model.task.name)
+    task = task_with_head(model, head)
     wanted, train = split, None
     if split is None:
         try:
@@ -223,6 +222,11 @@ def open_pictures(
         except SplitError:
             pass
     return LearningPictures(*_held_out(train, seed), labels)
+
+
+def task_with_head(model: TrainedModel, head: str | None) -> str:
+    """Name of a network's task, with the head that is to be grown on it."""
+    return {"ssdlite": "detect", "lraspp": "segment"}.get(head or "", model.task.name)
 
 
 def _same(names: Sequence[str], labels: Sequence[str]) -> bool:
@@ -290,11 +294,13 @@ def _load_teacher(
 
 def _told(settings: TrainSettings, teacher: TrainedModel | None) -> dict[str, Any]:
     """What the training was told, for the record: settings, and which teacher it had."""
+    from edgecnn.sources.digest import weights_digest
+
     told: dict[str, Any] = msgspec.to_builtins(settings)
     if teacher is None:
         del told["distillation"]
     else:
-        told["teacher"] = {"name": teacher.name, "weights_sha256": _weights_digest(teacher).hexdigest()}
+        told["teacher"] = {"name": teacher.name, "weights_sha256": weights_digest(teacher).hexdigest()}
     return told
 
 
@@ -326,22 +332,15 @@ def _about(
     teacher: TrainedModel | None,
 ) -> str:
     """What must be the same for a checkpoint to go on: network, its start, settings, pictures and the teacher."""
-    digest = _weights_digest(model)
+    from edgecnn.sources.digest import weights_digest
+
+    digest = weights_digest(model)
     digest.update(msgspec.json.encode([settings, model.frame, model.task, model.blueprint, sorted(frozen)]))
     digest.update("\n".join(images).encode())
     if teacher is not None:
-        digest.update(_weights_digest(teacher).digest())
+        digest.update(weights_digest(teacher).digest())
         digest.update(msgspec.json.encode([teacher.frame, teacher.blueprint]))
     return digest.hexdigest()[:20]
-
-
-def _weights_digest(model: TrainedModel) -> hashlib._Hash:
-    """SHA-256 of all tensors of a network, with more to be added."""
-    digest = hashlib.sha256()
-    for name, tensor in model.module.state_dict().items():
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())
-    return digest
 
 
 def _save(

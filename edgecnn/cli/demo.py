@@ -59,7 +59,7 @@ def _print(network: NetworkReport) -> None:
     says = {(still.photograph, still.format, still.precision): still.says for still in network.stills}
     names = list(dict.fromkeys(still.photograph for still in network.stills))
     _output.print_table(
-        f"{network.word} ({network.name}): what it says",
+        f"{network.word}: what it says",
         ("photograph", *(" ".join(artifact) for artifact in ran)),
         [(name, *(says[name, *artifact] for artifact in ran)) for name in names],
     )

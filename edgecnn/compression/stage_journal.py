@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edgecnn._staging import storage_error, write_durably
+from edgecnn._staging import storage_error, write_whole
 from edgecnn.errors import SpecError
 from edgecnn.evidence import Record
 
@@ -88,9 +87,4 @@ class StageJournal:
         return done
 
     def _write(self) -> None:
-        partial = self._file.with_suffix(".partial")
-        try:
-            write_durably(partial, msgspec.json.format(msgspec.json.encode(self._document), indent=1))
-            os.replace(partial, self._file)
-        except OSError as failed:
-            raise storage_error(self._file.parent, failed) from failed
+        write_whole(self._file, msgspec.json.format(msgspec.json.encode(self._document), indent=1))

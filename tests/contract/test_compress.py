@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +29,7 @@ from edgecnn.errors import DataError, SourceError, SpecError
 from edgecnn.sources.saved import describe
 
 from .conftest import require_format
+from .processes import start_edgecnn
 from .training_data import write_classes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -305,18 +304,6 @@ def test_a_flow_that_was_killed_goes_on_after_the_last_whole_stage(fresh: Path) 
     assert [network["stage"] for network in report["networks"]] == ["start", "prune", "fine-tune"]
     assert pruned.stat().st_mtime_ns == written_ns
     assert not checkpoint.parent.exists()
-
-
-def start_edgecnn(words: list[str], folder: Path) -> subprocess.Popen[str]:
-    paths = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [sys.executable, "-m", "edgecnn", *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def test_a_refused_artifact_is_listed_and_the_float_ones_are_shipped(

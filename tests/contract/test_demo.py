@@ -6,7 +6,7 @@ import functools
 import json
 import re
 import signal
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -39,18 +39,10 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verb, "bench", functools.partial(bench, iterations=ITERATIONS))
 
 
-def without(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
-    """Let packages look as if they were not installed; those behind our back ends are forgotten."""
-    for name in packages:
-        monkeypatch.setitem(sys.modules, name, None)
-    for name in ("onnxruntime", "openvino", "litert"):
-        monkeypatch.delitem(sys.modules, f"edgecnn.runners.{name}", raising=False)
-
-
 @pytest.fixture
-def device(short: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def device(short: None, without: Callable[..., None]) -> None:
     """Onnxruntime and nothing else."""
-    without(monkeypatch, "torch", "openvino", "ai_edge_litert", "tflite_runtime")
+    without("torch", "openvino", "ai_edge_litert", "tflite_runtime")
 
 
 def frames_of(path: Path) -> int:
@@ -129,8 +121,8 @@ def test_footage_that_cannot_be_used_is_told_at_once(tmp_path: Path) -> None:
         verb.demo(tmp_path, video=tmp_path / "detected.mp4")
 
 
-def test_without_any_runtime_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without(monkeypatch, "torch", "onnxruntime", "openvino", "ai_edge_litert", "tflite_runtime")
+def test_without_any_runtime_the_extra_is_named(tmp_path: Path, without: Callable[..., None]) -> None:
+    without("torch", "onnxruntime", "openvino", "ai_edge_litert", "tflite_runtime")
     with pytest.raises(MissingDependencyError, match=r"edgecnn\[onnx\]"):
         verb.demo(tmp_path / "demo")
 

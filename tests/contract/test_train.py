@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from edgecnn.compression.train.settings import NO_AUGMENTATION, Augmentation, Tr
 from edgecnn.errors import DataError, SpecError, TrainingError
 from edgecnn.sources.saved import describe
 
+from .processes import start_edgecnn
 from .training_data import write_boxes, write_classes, write_masks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -177,18 +177,6 @@ def test_a_killed_training_ends_as_one_that_was_not(tmp_path: Path) -> None:
     for name, values in one.items():
         np.testing.assert_array_equal(values, other[name], err_msg=name)
     assert not checkpoint.parent.exists()
-
-
-def start_edgecnn(words: list[str], folder: Path) -> subprocess.Popen[str]:
-    paths = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-    return subprocess.Popen(
-        [sys.executable, "-m", "edgecnn", *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 def run_edgecnn(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,16 +80,9 @@ def test_every_format_that_is_written_is_also_run_by_a_back_end() -> None:
 
 
 @pytest.mark.parametrize("name", BACKENDS.names())
-def test_an_absent_runtime_is_named_with_its_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    homes = {"openvino": "openvino", "onnx": "onnxruntime", "tflite": "litert"}
-    packages = {
-        "openvino": ["openvino"],
-        "onnx": ["onnxruntime"],
-        "tflite": ["ai_edge_litert", "ai_edge_litert.interpreter", "tflite_runtime"],
-    }
-    monkeypatch.delitem(sys.modules, f"edgecnn.runners.{homes[name]}", raising=False)
-    for package in packages[name]:
-        monkeypatch.setitem(sys.modules, package, None)  # import then says that it is not there
+def test_an_absent_runtime_is_named_with_its_extra(name: str, without: Callable[..., None]) -> None:
+    packages = {"openvino": ["openvino"], "onnx": ["onnxruntime"], "tflite": ["ai_edge_litert", "tflite_runtime"]}
+    without(*packages[name])
     with pytest.raises(MissingDependencyError, match=rf"pip install 'edgecnn\[{name}\]'"):
         BACKENDS.get(name)
 

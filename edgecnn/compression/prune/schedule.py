@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import math
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from edgecnn._staging import storage_error, write_durably
+from edgecnn._staging import storage_error, write_whole
 from edgecnn.errors import SpecError
 from edgecnn.evidence import Record
 from edgecnn.measure._figures import new_figure, save_figure
@@ -85,7 +84,7 @@ class StepFolder:
                 )
             self.remove()  # what ended before any network was made
             self.place.mkdir(parents=True)
-            _write(words, about)
+            write_whole(words, msgspec.json.encode(about))
         except msgspec.DecodeError as damaged:
             raise SpecError(f"{words} is damaged: {damaged}; remove {self.place} to begin anew") from damaged
         except OSError as failed:
@@ -108,28 +107,18 @@ class StepFolder:
 
     def finish(self, step: PruneStep) -> None:
         """Note that a step is done; its networks lie there already."""
-        try:
-            _write(self.place / f"step-{step.number}.json", step)
-        except OSError as failed:
-            raise storage_error(self.place, failed) from failed
+        write_whole(self.place / f"step-{step.number}.json", msgspec.json.encode(step))
 
     def remember(self, name: str, measure: Callable[[], float]) -> float:
         """A number that is measured once for all starts."""
         file = self.place / f"{name}.json"
         if not file.is_file():
-            _write(file, measure())
+            write_whole(file, msgspec.json.encode(measure()))
         return msgspec.json.decode(file.read_bytes(), type=float)
 
     def remove(self) -> None:
         """All is in the result."""
         shutil.rmtree(self.place, ignore_errors=True)
-
-
-def _write(file: Path, value: object) -> None:
-    """Whole or not at all."""
-    partial = file.with_suffix(".partial")
-    write_durably(partial, msgspec.json.encode(value))
-    os.replace(partial, file)
 
 
 def steps_as_csv(steps: Sequence[PruneStep]) -> bytes:

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_CONVOLUTIONS = ("aten.convolution.default", "aten._convolution.default", "aten.conv2d.default")
-_MATRIX_PRODUCTS = {"aten.addmm.default": 2, "aten.mm.default": 1, "aten.linear.default": 1}  # which is the weight
+from edgecnn.sources.operators import is_convolution, is_matrix_product, read_by, weights_of
+
 _RECTIFIERS = {"relu": (0.0, math.inf), "relu_": (0.0, math.inf)}
 _CLIPS = ("hardtanh", "hardtanh_", "clamp", "clamp_")
 
@@ -100,10 +100,9 @@ class _Watcher(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _describe(self, call: _Call, name: str, args: Any) -> None:
         kind = name.split(".")[1]
-        weights = 1 if name in _CONVOLUTIONS else _MATRIX_PRODUCTS.get(name)
-        if weights is not None:
-            call.layer = self._names.get(args[weights].data_ptr(), "").removesuffix(".weight")
-            call.inputs = [self._tensors.of(args[1 if name == "aten.addmm.default" else 0])]
+        if is_convolution(name) or is_matrix_product(name):
+            call.layer = self._names.get(weights_of(name, args).data_ptr(), "").removesuffix(".weight")
+            call.inputs = [self._tensors.of(read_by(name, args))]
         elif "batch_norm" in kind and len(args) > 3 and isinstance(args[3], Tensor):
             call.norm = self._names.get(args[3].data_ptr(), "").removesuffix(".running_mean")
             call.inputs = [self._tensors.of(args[0])]
