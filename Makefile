@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
+# Two processes, a file of tests at a time: what a file's tests share is made once.
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations=10
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-slow lint format clean
@@ -27,10 +29,10 @@ demo: $(STAMP) ## convert a detector and a segmenter, run them on footage, and m
 	$(BIN)/edgecnn demo --out demo
 
 test: lint ## lint, types, import rules, tests, and the packaging check (10 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow and not device" --durations=10
+	$(PYTEST) -m "not slow and not device"
 
 test-slow: $(STAMP) ## the tests that take longer (20 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "slow and not device" --durations=10
+	$(PYTEST) -m "slow and not device"
 
 lint: $(STAMP) ## ruff, mypy, import-linter
 	$(BIN)/ruff check .

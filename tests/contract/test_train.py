@@ -154,7 +154,7 @@ def weights_of(folder: Path) -> dict[str, Any]:
 
 def test_a_killed_training_ends_as_one_that_was_not(tmp_path: Path) -> None:
     data = write_classes(tmp_path / "train", 48)
-    words = ["train", "nets_to_train:classifier", "--data", str(data), "--epochs", "12", "--batch", "8"]
+    words = ["train", "nets_to_train:classifier", "--data", str(data), "--epochs", "6", "--batch", "8"]
     words += ["--workers", "0", "--dropout", "0.3", "--json"]
     whole = run_edgecnn([*words, "--out", "whole.model"], tmp_path)
     assert whole.returncode == 0, whole.stderr
