@@ -194,7 +194,21 @@ def _misfit(
             f"{list(own[name].shape)} in the network"
         )
     meant = suggest(tensors) if suggest is not None else None
+    if meant is None and not missing and not unexpected:
+        meant = _other_classes({(tuple(tensors[name].shape), tuple(own[name].shape)) for name in misshapen})
     if meant is None and missing and unexpected:
         near = difflib.get_close_matches(missing[0], unexpected, n=1, cutoff=0.6)
         meant = f"is {near[0]!r} meant to be {missing[0]!r}?" if near else None
     return "; ".join([*parts, *([meant] if meant else [])])
+
+
+def _other_classes(shapes: set[tuple[tuple[int, ...], tuple[int, ...]]]) -> str | None:
+    """What it means that the file's shapes and the network's differ in nothing but one size, everywhere the same."""
+    differences = {
+        differing[0] if len(differing) == 1 and len(theirs) == len(ours) else None
+        for theirs, ours in shapes
+        for differing in [[pair for pair in zip(theirs, ours, strict=False) if pair[0] != pair[1]]]
+    }
+    if len(differences) != 1 or (difference := differences.pop()) is None:
+        return None
+    return f"it seems to be of {difference[0]} classes, and the network is made for {difference[1]}: see --labels"

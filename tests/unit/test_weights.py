@@ -178,6 +178,14 @@ def test_a_tensor_of_another_shape_is_named_with_both_shapes() -> None:
         fit_weights(network(), tensors, origin="net.pth")
 
 
+@pytest.mark.parametrize(("bias", "told"), [(9, True), (5, False)])
+def test_weights_for_another_count_of_classes_are_told_as_such(bias: int, told: bool) -> None:
+    tensors = {**network().state_dict(), "head.weight": torch.zeros(9, 4, 1, 1), "head.bias": torch.zeros(bias)}
+    with pytest.raises(WeightsError) as refused:
+        fit_weights(network(), tensors, origin="net.pth")
+    assert ("of 9 classes, and the network is made for 2: see --labels" in str(refused.value)) is told
+
+
 def test_a_misfit_changes_nothing() -> None:
     target = network()
     before = {name: tensor.clone() for name, tensor in target.state_dict().items()}
