@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,16 @@ from edgecnn.runners.base import Runner, open_runner
 from edgecnn.runners.live.camera import Camera, open_camera
 from edgecnn.runners.live.frames import Frame
 from edgecnn.runners.live.loop import Durations, LiveCounters, live
+from edgecnn.runners.live.reconnect import Reconnect
 from edgecnn.runners.live.sinks import Annotated, EndOfRun, Sink
+from edgecnn.runners.live.sinks.beside import SinkBeside
 from edgecnn.runners.live.sinks.jsonl import JsonLinesSink
 from edgecnn.runners.live.sinks.pictures import PictureSink
 from edgecnn.runners.live.sinks.video import CODECS, UNKNOWN_FPS, VideoSink
 from edgecnn.runners.live.sinks.window import WindowSink
+from edgecnn.runners.live.streams import StateListener
+
+_SINK_NAMES: dict[type, str] = {VideoSink: "record", PictureSink: "record", JsonLinesSink: "jsonl"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +64,9 @@ class RunSummary:
         source: where frames came from, without credentials.
         task, format, precision, device_name, runtime, provider, threads: what ran.
         frames: results that were delivered.
-        dropped: frames of a live source that were passed over, because a newer one was there.
+        dropped: frames of a live source that were passed over, by where: "camera", "infer" and "deliver" because a
+            newer one was there, "late" because they were too old, and each sink's name where it was too slow.
+        faults: what failed on the way while the rest went on, once each.
         wall_s: from the first wait for a frame to the end.
         fps: frames per second of wall time.
         stages: by name: capture (wait for a frame), fit, infer, finish, deliver (drawing and all sinks).
@@ -79,7 +86,8 @@ class RunSummary:
     provider: str
     threads: int
     frames: int
-    dropped: int
+    dropped: dict[str, int]
+    faults: tuple[str, ...]
     wall_s: float
     fps: float
     stages: dict[str, StageSummary]
@@ -105,10 +113,16 @@ def run(
     jsonl: str | Path | None = None,
     sinks: Sequence[Sink] = (),
     limit: int | None = None,
+    max_age_ms: float | None = None,
+    reconnect: Reconnect | None = None,
+    on_state: StateListener | None = None,
     progress: Callable[[int, int], None] | None = None,
     on_start: Callable[[RunStart], None] | None = None,
 ) -> RunSummary:
-    """Run a network on every frame of a source.
+    """Run a network on every frame of a recording, or on the newest ones of a camera or stream.
+
+    On a live source, each sink works in a thread of its own: a slow one drops results and holds nobody back, one that
+    fails is told in the summary's `faults`, and the others go on, as long as there is one that files were asked of.
 
     SIGINT and SIGTERM end it after the files are closed, and are told in the summary (in the main thread;
     their handlers are as before afterwards).
@@ -122,6 +136,8 @@ def run(
         jsonl: write one JSON object a frame to this file; "-" is stdout.
         sinks: where results go besides; they are entered and left here.
         limit: stop after so many frames.
+        max_age_ms: as for `live`.
+        reconnect, on_state: as for `open_camera`.
         progress: called with (frames done, frames there are) where the source knows how many.
         on_start: called once, when everything is open.
 
@@ -144,15 +160,18 @@ def run(
         )
         runner = stack.enter_context(opened)
         _refuse_overwriting(source, record, jsonl)
-        camera = stack.enter_context(open_camera(source))
+        camera = stack.enter_context(open_camera(source, reconnect=reconnect, on_state=on_state))
         window, own, remarks = _open_sinks(camera, show=show, record=record, jsonl=jsonl)
-        takers = [stack.enter_context(sink) for sink in (*own, *sinks)]
+        takers = [stack.enter_context(sink) for sink in _beside(camera, own, sinks, window)]
         if on_start:
             on_start(RunStart(camera=camera, runner=runner, remarks=tuple(remarks)))
         signals.catch()
         start = time.perf_counter()
         try:
-            ended = _deliver_all(camera, runner, takers, counters, limit=limit, progress=progress)
+            results = live(camera, runner, max_age_ms=max_age_ms, counters=counters)
+            ended = _deliver_all(
+                results, runner, takers, counters, limit=limit, total=camera.frames_total, progress=progress
+            )
             wall_s = time.perf_counter() - start
             if window and camera.stills:
                 window.hold()  # else the last picture would be gone before anyone saw it
@@ -162,7 +181,10 @@ def run(
             ended, wall_s = caught.name, time.perf_counter() - start
         finally:
             signals.defer()  # what is open is closed in peace
-        dropped = camera.dropped
+        dropped = {"camera": camera.dropped, **counters.dropped}
+    for taker in takers:
+        if isinstance(taker, SinkBeside):
+            dropped[taker.name] = taker.dropped
     if camera.remark:
         remarks.append(camera.remark)
     used = runner.backend.opened
@@ -176,7 +198,8 @@ def run(
         provider=used.provider,
         threads=used.threads,
         frames=counters.frames,
-        dropped=dropped,
+        dropped={where: count for where, count in dropped.items() if count},
+        faults=tuple(f"{taker.name}: {taker.failure}" for taker in _failed(takers)),
         wall_s=wall_s,
         fps=counters.frames / wall_s if wall_s > 0 else 0.0,
         stages={stage: _summary(durations) for stage, durations in counters.stages.items()},
@@ -188,25 +211,44 @@ def run(
     )
 
 
+def _beside(camera: Camera, own: Sequence[Sink], others: Sequence[Sink], window: Sink | None) -> list[Sink]:
+    """The sinks, each in a thread of its own where frames don't wait; a window belongs to the main thread."""
+    sinks = [*own, *others]
+    if not camera.live:
+        return sinks
+    return [
+        sink if sink is window else SinkBeside(sink, _SINK_NAMES.get(type(sink), type(sink).__name__)) for sink in sinks
+    ]
+
+
+def _failed(sinks: Sequence[Sink]) -> list[SinkBeside]:
+    return [sink for sink in sinks if isinstance(sink, SinkBeside) and sink.failure is not None]
+
+
 def _deliver_all(
-    camera: Camera,
+    results: Generator[tuple[Frame, Result], None, None],
     runner: Runner,
     sinks: Sequence[Sink],
     counters: LiveCounters,
     *,
     limit: int | None,
+    total: int | None,
     progress: Callable[[int, int], None] | None,
 ) -> str:
     """Run the loop; returns why it ended."""
-    totals = [count for count in (camera.frames_total, limit) if count is not None]
-    total = min(totals) if totals else None
-    with contextlib.closing(live(camera, runner, counters=counters)) as results:
+    totals = [count for count in (total, limit) if count is not None]
+    expected = min(totals) if totals else None
+    wanted = [sink for sink in sinks if isinstance(sink, SinkBeside) and sink.name in _SINK_NAMES.values()]
+    with contextlib.closing(results):
         for frame, result in results:
             annotated = Annotated(partial(_draw, runner, frame, result))
             for sink in sinks:
                 sink.deliver(frame, result, annotated)
-            if progress and total:
-                progress(counters.frames, max(total, counters.frames))
+            failed = _failed(wanted)
+            if failed and len(failed) == len(wanted) and isinstance(failed[0].failure, Exception):
+                raise failed[0].failure  # nobody is left for whom this was done
+            if progress and expected:
+                progress(counters.frames, max(expected, counters.frames))
             if limit is not None and counters.frames >= limit:
                 return "limit"
     return "end of source"

@@ -14,7 +14,7 @@ import typer
 from rich.text import Text
 
 from edgecnn.cli import _output
-from edgecnn.errors import SpecError
+from edgecnn.errors import SpecError, StorageError
 
 if TYPE_CHECKING:
     from rich.status import Status
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from edgecnn._verbs.run import RunStart, RunSummary
     from edgecnn.results import Result
     from edgecnn.runners.live import sinks
-    from edgecnn.runners.live.camera import Camera
     from edgecnn.runners.live.frames import Frame
 
 _STAGE_NAMES = {"capture": "capture (wait)", "deliver": "draw, deliver"}
@@ -59,6 +58,13 @@ def command(
         str | None, typer.Option(help="Write one JSON object a frame; - is stdout.", metavar="FILE|-")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Stop after so many frames.")] = None,
+    max_age_ms: Annotated[
+        float | None, typer.Option(help="Drop results of a live source that are older, rather than deliver them late.")
+    ] = None,
+    give_up_s: Annotated[
+        float | None,
+        typer.Option("--give-up-after", help="Seconds without a frame after which a camera is lost; default: never."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Run a network on a camera, a stream, a video or pictures."""
@@ -67,6 +73,7 @@ def command(
     if as_json and jsonl == "-":
         raise SpecError("--json and --jsonl - would both write to stdout: give --jsonl a file")
     from edgecnn._verbs.run import run
+    from edgecnn.runners.live.reconnect import Reconnect
 
     report = _Report(lines=not as_json and jsonl != "-")
     with report.closing():
@@ -84,6 +91,9 @@ def command(
             jsonl=jsonl,
             sinks=[report],
             limit=limit,
+            max_age_ms=max_age_ms,
+            reconnect=Reconnect(give_up_s=give_up_s),
+            on_state=report.state,
             progress=report.progress,
             on_start=report.start,
         )
@@ -94,8 +104,12 @@ def command(
             _print_summary(summary)
     for remark in summary.remarks:
         _remark(remark)
+    for fault in summary.faults:
+        _output.people.print(f"failed: {fault}", style="red", markup=False, soft_wrap=True)
     if summary.signal:
         raise typer.Exit(128 + summary.signal)
+    if summary.faults:
+        raise typer.Exit(StorageError.exit_code)
 
 
 class _Report:
@@ -110,10 +124,10 @@ class _Report:
         self._stills = False
         self._bar: _output.ProgressFunction | None = None
         self._status: Status | None = None
-        self._camera: Camera | None = None
         self._first_ns = 0
         self._next_status_ns = 0
         self._frames = 0
+        self._states = 0
 
     def closing(self) -> contextlib.ExitStack:
         """Leaves the bar or the status line when the block is left."""
@@ -129,13 +143,19 @@ class _Report:
             markup=False,
             soft_wrap=True,
         )
-        self._stills, self._camera = camera.stills, camera
+        self._stills = camera.stills
         if not _output.people.is_terminal:
             return
         if camera.live:
             self._status = self._open.enter_context(_output.people.status("waiting for the first frame"))
         elif not camera.stills:
             self._bar = self._open.enter_context(_output.progress_bar("frames"))
+
+    def state(self, state: str, why: str) -> None:
+        """Say that a live source fell silent, is back, or was given up."""
+        self._states += 1
+        if self._states > 1:  # that the first frame came, the status line shows
+            _remark(f"source {state}: {why}")
 
     def progress(self, done: int, total: int) -> None:
         """Move the bar."""
@@ -149,7 +169,7 @@ class _Report:
                 sys.stdout.write(f"{Path(frame.source).name}: {in_words(result)}\n")
                 sys.stdout.flush()
             return
-        if self._status is None or self._camera is None:
+        if self._status is None:
             return
         now = time.perf_counter_ns()
         self._first_ns = self._first_ns or now
@@ -161,7 +181,7 @@ class _Report:
             self._status.update(
                 Text(
                     f"frame {frame.index}  {rate}  age {frame.age_ns / 1e6:.0f} ms  "
-                    f"dropped {self._camera.dropped}  {in_words(result)}"
+                    f"dropped {frame.index + 1 - self._frames}  {in_words(result)}"
                 )
             )
 
@@ -194,7 +214,8 @@ def _print_summary(summary: RunSummary) -> None:
         for name, stage in summary.stages.items()
     ]
     rows.append(("age of result", _ms(summary.age.p50_ms), _ms(summary.age.p90_ms), _ms(summary.age.mean_ms)))
-    dropped = f", {summary.dropped} dropped" if summary.dropped else ""
+    counts = ", ".join(f"{where} {count}" for where, count in summary.dropped.items())
+    dropped = f", {sum(summary.dropped.values())} dropped ({counts})" if counts else ""
     headline = f"{summary.frames} frames in {summary.wall_s:.1f} s: {summary.fps:.1f} frames/s{dropped}"
     if summary.ended != "end of source":
         headline += f"; ended: {summary.ended}"

@@ -11,9 +11,10 @@ from typing import Protocol, Self
 from edgecnn.errors import SpecError
 from edgecnn.runners.live.files import open_file
 from edgecnn.runners.live.frames import Frame
-from edgecnn.runners.live.streams import open_device, open_url
+from edgecnn.runners.live.reconnect import Reconnect
+from edgecnn.runners.live.streams import StateListener, open_device, open_url
 
-__all__ = ["Camera", "Frame", "open_camera"]
+__all__ = ["Camera", "Frame", "Reconnect", "open_camera"]
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _STREAMS = ("rtsp", "rtsps", "http", "https")
@@ -22,7 +23,7 @@ _STREAMS = ("rtsp", "rtsps", "http", "https")
 class Camera(Protocol):
     """Where frames come from: a context manager and an iterator of frames.
 
-    Iterating raises DataError where a file can't be read, and DeviceError where a camera or stream dies; no
+    Iterating raises DataError where a file can't be read, and DeviceError where a camera or stream was given up; no
     frame is ever invented. Not for two consumers at once.
     """
 
@@ -76,13 +77,22 @@ class Camera(Protocol):
     ) -> None: ...
 
 
-def open_camera(source: str | int | Path) -> Camera:
+def open_camera(
+    source: str | int | Path, *, reconnect: Reconnect | None = None, on_state: StateListener | None = None
+) -> Camera:
     """Open a source of frames.
+
+    A camera or stream that falls silent later (unplugged, its server restarted) is opened again, for as long as
+    `reconnect` says; until then no frame comes, and none is invented.
 
     Args:
         source: a camera's index (0, "0") or path (/dev/videoN); rtsp:// or http(s):// (MJPEG); a video file;
             a picture; a folder of pictures, which come sorted by name. Live ones (cameras, streams) give the
             newest frame only; files give every frame, in order.
+        reconnect: when a live source counts as silent, how it is opened again, and when it is given up: never, unless
+            this says so.
+        on_state: called with a live source's new state ("connecting", "live", "lost") and the reason, by a thread of
+            its own.
 
     Raises:
         DataError: a file or folder that is absent or can't be read.
@@ -92,14 +102,14 @@ def open_camera(source: str | int | Path) -> Camera:
     if isinstance(source, int) or (isinstance(source, str) and source.isdecimal()):
         if int(source) < 0:
             raise SpecError(f"a camera's index counts from 0, got {source}")
-        return open_device(int(source))
+        return open_device(int(source), reconnect=reconnect, on_state=on_state)
     text = str(source)
     if text.startswith("/dev/video"):
-        return open_device(text)
+        return open_device(text, reconnect=reconnect, on_state=on_state)
     url = _URL.match(text) if isinstance(source, str) else None
     if url is None:
         return open_file(Path(source).expanduser())
     if url[1].lower() not in _STREAMS:
         known = ", ".join(f"{name}://" for name in _STREAMS)
         raise SpecError(f"{url[1]}:// cannot be read; streams are {known}")
-    return open_url(text)
+    return open_url(text, reconnect=reconnect, on_state=on_state)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Generator
-from typing import Final, Protocol
+from collections.abc import Generator, Iterator, Sequence
+from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 
+from edgecnn.errors import SpecError
 from edgecnn.results import Result, UInt8Array
 from edgecnn.runners.base import StageTimes
 from edgecnn.runners.live.camera import Camera
 from edgecnn.runners.live.frames import Frame
+from edgecnn.runners.live.handover import Handover
 
 STAGES: Final = ("capture", "fit", "infer", "finish", "deliver")
 _STEP = math.log(1.01)
@@ -39,14 +42,16 @@ class Durations:
     def __init__(self) -> None:
         self.count = 0
         self.total_ns = 0
+        self._counting = threading.Lock()
         self._buckets = np.zeros(_BUCKETS + 1, np.int64)
 
     def add(self, duration_ns: int) -> None:
-        """Count one duration."""
-        self.count += 1
-        self.total_ns += duration_ns
+        """Count one duration; from any thread."""
         bucket = int(math.log(max(duration_ns, _FASTEST_NS) / _FASTEST_NS) / _STEP)
-        self._buckets[min(bucket, _BUCKETS)] += 1
+        with self._counting:
+            self.count += 1
+            self.total_ns += duration_ns
+            self._buckets[min(bucket, _BUCKETS)] += 1
 
     def percentile_ms(self, percent: float) -> float:
         """The duration that `percent` of all don't exceed; NaN while there is none."""
@@ -65,43 +70,156 @@ class LiveCounters:
         stages: durations by stage. "capture" is the wait for a frame (reading it, for a file), "deliver" all
             that the consumer does with a result.
         age: from capture to the moment the result is handed over.
+        dropped: frames by where they were passed over: "infer", because a newer one was there before the network was
+            free; "deliver", because a newer result was there before the consumer was; "late", because they were older
+            than `max_age_ms`. What the camera dropped by itself is in `Camera.dropped`.
     """
 
     def __init__(self) -> None:
         self.frames = 0
         self.stages = {stage: Durations() for stage in STAGES}
         self.age = Durations()
+        self.dropped = {"infer": 0, "deliver": 0, "late": 0}
 
 
 def live(
-    camera: Camera, runner: FrameRunner, *, counters: LiveCounters | None = None
+    camera: Camera | Sequence[Camera],
+    runner: FrameRunner,
+    *,
+    max_age_ms: float | None = None,
+    counters: LiveCounters | None = None,
 ) -> Generator[tuple[Frame, Result], None, None]:
     """Each frame of a camera with what the network says of it; of a live camera, the newest frame only.
 
+    Capture, inference and what the consumer does with a result go on side by side, each in a thread of its own: while
+    one result is looked at, the next is being made. Of a live camera nothing waits in between: what is not taken in
+    time gives way to what is newer, and is counted. Of a recording nothing is lost; up to three frames are read ahead,
+    which are gone when the loop is left early.
+
     Args:
-        camera: what `open_camera` gave; stays open.
-        runner: what `open_runner` gave; stays open.
+        camera: what `open_camera` gave; stays open. Of several, each gets its turn, and a frame says where it is from
+            (`Frame.source`).
+        runner: what `open_runner` gave; stays open, and is this loop's alone until it ends.
+        max_age_ms: results of frames that are older are dropped rather than handed over late; only of live cameras.
         counters: filled as the loop goes.
 
     Raises:
-        DataError, DeviceError: as the camera and the runner do.
+        DataError, DeviceError: as the camera and the runner do; of several cameras, when the last has ended.
+        SpecError: max_age_ms is not positive.
     """
+    if max_age_ms is not None and not max_age_ms > 0:
+        raise SpecError(f"max_age_ms must be positive, got {max_age_ms}")
+    cameras = list(camera) if isinstance(camera, Sequence) else [camera]
     record = counters or LiveCounters()
-    stages = record.stages
+    pipeline = _Pipeline(cameras, runner, record, max_age_ms=max_age_ms)
     clock = time.perf_counter_ns
-    asked = clock()
-    for frame in camera:
-        stages["capture"].add(clock() - asked)
-        result = runner(frame.image)
-        times = runner.stage_times
-        stages["fit"].add(times.fit_ns)
-        stages["infer"].add(times.infer_ns)
-        stages["finish"].add(times.finish_ns)
-        record.age.add(frame.age_ns)
-        record.frames += 1
-        handed_over = clock()
+    try:
+        for frame, result in pipeline.results():
+            record.age.add(frame.age_ns)
+            record.frames += 1
+            handed_over = clock()
+            try:
+                yield frame, result
+            finally:  # also where the consumer leaves the loop here
+                record.stages["deliver"].add(clock() - handed_over)
+    finally:
+        pipeline.stop()
+
+
+_Answer: TypeAlias = tuple[Frame, Result]
+
+
+class _Pipeline:
+    """The threads of a loop: one for each camera, which waits for its frames, and one for the network."""
+
+    def __init__(
+        self, cameras: Sequence[Camera], runner: FrameRunner, counters: LiveCounters, *, max_age_ms: float | None
+    ) -> None:
+        self._cameras, self._runner, self._counters = cameras, runner, counters
+        self._max_age_ns = math.inf if max_age_ms is None else max_age_ms * 1e6
+        lives = [camera.live for camera in cameras]
+        self._frames: Handover[Frame] = Handover(lives)
+        self._answers: Handover[_Answer] = Handover(lives)
+        self._failures: list[Exception] = []
+        self._free = threading.Lock()  # held while the network works
+        self._stopped = False
+        self._watchers = [
+            threading.Thread(target=self._watch, args=(index,), name=f"watch {camera.name}", daemon=True)
+            for index, camera in enumerate(cameras)
+        ]
+        for thread in (*self._watchers, threading.Thread(target=self._infer, name="infer", daemon=True)):
+            thread.start()
+
+    def results(self) -> Iterator[_Answer]:
+        """Until there are no more."""
+        while (taken := self._answers.take()) is not None:
+            sender, answer = taken
+            if self._late(sender, answer[0]):
+                continue
+            self._count_replaced()
+            yield answer
+        self._count_replaced()
+        if self._failures:
+            raise self._failures[0]
+
+    def stop(self) -> None:
+        """Let go; returns when the network and the recordings are free again, which may be closed then.
+
+        A thread that waits for a live camera ends with its next frame, or when the camera is closed.
+        """
+        self._stopped = True
+        self._frames.stop()
+        self._answers.stop()
+        with self._free:
+            pass
+        for camera, watcher in zip(self._cameras, self._watchers, strict=True):
+            if not camera.live:  # OpenCV hangs where a file is closed while it is being read
+                watcher.join()
+
+    def _watch(self, index: int) -> None:
+        """Hand on a camera's frames."""
+        waits, clock = self._counters.stages["capture"], time.perf_counter_ns
         try:
-            yield frame, result
-        finally:  # also where the consumer leaves the loop here
             asked = clock()
-            stages["deliver"].add(asked - handed_over)
+            for frame in self._cameras[index]:
+                waits.add(clock() - asked)
+                if not self._frames.put(index, frame):
+                    return
+                asked = clock()
+        except Exception as failure:
+            self._failures.append(failure)
+        finally:
+            self._frames.end(index)
+
+    def _infer(self) -> None:
+        """Answer the newest frames, camera by camera."""
+        stages = self._counters.stages
+        try:
+            while (taken := self._frames.take()) is not None:
+                sender, frame = taken
+                if self._late(sender, frame):
+                    continue
+                with self._free:
+                    if self._stopped:
+                        return
+                    result = self._runner(frame.image)
+                    times = self._runner.stage_times
+                stages["fit"].add(times.fit_ns)
+                stages["infer"].add(times.infer_ns)
+                stages["finish"].add(times.finish_ns)
+                self._answers.put(sender, (frame, result))
+        except Exception as failure:
+            self._failures.insert(0, failure)  # without a network, what cameras said is of no interest
+        finally:
+            for sender in range(len(self._cameras)):
+                self._answers.end(sender)
+
+    def _late(self, sender: int, frame: Frame) -> bool:
+        """Whether a frame is too old to be of use; counts it then."""
+        late = self._cameras[sender].live and frame.age_ns > self._max_age_ns
+        self._counters.dropped["late"] += late
+        return late
+
+    def _count_replaced(self) -> None:
+        self._counters.dropped["infer"] = sum(self._frames.replaced)
+        self._counters.dropped["deliver"] = sum(self._answers.replaced)

@@ -72,16 +72,33 @@ def count_frames(path: Path) -> int:
 
 
 class StreamServer(ThreadingHTTPServer):
-    """MJPEG over HTTP on loopback: /stream goes on, /short ends after 5 frames, any other path is a file."""
+    """MJPEG over HTTP on loopback: /stream goes on, /short ends after 5 frames, any other path is a file.
+
+    /silent gives 5 frames and then nothing, on a connection that stays. Where `port` is given, it may be that of a
+    server that has just been closed.
+    """
+
+    allow_reuse_address = True
 
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), _StreamHandler)
+    def __init__(self, folder: Path, *, port: int = 0, scale: int = 1) -> None:
+        super().__init__(("127.0.0.1", port), _StreamHandler)
         self.folder = folder
         self.fps = 50.0
-        self.parts = [_part(index) for index in range(33 * 47)]
+        self.closed = False
+        self.parts = [_part(index, scale) for index in range(33 * 47 if scale == 1 else 50)]
+
+    def start(self) -> None:
+        """Serve, in a thread."""
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def kill(self) -> None:
+        """End at once: streams that run are cut off."""
+        self.closed = True
+        self.shutdown()
+        self.server_close()
 
     def url(self, path: str, *, login: str = "") -> str:
         """Address of a path on this server."""
@@ -98,8 +115,10 @@ class _StreamHandler(BaseHTTPRequestHandler):
         """Serve a stream or a file."""
         name = self.path.partition("?")[0].lstrip("/")
         try:
-            if name in {"stream", "short"}:
-                self._stream(5 if name == "short" else None)
+            if name in {"stream", "short", "silent"}:
+                self._stream(None if name == "stream" else 5)
+                while name == "silent" and not self.server.closed:
+                    time.sleep(0.02)
             elif (self.server.folder / name).is_file():
                 data = (self.server.folder / name).read_bytes()
                 self.send_response(200)
@@ -117,14 +136,15 @@ class _StreamHandler(BaseHTTPRequestHandler):
         self.end_headers()
         start = time.monotonic()
         index = 0
-        while frames is None or index < frames:
+        while (frames is None or index < frames) and not self.server.closed:
             self.wfile.write(self.server.parts[index % len(self.server.parts)])
             index += 1
             time.sleep(max(0.0, start + index / self.server.fps - time.monotonic()))
 
 
-def _part(index: int) -> bytes:
-    jpeg = cv2.imencode(".jpg", square_frame(index))[1].tobytes()
+def _part(index: int, scale: int) -> bytes:
+    image = square_frame(index)
+    jpeg = cv2.imencode(".jpg", cv2.resize(image, None, fx=scale, fy=scale) if scale > 1 else image)[1].tobytes()
     return b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n" % (len(jpeg), jpeg)
 
 
@@ -132,9 +152,7 @@ def _part(index: int) -> bytes:
 def stream_server(tmp_path: Path) -> Iterator[StreamServer]:
     """A running server; serves files from `tmp_path`."""
     server = StreamServer(tmp_path)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
+    server.start()
     yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    if not server.closed:
+        server.kill()

@@ -13,6 +13,7 @@ import pytest
 from edgecnn.errors import DataError, DeviceError, SpecError
 from edgecnn.runners.live.camera import open_camera
 from edgecnn.runners.live.frames import redacted
+from edgecnn.runners.live.reconnect import Reconnect
 
 from .conftest import StreamServer, find_square, square_at, square_frame, write_video
 
@@ -145,10 +146,10 @@ def test_a_slow_consumer_of_a_stream_gets_the_newest_frame(stream_server: Stream
     assert max(ages_ms[1:]) < 80  # never the one that has waited since the last call
 
 
-def test_a_stream_that_ends_is_a_device_error_after_its_last_frame(stream_server: StreamServer) -> None:
-    camera = open_camera(stream_server.url("short?token=secret"))
+def test_a_stream_that_is_given_up_is_a_device_error_after_its_last_frame(stream_server: StreamServer) -> None:
+    camera = open_camera(stream_server.url("short?token=secret"), reconnect=Reconnect(give_up_s=0))
     seen = []
-    with camera, pytest.raises(DeviceError, match="ended") as caught:
+    with camera, pytest.raises(DeviceError, match=r"ended.*given up") as caught:
         for frame in camera:
             seen.append(frame.index)
     assert seen and seen[-1] == 4

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from edgecnn.errors import DataError
-from edgecnn.results import Detections, Result
+from edgecnn.errors import DataError, DeviceError, SpecError
+from edgecnn.results import Detections, Result, UInt8Array
 from edgecnn.runners.live.camera import open_camera
 from edgecnn.runners.live.loop import STAGES, Durations, LiveCounters, live
 
@@ -41,10 +45,120 @@ def test_a_slow_network_drops_frames_of_a_stream_and_stays_fresh(stream_server: 
             assert _corner(result) == pytest.approx(square_at(frame.index), abs=2)
             if len(indices) == 8:
                 break
-        assert camera.dropped >= 10
+        assert camera.dropped + counters.dropped["infer"] >= 10
     assert np.all(np.diff(indices) >= 1)
     assert counters.age.percentile_ms(50) < 80 + 20 + 40  # one inference, one frame interval, and some room
     assert counters.stages["deliver"].count == 8  # the last one too, after which the consumer left
+
+
+def test_a_slow_consumer_gets_the_newest_result_and_holds_nobody_back(stream_server: StreamServer) -> None:
+    counters = LiveCounters()
+    indices, ages_ms = [], []
+    with open_camera(stream_server.url("stream")) as camera:
+        for frame, _ in live(camera, SquareRunner(), counters=counters):
+            indices.append(frame.index)
+            ages_ms.append(frame.age_ns / 1e6)
+            if len(indices) == 6:
+                break
+            time.sleep(0.1)
+    assert counters.dropped["deliver"] >= 10
+    assert max(ages_ms[1:]) < 80, "a result that waited gave way to a newer one"
+    assert np.median(np.diff(indices)) >= 3
+
+
+def test_inference_goes_on_while_the_consumer_works(tmp_path: Path) -> None:
+    with open_camera(write_video(tmp_path / "square.avi", frames=12)) as camera:
+        start = time.monotonic()
+        for _ in live(camera, SquareRunner(0.05)):
+            time.sleep(0.05)
+        took_s = time.monotonic() - start
+    assert took_s < 12 * 0.1 * 0.85  # one after the other: 1.2 s
+
+
+def test_what_is_older_than_allowed_is_dropped_and_counted(stream_server: StreamServer) -> None:
+    counters, ages_ms = LiveCounters(), []
+    slow = iter([0.12, 0.0, 0.12, 0.0, 0.0, 0.12] + [0.0] * 1000)
+
+    class Uneven(SquareRunner):
+        def __call__(self, image: UInt8Array) -> Detections:
+            self.seconds = next(slow)
+            return super().__call__(image)
+
+    with open_camera(stream_server.url("stream")) as camera:
+        for frame, _ in live(camera, Uneven(), max_age_ms=80, counters=counters):
+            ages_ms.append(frame.age_ns / 1e6)
+            if len(ages_ms) == 12:
+                break
+    assert counters.dropped["late"] >= 3
+    assert max(ages_ms) < 80 + 20
+    with pytest.raises(SpecError, match="max_age_ms must be positive"):
+        next(live(camera, SquareRunner(), max_age_ms=0))
+
+
+def test_several_cameras_get_their_turns(stream_server: StreamServer, tmp_path: Path) -> None:
+    with (
+        open_camera(stream_server.url("stream")) as one,
+        open_camera(stream_server.url("stream?2")) as other,
+        contextlib.closing(live([one, other], SquareRunner(0.03))) as results,
+    ):
+        sources = [frame.source for frame, _ in itertools.islice(results, 20)]
+    assert sources.count(one.name) in range(8, 13)
+    assert {one.name, other.name} == set(sources)
+
+
+def test_of_several_recordings_every_frame_is_answered_and_a_broken_one_told_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"rubbish")
+    seen = []
+    with (
+        open_camera(write_video(tmp_path / "square.avi", frames=9)) as video,
+        open_camera(tmp_path / "bad") as broken,
+        pytest.raises(DataError, match=r"a\.png"),
+    ):
+        for frame, _ in live([broken, video], SquareRunner()):
+            seen.append(frame.index)
+    assert seen == list(range(9))
+
+
+def test_an_error_of_the_network_ends_the_loop_and_no_thread_stays(tmp_path: Path) -> None:
+    class Broken(SquareRunner):
+        def __call__(self, image: UInt8Array) -> Detections:
+            raise DeviceError("the accelerator is gone")
+
+    with open_camera(write_video(tmp_path / "square.avi", frames=9)) as camera:
+        with pytest.raises(DeviceError, match="accelerator is gone"):
+            next(live(camera, Broken()))
+        assert _threads_of_loops() == []
+
+
+def test_a_loop_that_is_left_lets_the_network_go(stream_server: StreamServer) -> None:
+    busy = threading.Event()
+
+    class Watched(SquareRunner):
+        def __call__(self, image: UInt8Array) -> Detections:
+            busy.set()
+            found = super().__call__(image)
+            busy.clear()
+            return found
+
+    with open_camera(stream_server.url("stream")) as camera:
+        for _ in live(camera, Watched(0.05)):
+            break
+        assert not busy.is_set()
+        time.sleep(0.1)
+        assert not busy.is_set()
+    assert _threads_of_loops() == []
+
+
+def _threads_of_loops() -> list[str]:
+    """Those that still run a moment later."""
+    deadline = time.monotonic() + 2
+    while time.monotonic() < deadline:
+        names = [t.name for t in threading.enumerate() if t.name.startswith(("watch ", "infer"))]
+        if not names:
+            break
+        time.sleep(0.01)
+    return names
 
 
 def test_errors_of_the_source_reach_the_consumer(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import os
 import shutil
 import signal
 import sys
+import threading
+import time
 from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
@@ -190,7 +192,7 @@ def test_a_recording_holds_every_frame_at_the_sources_rate(run_squares: Any, tmp
     source = write_video(tmp_path / "in.avi", frames=30, fps=20)
     target = tmp_path / f"out{suffix}"
     summary = run_squares(source, record=target)
-    assert (summary.frames, summary.dropped, summary.ended) == (30, 0, "end of source")
+    assert (summary.frames, summary.dropped, summary.ended) == (30, {}, "end of source")
     assert summary.written == (str(target),)
     assert summary.stages["infer"].p50_ms == pytest.approx(0.002, rel=0.02)
     capture = cv2.VideoCapture(str(target))
@@ -344,3 +346,115 @@ def test_results_in_words() -> None:
 
 def test_the_moving_square_is_where_it_is_said_to_be() -> None:
     assert all(find_square(square_frame(index)) == square_at(index) for index in (0, 1, 40, 100))
+
+
+# --- beside the loop, where a live source doesn't wait
+
+
+class _At:
+    """A sink that does something at every frame, and notes which it had."""
+
+    def __init__(self, action: Any = lambda: None) -> None:
+        self.action = action
+        self.indices: list[int] = []
+
+    def deliver(self, frame: Frame, result: Any, annotated: Annotated) -> None:
+        self.indices.append(frame.index)
+        self.action()
+
+    def __enter__(self) -> _At:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+class _Slow(_At):
+    pass
+
+
+def test_a_slow_sink_holds_neither_the_camera_nor_the_others_back(
+    run_squares: Any, stream_server: StreamServer
+) -> None:
+    slow, quick = _Slow(lambda: time.sleep(0.15)), _At()
+    summary = run_squares(stream_server.url("stream"), sinks=[slow, quick], limit=60)
+    assert (summary.frames, summary.ended, summary.faults) == (60, "limit", ())
+    assert summary.wall_s < 60 / 50 * 2.5  # 60 frames at 50 a second; the slow sink alone would want 9 s
+    assert len(quick.indices) == 60
+    assert summary.dropped["_Slow"] + len(slow.indices) == 60
+    assert summary.dropped["_Slow"] > 30
+
+
+def test_a_sink_that_fails_is_told_once_and_the_others_go_on(run_squares: Any, stream_server: StreamServer) -> None:
+    def fail() -> None:
+        raise StorageError("the disk is full")
+
+    broken, well = _Slow(fail), _At()
+    summary = run_squares(stream_server.url("stream"), sinks=[broken, well], limit=12)
+    assert summary.faults == ("_Slow: the disk is full",)
+    assert len(broken.indices) == 1 and len(well.indices) == 12
+
+
+def test_a_run_whose_every_file_failed_ends_with_the_error(
+    run_squares: Any, stream_server: StreamServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = namedtuple("full", "total used free")(100, 100, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: full)
+        with pytest.raises(StorageError, match="disk is full"):
+            run_squares(stream_server.url("stream"), record=tmp_path / "out.mp4", limit=500)
+        both = {"record": tmp_path / "out.mp4", "jsonl": tmp_path / "out.jsonl"}
+        summary = run_squares(stream_server.url("stream"), limit=12, **both)
+    assert [fault.split(":")[0] for fault in summary.faults] == ["record"]
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 12
+
+
+def test_a_stuck_sink_does_not_keep_a_run_from_ending(run_squares: Any, stream_server: StreamServer) -> None:
+    free = threading.Event()
+    stuck, well = _Slow(lambda: free.wait(20)), _At()
+    start = time.monotonic()
+    summary = run_squares(stream_server.url("stream"), sinks=[stuck, well], limit=5)
+    closing_s = time.monotonic() - start - summary.wall_s
+    free.set()
+    assert len(well.indices) == 5
+    assert "still busy" in summary.faults[0]
+    assert closing_s < 2
+
+
+def test_a_live_recording_goes_on_when_the_stream_comes_back_in_another_size(run_squares: Any, tmp_path: Path) -> None:
+    server = StreamServer(tmp_path)
+    server.start()
+    port, sizes = server.server_address[1], []
+
+    def restart() -> None:
+        nonlocal server
+        if len(watch.indices) == 8:
+            server.kill()
+            server = StreamServer(tmp_path, port=port, scale=2)
+            server.start()
+
+    class Watch(_At):
+        def deliver(self, frame: Frame, result: Any, annotated: Annotated) -> None:
+            sizes.append(frame.image.shape[:2])
+            super().deliver(frame, result, annotated)
+
+    watch = Watch(restart)
+    summary = run_squares(server.url("stream"), record=tmp_path / "out.mp4", sinks=[watch], limit=30)
+    server.kill()
+    assert summary.faults == ()
+    assert {(HEIGHT_PX, WIDTH_PX), (2 * HEIGHT_PX, 2 * WIDTH_PX)} == set(sizes)
+    assert count_frames(tmp_path / "out.mp4") >= 20
+    assert any("was opened again" in remark for remark in summary.remarks)
+
+
+def test_a_signal_ends_a_live_run_within_two_seconds_with_its_files_closed(
+    run_squares: Any, stream_server: StreamServer, tmp_path: Path
+) -> None:
+    stop = threading.Timer(0.6, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    stop.start()
+    start = time.monotonic()
+    summary = run_squares(stream_server.url("stream"), record=tmp_path / "out.mp4", jsonl=tmp_path / "out.jsonl")
+    assert time.monotonic() - start < 0.6 + 2
+    assert summary.ended == "SIGTERM"
+    assert count_frames(tmp_path / "out.mp4") > 5
+    assert all(json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines())

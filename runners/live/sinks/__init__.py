@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -25,13 +26,15 @@ class Annotated:
     def __init__(self, draw: Callable[[], UInt8Array]) -> None:
         self._draw = draw
         self._picture: UInt8Array | None = None
+        self._drawing = threading.Lock()
 
     @property
     def picture(self) -> UInt8Array:
         """Uint8 [height, width, 3] BGR; read only, because all sinks share it."""
-        if self._picture is None:
-            self._picture = self._draw()
-        return self._picture
+        with self._drawing:
+            if self._picture is None:
+                self._picture = self._draw()
+            return self._picture
 
 
 class Sink(Protocol):

@@ -11,7 +11,8 @@ from typing import Self
 import cv2
 
 from edgecnn.errors import DataError, SpecError, StorageError
-from edgecnn.results import Result
+from edgecnn.frame import FrameFitter, FrameSpec
+from edgecnn.results import Result, UInt8Array
 from edgecnn.runners.live._opencv import quiet, stream_backend
 from edgecnn.runners.live.frames import Frame
 from edgecnn.runners.live.sinks import Annotated, storage_error
@@ -33,7 +34,7 @@ class VideoSink:
         path: .mp4, .mov or .mkv (MPEG-4), .avi (Motion JPEG).
         fps: of the file.
         live: keep time: frames that come late are shown longer, frames that come early are left out. Of a
-            recorded source, every frame is written, once.
+            recorded source, every frame is written, once. Pictures of another size than the first are fitted into it.
 
     Raises:
         SpecError: another kind of file.
@@ -48,6 +49,7 @@ class VideoSink:
         self._codec = codec_of(path)
         self._writer: cv2.VideoWriter | None = None
         self._size = (0, 0)
+        self._fitter: FrameFitter | None = None
         self._written = 0
         self._started_ns = 0
         if path.is_dir():
@@ -67,6 +69,8 @@ class VideoSink:
             self._writer = self._open(size)
             self._size = size
             self._started_ns = frame.captured_ns
+        elif size != self._size and self._live:  # a stream that came back larger or smaller goes on in the same file
+            picture = self._fitted(picture)
         elif size != self._size:
             raise DataError(
                 f"the picture's size changed from {self._size[0]}x{self._size[1]} to {size[0]}x{size[1]} px "
@@ -85,6 +89,13 @@ class VideoSink:
             return 1
         due = int((captured_ns - self._started_ns) * 1e-9 * self.fps) + 1
         return min(due - self._written, int(_LONGEST_PAUSE_S * self.fps))
+
+    def _fitted(self, picture: UInt8Array) -> UInt8Array:
+        """The picture in the size of the file, its aspect kept."""
+        if self._fitter is None:
+            self._fitter = FrameFitter(FrameSpec(width_px=self._size[0], height_px=self._size[1], pad_value=0))
+        fitted: UInt8Array = self._fitter(picture)[0][0]
+        return fitted
 
     def _open(self, size: tuple[int, int]) -> cv2.VideoWriter:
         with quiet():

@@ -1,0 +1,166 @@
+"""A source that falls silent is opened again, without an invented frame, a leaked thread or a told password."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgecnn.errors import DeviceError, SpecError
+from edgecnn.runners.live.camera import open_camera
+from edgecnn.runners.live.frames import Frame
+from edgecnn.runners.live.reconnect import Reconnect
+from edgecnn.runners.live.streams import LiveCamera
+
+from .conftest import HEIGHT_PX, StreamServer, find_square, square_at
+
+SOON = Reconnect(stall_s=0.5, first_wait_s=0.02, longest_wait_s=0.2)
+
+
+def _cameras_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("capture ")]
+
+
+def _take(camera: object, count: int) -> list[Frame]:
+    frames: list[Frame] = []
+    for frame in camera:  # type: ignore[attr-defined]
+        frames.append(frame)
+        if len(frames) == count:
+            break
+    return frames
+
+
+def test_a_server_that_was_restarted_gives_frames_again_within_two_seconds_of_its_return(tmp_path: Path) -> None:
+    states: list[tuple[str, str]] = []
+    server = StreamServer(tmp_path)
+    server.start()
+    port = server.server_address[1]
+    url = server.url("stream", login="admin:geheim@")
+    open_camera(server.url("stream")).close()  # what OpenCV keeps for the process is there now
+    descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    with open_camera(url, on_state=lambda state, why: states.append((state, why))) as camera:
+        assert isinstance(camera, LiveCamera)
+        last = -1
+        for scale in (2, 1, 2, 1):  # of another size each time
+            last = max(last, _take(camera, 3)[-1].index)
+            assert camera.state == "live"
+            server.kill()
+            time.sleep(0.3)
+            server = StreamServer(tmp_path, port=port, scale=scale)
+            server.start()
+            returned_s = time.monotonic()
+            for frame in camera:
+                if frame.captured_ns / 1e9 > returned_s and frame.image.shape[0] == HEIGHT_PX * scale:
+                    break
+            assert time.monotonic() - returned_s < 2
+            assert frame.index > last, "indices go on"
+        assert camera.reconnects >= 4
+        assert camera.remark is not None and "was opened again" in camera.remark
+    server.kill()
+    names = [state for state, _ in states]
+    assert names[:3] == ["live", "connecting", "live"] and names.count("live") == 5
+    assert "geheim" not in str(states) + str(camera.remark)
+    deadline = time.monotonic() + 3
+    while threading.active_count() > threads and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert threading.active_count() <= threads and not _cameras_threads()
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+def test_every_frame_after_a_restart_is_one_that_the_server_sent(tmp_path: Path) -> None:
+    server = StreamServer(tmp_path)
+    server.start()
+    port, frames = server.server_address[1], []
+    with open_camera(server.url("stream"), reconnect=SOON) as camera:
+        for _ in range(3):
+            frames += _take(camera, 10)
+            server.kill()
+            server = StreamServer(tmp_path, port=port)
+            server.start()
+        frames += _take(camera, 10)
+    server.kill()
+    places = {square_at(index) for index in range(100)}  # a server begins with the first again
+    for frame in frames:
+        found = find_square(frame.image)
+        assert any(abs(found[0] - left) <= 2 and abs(found[1] - top) <= 2 for left, top in places)
+    assert (np.diff([frame.captured_ns for frame in frames]) > 0).all()
+
+
+def test_a_connection_that_stays_open_without_frames_is_stalled_and_made_anew(stream_server: StreamServer) -> None:
+    with open_camera(stream_server.url("silent"), reconnect=SOON) as camera:
+        assert isinstance(camera, LiveCamera)
+        for frame in camera:
+            if frame.index >= 5:  # only another connection gives a sixth
+                break
+        assert camera.reconnects >= 1
+
+
+def test_state_is_stalled_while_an_open_source_is_silent() -> None:
+    silent = threading.Event()
+
+    class Source:
+        fps = None
+
+        def grab(self) -> np.ndarray | None:
+            if silent.is_set():
+                time.sleep(0.5)
+                return None
+            silent.set()
+            return np.zeros((8, 8, 3), np.uint8)
+
+        def close(self) -> None:
+            pass
+
+    with LiveCamera("test", Source(), reconnect=Reconnect(stall_s=0.05, give_up_s=0)) as camera:
+        next(camera)
+        time.sleep(0.15)
+        assert camera.state == "stalled"
+        with pytest.raises(DeviceError, match="given up"):
+            next(camera)
+        assert camera.state == "lost"
+
+
+def test_a_source_that_stays_away_is_given_up_only_when_told_to(tmp_path: Path) -> None:
+    server = StreamServer(tmp_path)
+    server.start()
+    patience = Reconnect(stall_s=0.5, first_wait_s=0.02, longest_wait_s=0.1, give_up_s=0.6)
+    with open_camera(server.url("stream", login="me:geheim@"), reconnect=patience) as camera:
+        _take(camera, 2)
+        server.kill()
+        gone_s = time.monotonic()
+        with pytest.raises(DeviceError, match=r"does not open.*given up") as caught:
+            _take(camera, 10_000)
+        assert 0.3 < time.monotonic() - gone_s < 5
+    assert "geheim" not in str(caught.value)
+
+
+def test_closing_does_not_wait_for_a_source_that_is_away(tmp_path: Path) -> None:
+    server = StreamServer(tmp_path)
+    server.start()
+    camera = open_camera(server.url("stream"))
+    next(camera)
+    server.kill()
+    time.sleep(0.3)
+    start = time.monotonic()
+    camera.close()
+    assert time.monotonic() - start < 1.5
+    assert list(camera) == []
+
+
+@given(st.integers(1, 200))
+def test_waits_double_up_to_the_longest_and_are_drawn_from_their_second_half(attempts: int) -> None:
+    wait = Reconnect(first_wait_s=0.1, longest_wait_s=1.0).wait_s(attempts)
+    longest = min(1.0, 0.1 * 2 ** (attempts - 1))
+    assert longest / 2 <= wait <= longest
+
+
+@pytest.mark.parametrize("words", [{"stall_s": 0}, {"first_wait_s": -1}, {"give_up_s": -0.1}])
+def test_waits_that_cannot_be_are_refused(words: dict[str, float]) -> None:
+    with pytest.raises(SpecError, match=next(iter(words))):
+        Reconnect(**words)
