@@ -8,11 +8,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from edgecnn import Detections, Tracker
+from edgecnn.measure.machine import describe_machine
 
+OUT = Path(__file__).parent / "results" / "tracking.json"
 OBJECTS, FRAMES, SCENES, FPS = 12, 200, 6, 25.0
 WIDTH_PX, HEIGHT_PX = 768, 576
 
@@ -59,7 +64,7 @@ def switches(seed: int, one_of: int) -> int:
 
 
 def main() -> None:
-    """Print one JSON object: switches a scene by how many frames arrive, and the time of a frame."""
+    """Write switches a scene by how many frames arrive, and the time of a frame."""
     results = {f"1 of {n}": round(sum(switches(s, n) for s in range(SCENES)) / SCENES, 2) for n in (1, 2, 3, 5)}
     frames = list(scene(0))
     tracker = Tracker(fps=FPS)
@@ -67,7 +72,15 @@ def main() -> None:
     for found, _ in frames:
         tracker(found)
     frame_ms = (time.perf_counter() - start) / len(frames) * 1e3
-    print(json.dumps({"switches_a_scene": results, "objects": OBJECTS, "frame_ms": round(frame_ms, 3)}, indent=2))
+    result = {
+        "tracker": f"edgefirst-tracker {version('edgefirst-tracker')}",
+        "machine": msgspec.to_builtins(describe_machine()),
+        "switches_a_scene": results,
+        "frame_ms": round(frame_ms, 3),
+    }
+    text = json.dumps(result, indent=1)
+    print(text)
+    OUT.write_text(text + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
