@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from edgecnn.results import Classification, Detections, Instances, SegmentationMap
     from edgecnn.runners.base import Runner, open_runner
     from edgecnn.runners.live.camera import Frame, open_camera
+    from edgecnn.runners.live.counting import LineCounter, ZoneCounter
     from edgecnn.runners.live.loop import live
+    from edgecnn.runners.live.track import Tracker
     from edgecnn.sources import TrainedModel, load_model
     from edgecnn.tasks import Classify, Detect, InstanceSegment, Segment
 
@@ -43,10 +45,13 @@ _HOMES = {
     "FrameSpec": "edgecnn.frame",
     "InstanceSegment": "edgecnn.tasks",
     "Instances": "edgecnn.results",
+    "LineCounter": "edgecnn.runners.live.counting",
     "Runner": "edgecnn.runners.base",
     "Segment": "edgecnn.tasks",
     "SegmentationMap": "edgecnn.results",
+    "Tracker": "edgecnn.runners.live.track",
     "TrainedModel": "edgecnn.sources",
+    "ZoneCounter": "edgecnn.runners.live.counting",
     "bench": "edgecnn._verbs.bench",
     "compare_layers": "edgecnn._verbs.inspect",
     "compress": "edgecnn._verbs.compress",
@@ -76,10 +81,13 @@ __all__ = [
     "FrameSpec",
     "InstanceSegment",
     "Instances",
+    "LineCounter",
     "Runner",
     "Segment",
     "SegmentationMap",
+    "Tracker",
     "TrainedModel",
+    "ZoneCounter",
     "__version__",
     "bench",
     "compare_layers",

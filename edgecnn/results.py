@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -38,6 +38,59 @@ class Classification:
             yield self.labels[class_id], score
 
 
+Point: TypeAlias = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class LineCount:
+    """What has crossed a line so far.
+
+    Attributes:
+        name: what the line is called.
+        start_px, end_px: its ends, (x, y) in source pixels.
+        in_by_class: how many crossed to the right-hand side of who looks from start to end, by label.
+        out_by_class: how many crossed to the left-hand side.
+    """
+
+    name: str
+    start_px: Point
+    end_px: Point
+    in_by_class: Mapping[str, int]
+    out_by_class: Mapping[str, int]
+
+    def __str__(self) -> str:
+        """As in "door: 3 in, 1 out"."""
+        return f"{self.name}: {sum(self.in_by_class.values())} in, {sum(self.out_by_class.values())} out"
+
+
+@dataclass(frozen=True)
+class ZoneCount:
+    """What is in a zone, and what has come into it so far.
+
+    Attributes:
+        name: what the zone is called.
+        corners_px: of the polygon, each (x, y) in source pixels.
+        inside_by_class: how many are in it in this picture, by label.
+        entered_by_class: how many came in from outside; what was first seen inside did not.
+        most_inside: how many were in it at once at most.
+    """
+
+    name: str
+    corners_px: tuple[Point, ...]
+    inside_by_class: Mapping[str, int]
+    entered_by_class: Mapping[str, int]
+    most_inside: int
+
+    def __str__(self) -> str:
+        """As in "yard: 2 inside, 5 entered"."""
+        return (
+            f"{self.name}: {sum(self.inside_by_class.values())} inside, {sum(self.entered_by_class.values())} entered"
+        )
+
+
+Count: TypeAlias = LineCount | ZoneCount
+
+
 @dataclass(frozen=True)
 class Detections:
     """The objects found in one picture, best first.
@@ -47,7 +100,9 @@ class Detections:
         scores: float32 [n] in [0, 1], falling.
         class_ids: int64 [n].
         labels: names of all classes, by class id.
-        track_ids: int64 [n], the same object keeps its id over frames; None where nothing tracks.
+        track_ids: int64 [n], the same object keeps its id over frames; -1 of a box that is no followed object
+            (yet); None where nothing tracks.
+        counts: what the lines and zones that are watched have counted, this picture included.
     """
 
     boxes_xyxy_px: FloatArray
@@ -55,6 +110,7 @@ class Detections:
     class_ids: IntArray
     labels: tuple[str, ...]
     track_ids: IntArray | None = None
+    counts: tuple[Count, ...] = ()
 
     def __len__(self) -> int:
         return len(self.scores)

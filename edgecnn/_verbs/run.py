@@ -23,11 +23,12 @@ from edgecnn.runners.live.loop import Durations, LiveCounters, live
 from edgecnn.runners.live.reconnect import Reconnect
 from edgecnn.runners.live.sinks import Annotated, EndOfRun, Sink
 from edgecnn.runners.live.sinks.beside import SinkBeside
-from edgecnn.runners.live.sinks.jsonl import JsonLinesSink
+from edgecnn.runners.live.sinks.jsonl import JsonLinesSink, records_of_counts
 from edgecnn.runners.live.sinks.pictures import PictureSink
 from edgecnn.runners.live.sinks.video import CODECS, UNKNOWN_FPS, VideoSink
 from edgecnn.runners.live.sinks.window import WindowSink
 from edgecnn.runners.live.streams import StateListener
+from edgecnn.runners.live.tracked_runner import tracked_runner
 
 _SINK_NAMES: dict[type, str] = {VideoSink: "record", PictureSink: "record", JsonLinesSink: "jsonl"}
 
@@ -69,12 +70,13 @@ class RunSummary:
         faults: what failed on the way while the rest went on, once each.
         wall_s: from the first wait for a frame to the end.
         fps: frames per second of wall time.
-        stages: by name: capture (wait for a frame), fit, infer, finish, deliver (drawing and all sinks).
+        stages: by name: capture (wait for a frame), fit, infer, finish (and tracking), deliver (drawing and all sinks).
         age: from capture to the result being handed over.
         ended: why: "end of source", "limit", a sink's reason, or the name of a signal.
         signal: number of the signal that ended it, or None.
         written: files and folders that hold results.
         remarks: what else is to be said ("… ended after 300 of 795 frames").
+        counts: what lines and zones counted, as in the JSON lines.
     """
 
     source: str
@@ -96,6 +98,7 @@ class RunSummary:
     signal: int | None
     written: tuple[str, ...]
     remarks: tuple[str, ...]
+    counts: tuple[dict[str, Any], ...] = ()
 
 
 def run(
@@ -108,6 +111,9 @@ def run(
     threads: int | None = None,
     score: float | None = None,
     nms_iou: float | None = None,
+    track: bool = False,
+    count_lines: Sequence[str] = (),
+    zones: Sequence[str] = (),
     show: bool = False,
     record: str | Path | None = None,
     jsonl: str | Path | None = None,
@@ -131,6 +137,9 @@ def run(
         bundle: a NAME.edge folder.
         source: as for `open_camera`.
         device, format, precision, threads, score, nms_iou: as for `open_runner`.
+        track: give objects ids that they keep from frame to frame.
+        count_lines, zones: count what crosses a line ("x1,y1,x2,y2" in pixels of the picture) and what is in a
+            polygon ("x1,y1,x2,y2,x3,y3,…"), each after "NAME=" or not; both track.
         show: open a window.
         record: write what was seen, with results drawn on it: a video file; for pictures, a file or a folder.
         jsonl: write one JSON object a frame to this file; "-" is stdout.
@@ -161,6 +170,7 @@ def run(
         runner = stack.enter_context(opened)
         _refuse_overwriting(source, record, jsonl)
         camera = stack.enter_context(open_camera(source, reconnect=reconnect, on_state=on_state))
+        tracked = tracked_runner(runner, camera, track=track, count_lines=count_lines, zones=zones)
         window, own, remarks = _open_sinks(camera, show=show, record=record, jsonl=jsonl)
         takers = [stack.enter_context(sink) for sink in _beside(camera, own, sinks, window)]
         if on_start:
@@ -168,7 +178,7 @@ def run(
         signals.catch()
         start = time.perf_counter()
         try:
-            results = live(camera, runner, max_age_ms=max_age_ms, counters=counters)
+            results = live(camera, tracked or runner, max_age_ms=max_age_ms, counters=counters)
             ended = _deliver_all(
                 results, runner, takers, counters, limit=limit, total=camera.frames_total, progress=progress
             )
@@ -187,6 +197,8 @@ def run(
             dropped[taker.name] = taker.dropped
     if camera.remark:
         remarks.append(camera.remark)
+    if tracked and tracked.remark:
+        remarks.append(tracked.remark)
     used = runner.backend.opened
     return RunSummary(
         source=camera.name,
@@ -208,6 +220,7 @@ def run(
         signal=signals.first,
         written=tuple(str(path) for path in (record, jsonl) if path is not None and Path(path).exists()),
         remarks=tuple(remarks),
+        counts=tuple(records_of_counts(tracked.counts)) if tracked else (),
     )
 
 

@@ -6,9 +6,10 @@ import contextlib
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 from rich.text import Text
@@ -49,6 +50,17 @@ def command(
     nms_iou: Annotated[
         float | None, typer.Option(help="Boxes that overlap more are one object; default: usually 0.5.")
     ] = None,
+    track: Annotated[
+        bool, typer.Option("--track", help="Give objects ids that they keep from frame to frame.")
+    ] = False,
+    count_line: Annotated[
+        list[str] | None,
+        typer.Option(help="Count what crosses this line, in pixels; may be repeated.", metavar="[NAME=]x1,y1,x2,y2"),
+    ] = None,
+    zone: Annotated[
+        list[str] | None,
+        typer.Option(help="Count what is in this polygon, in pixels; may be repeated.", metavar="[NAME=]x1,y1,x2,y2,…"),
+    ] = None,
     show: Annotated[bool, typer.Option("--show", help="Show a window; q ends.")] = False,
     record: Annotated[
         Path | None,
@@ -86,6 +98,9 @@ def command(
             threads=threads,
             score=score,
             nms_iou=nms_iou,
+            track=track,
+            count_lines=count_line or (),
+            zones=zone or (),
             show=show,
             record=record,
             jsonl=jsonl,
@@ -203,7 +218,8 @@ def in_words(result: Result) -> str:
     if isinstance(result, Detections | Instances):
         found = result.detections if isinstance(result, Instances) else result
         counts = Counter(found.labels[class_id] for class_id in found.class_ids.tolist())
-        return ", ".join(f"{count} {label}" for label, count in counts.most_common()) or "nothing"
+        words = ", ".join(f"{count} {label}" for label, count in counts.most_common()) or "nothing"
+        return "; ".join((words, *(str(count) for count in found.counts)))
     shares = list(result.shares().items())[:5]
     return ", ".join(f"{label} {100 * share:.0f} %" for label, share in shares)
 
@@ -222,8 +238,25 @@ def _print_summary(summary: RunSummary) -> None:
     columns = ("stage, ms", "p50", "p90", "mean")
     sys.stdout.write(f"{headline}\n")  # not the table's title, which would be wrapped to its width
     _output.print_table("", columns, rows, numeric=columns[1:])
+    _print_counts(summary)
     for path in summary.written:
         sys.stdout.write(f"written: {path}\n")
+
+
+def _print_counts(summary: RunSummary) -> None:
+    """One table for lines, one for zones, a row a class."""
+    for kind, first, second in (("line", "in", "out"), ("zone", "inside", "entered")):
+        rows = _rows_by_class([count for count in summary.counts if kind in count], kind, first, second)
+        if rows:
+            _output.print_table("", (kind, "class", first, second), rows, numeric=(first, second))
+
+
+def _rows_by_class(counts: Sequence[dict[str, Any]], name: str, first: str, second: str) -> list[tuple[object, ...]]:
+    rows: list[tuple[object, ...]] = []
+    for count in counts:
+        labels = sorted({*count[first], *count[second]}) or [""]
+        rows += [(count[name], label, count[first].get(label, 0), count[second].get(label, 0)) for label in labels]
+    return rows
 
 
 def _ms(value: float | None) -> str:

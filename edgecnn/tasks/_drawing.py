@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.results import Detections, Instances, SegmentationMap, UInt8Array
+from edgecnn.results import Count, Detections, Instances, LineCount, SegmentationMap, UInt8Array
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 Colour = tuple[int, int, int]
+# Of lines and zones: bright, and none of them what a class's hue is likely to be taken for.
+_COUNT_COLOURS: Final[tuple[Colour, ...]] = ((0, 255, 255), (255, 255, 0), (255, 120, 255), (120, 255, 120))
 
 
 @lru_cache(maxsize=1024)
@@ -32,8 +35,9 @@ def _colour_table() -> UInt8Array:
 
 
 def boxes(canvas: UInt8Array, detections: Detections) -> None:
-    """Outline every box and write its name, score and track id at it, the best on top."""
+    """Outline every box and write its name, score and track id at it, the best on top; what counts lies below."""
     thickness, scale = _weights(canvas)
+    places_of_counts(canvas, detections.counts)
     worst_first = range(len(detections) - 1, -1, -1)
     corners = np.rint(detections.boxes_xyxy_px).astype(np.int64)
     class_ids = detections.class_ids.tolist()
@@ -46,6 +50,24 @@ def boxes(canvas: UInt8Array, detections: Detections) -> None:
     places = _plate_places(canvas, texts, corners, scale)
     for i in worst_first:
         _plate(canvas, texts[i], places[i], colour_of(class_ids[i]), scale)
+    if detections.counts:
+        corner_lines(canvas, [str(count) for count in detections.counts], colours=_count_colours(detections.counts))
+
+
+def places_of_counts(canvas: UInt8Array, counts: Sequence[Count]) -> None:
+    """Draw lines, each with an arrow to its "in" side, and the edges of zones."""
+    thickness, scale = _weights(canvas)
+    for count, colour in zip(counts, _count_colours(counts), strict=True):
+        if isinstance(count, LineCount):
+            start, end = np.array(count.start_px), np.array(count.end_px)
+            along = (end - start) / np.linalg.norm(end - start)
+            middle = (start + end) / 2
+            tip = middle + 50 * scale * np.array([-along[1], along[0]])
+            cv2.line(canvas, _pixel(start), _pixel(end), colour, thickness, cv2.LINE_AA)
+            cv2.arrowedLine(canvas, _pixel(middle), _pixel(tip), colour, thickness, cv2.LINE_AA, tipLength=0.4)
+        else:
+            corners = np.rint(np.array(count.corners_px)).astype(np.int32)
+            cv2.polylines(canvas, [corners], True, colour, thickness, cv2.LINE_AA)
 
 
 def masks(canvas: UInt8Array, instances: Instances) -> None:
@@ -97,7 +119,16 @@ def corner_lines(canvas: UInt8Array, lines: Sequence[str], *, colours: Sequence[
 
 def _caption(detections: Detections, i: int) -> str:
     text = f"{detections.labels[int(detections.class_ids[i])]} {detections.scores[i]:.2f}"
-    return text if detections.track_ids is None else f"#{int(detections.track_ids[i])} {text}"
+    track_id = -1 if detections.track_ids is None else int(detections.track_ids[i])
+    return text if track_id < 0 else f"#{track_id} {text}"
+
+
+def _count_colours(counts: Sequence[Count]) -> list[Colour]:
+    return [_COUNT_COLOURS[i % len(_COUNT_COLOURS)] for i in range(len(counts))]
+
+
+def _pixel(point: NDArray[np.float64]) -> tuple[int, int]:
+    return round(float(point[0])), round(float(point[1]))
 
 
 def _weights(canvas: UInt8Array) -> tuple[int, float]:

@@ -398,7 +398,7 @@ def test_a_sink_that_fails_is_told_once_and_the_others_go_on(run_squares: Any, s
 def test_a_run_whose_every_file_failed_ends_with_the_error(
     run_squares: Any, stream_server: StreamServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    full = namedtuple("full", "total used free")(100, 100, 0)
+    full = SimpleNamespace(total=100, used=100, free=0)
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: full)
         with pytest.raises(StorageError, match="disk is full"):

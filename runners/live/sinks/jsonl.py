@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeAlias
@@ -12,7 +13,7 @@ import msgspec
 import numpy as np
 
 from edgecnn import rle
-from edgecnn.results import Classification, Detections, Instances, Result
+from edgecnn.results import Classification, Count, Detections, Instances, LineCount, Result
 from edgecnn.runners.live.frames import Frame
 from edgecnn.runners.live.sinks import Annotated, EndOfRun, storage_error
 
@@ -71,6 +72,7 @@ class JsonLinesSink:
 
 def record_of(frame: Frame, result: Result) -> Record:
     """What is written of one frame; boxes in source pixels, to 0.01 px, scores to 1e-6."""
+    counts: tuple[Count, ...] = ()
     record: Record = {
         "frame": frame.index,
         "captured_ns": frame.captured_ns,
@@ -85,12 +87,14 @@ def record_of(frame: Frame, result: Result) -> Record:
     elif isinstance(result, Detections):
         record["task"] = "detect"
         record["detections"] = _detections(result)
+        counts = result.counts
     elif isinstance(result, Instances):
         record["task"] = "instances"
         found = _detections(result.detections)
         for detection, mask in zip(found, result.masks, strict=True):
             detection["rle"] = rle.encode(mask)
         record["detections"] = found
+        counts = result.detections.counts
     else:
         record["task"] = "segment"
         masks = rle.encode_classes(result.classes)
@@ -103,12 +107,30 @@ def record_of(frame: Frame, result: Result) -> Record:
             }
             for class_id in sorted(masks, key=lambda i: -areas_px[i])
         ]
+    if counts:
+        record["counts"] = records_of_counts(counts)
     return record
+
+
+def records_of_counts(counts: Sequence[Count]) -> list[Record]:
+    """What is written of lines and zones: figures by label."""
+    return [
+        {"line": count.name, "in": dict(count.in_by_class), "out": dict(count.out_by_class)}
+        if isinstance(count, LineCount)
+        else {
+            "zone": count.name,
+            "inside": dict(count.inside_by_class),
+            "entered": dict(count.entered_by_class),
+            "most_inside": count.most_inside,
+        }
+        for count in counts
+    ]
 
 
 def _detections(found: Detections) -> list[Record]:
     boxes = np.round(found.boxes_xyxy_px.astype(np.float64), 2).tolist()
-    tracks = [None] * len(found) if found.track_ids is None else found.track_ids.tolist()
+    ids = [-1] * len(found) if found.track_ids is None else found.track_ids.tolist()
+    tracks = [None if track_id < 0 else track_id for track_id in ids]
     return [
         {"label": found.labels[class_id], "score": round(score, 6), "box": box, "track_id": track}
         for class_id, score, box, track in zip(
