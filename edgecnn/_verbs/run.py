@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from edgecnn import __version__
 from edgecnn.bundle import Bundle
 from edgecnn.errors import SpecError
 from edgecnn.results import Result, UInt8Array
@@ -103,6 +104,10 @@ def run(
     show: bool = False,
     record: str | Path | None = None,
     jsonl: str | Path | None = None,
+    mqtt: str | None = None,
+    mqtt_qos: int = 0,
+    home_assistant: bool = False,
+    metrics: str | int | None = None,
     sinks: Sequence[Sink] = (),
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -120,6 +125,10 @@ def run(
         show: open a window.
         record: write what was seen, with results drawn on it: a video file; for pictures, a file or a folder.
         jsonl: write one JSON object a frame to this file; "-" is stdout.
+        mqtt: publish the same objects to mqtt://USER:PASSWORD@HOST:PORT/TOPIC, or mqtts://; see `MqttSink`.
+        mqtt_qos: MQTT's quality of service, 0, 1 or 2.
+        home_assistant: announce the run to Home Assistant, over `mqtt`.
+        metrics: serve Prometheus metrics on PORT of this machine, or HOST:PORT; see `MetricsSink`.
         sinks: where results go besides; they are entered and left here.
         limit: stop after so many frames.
         progress: called with (frames done, frames there are) where the source knows how many.
@@ -146,6 +155,16 @@ def run(
         _refuse_overwriting(source, record, jsonl)
         camera = stack.enter_context(open_camera(source))
         window, own, remarks = _open_sinks(camera, show=show, record=record, jsonl=jsonl)
+        own += _open_senders(
+            camera,
+            runner,
+            counters,
+            mqtt=mqtt,
+            mqtt_qos=mqtt_qos,
+            home_assistant=home_assistant,
+            metrics=metrics,
+            report=remarks.append,
+        )
         takers = [stack.enter_context(sink) for sink in (*own, *sinks)]
         if on_start:
             on_start(RunStart(camera=camera, runner=runner, remarks=tuple(remarks)))
@@ -238,6 +257,45 @@ def _open_sinks(
     if jsonl is not None:
         sinks.append(JsonLinesSink(jsonl))
     return window, sinks, remarks
+
+
+def _open_senders(
+    camera: Camera,
+    runner: Runner,
+    counters: LiveCounters,
+    *,
+    mqtt: str | None,
+    mqtt_qos: int,
+    home_assistant: bool,
+    metrics: str | int | None,
+    report: Callable[[str], None],
+) -> list[Sink]:
+    """The sinks that send over the network; what they stand on is imported only where it is asked for."""
+    if mqtt is None and (mqtt_qos or home_assistant):
+        raise SpecError("an MQTT quality of service, or Home Assistant, needs a broker: give --mqtt URL")
+    senders: list[Sink] = []
+    dropped: dict[str, Callable[[], int]] = {"capture": lambda: camera.dropped}
+    if mqtt is not None:
+        from edgecnn.runners.live.sinks.mqtt import MqttSink
+
+        sender = MqttSink(mqtt, qos=mqtt_qos, task=runner.task.name, home_assistant=home_assistant, report=report)
+        senders.append(sender)
+        dropped["mqtt"] = lambda: sender.dropped
+    if metrics is not None:
+        from edgecnn.runners.live.sinks.metrics import MetricsSink
+
+        used = runner.backend.opened
+        info = {
+            "source": camera.name,
+            "task": runner.task.name,
+            "format": runner.format,
+            "precision": runner.precision,
+            "device": used.device_name,
+            "runtime": used.runtime,
+            "version": __version__,
+        }
+        senders.append(MetricsSink(metrics, counters=counters, dropped=dropped, info=info))
+    return senders
 
 
 def _refuse_overwriting(source: str | int | Path, *outputs: str | Path | None) -> None:

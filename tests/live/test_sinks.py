@@ -10,7 +10,6 @@ import signal
 import sys
 from collections import namedtuple
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -18,8 +17,6 @@ import numpy as np
 import pytest
 
 from edgecnn import rle
-from edgecnn._verbs import run as verb
-from edgecnn._verbs.run import RunSummary, run
 from edgecnn.cli.run import in_words
 from edgecnn.errors import DataError, DeviceError, SpecError, StorageError
 from edgecnn.results import Classification, Detections, Instances, SegmentationMap, UInt8Array
@@ -29,12 +26,11 @@ from edgecnn.runners.live.sinks.jsonl import JsonLinesSink, record_of
 from edgecnn.runners.live.sinks.pictures import PictureSink
 from edgecnn.runners.live.sinks.video import VideoSink
 from edgecnn.runners.live.sinks.window import WindowSink
-from edgecnn.tasks import Detect
 
 from .conftest import (
     HEIGHT_PX,
+    LABELS,
     WIDTH_PX,
-    SquareRunner,
     StreamServer,
     count_frames,
     find_square,
@@ -43,33 +39,7 @@ from .conftest import (
     write_video,
 )
 
-LABELS = ("square", "circle")
 NOTHING = Detections(np.empty((0, 4), np.float32), np.empty(0, np.float32), np.empty(0, np.int64), LABELS)
-
-
-class _OpenRunner(SquareRunner):
-    """What `open_runner` gives, as far as `run` looks at it."""
-
-    format, precision = "fake", "fp32"
-    task = Detect(labels=LABELS)
-    backend = SimpleNamespace(opened=SimpleNamespace(device_name="test", runtime="none", provider="none", threads=1))
-
-    def __enter__(self) -> _OpenRunner:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
-@pytest.fixture
-def run_squares(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`run` without a bundle: the network is one that finds squares."""
-    monkeypatch.setattr(verb, "open_runner", lambda *_, **__: _OpenRunner())
-
-    def run_it(source: str | Path, **words: Any) -> RunSummary:
-        return run("no.edge", source, **words)
-
-    return run_it
 
 
 class _Probe:
