@@ -275,12 +275,14 @@ def _open_senders(
         raise SpecError("an MQTT quality of service, or Home Assistant, needs a broker: give --mqtt URL")
     senders: list[Sink] = []
     dropped: dict[str, Callable[[], int]] = {"capture": lambda: camera.dropped}
+    faults: dict[str, Callable[[], int]] = {}
     if mqtt is not None:
         from edgecnn.runners.live.sinks.mqtt import MqttSink
 
         sender = MqttSink(mqtt, qos=mqtt_qos, task=runner.task.name, home_assistant=home_assistant, report=report)
         senders.append(sender)
         dropped["mqtt"] = lambda: sender.dropped
+        faults["mqtt"] = lambda: sender.faults
     if metrics is not None:
         from edgecnn.runners.live.sinks.metrics import MetricsSink
 
@@ -294,7 +296,7 @@ def _open_senders(
             "runtime": used.runtime,
             "version": __version__,
         }
-        senders.append(MetricsSink(metrics, counters=counters, dropped=dropped, info=info))
+        senders.append(MetricsSink(metrics, counters=counters, dropped=dropped, faults=faults, info=info))
     return senders
 
 

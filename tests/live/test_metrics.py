@@ -8,8 +8,11 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+
+pytest.importorskip("prometheus_client", reason="needs prometheus-client: pip install 'edgecnn[live]'")
+
+import numpy as np
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -114,6 +117,7 @@ def test_a_stream_counts_its_drops_and_hides_its_login(run_squares: Any, stream_
     capture = value(found["edgecnn_dropped"], "edgecnn_dropped_total", stage="capture")
     assert dropped[0] < capture <= summary.dropped
     assert value(found["edgecnn_dropped"], "edgecnn_dropped_total", stage="mqtt") == 12
+    assert value(found["edgecnn_faults"], "edgecnn_faults_total", sink="mqtt") == 1
     assert "geheim" not in fetcher.text and "camera" not in fetcher.text
 
 
@@ -129,7 +133,7 @@ def test_a_taken_port_is_a_clear_error(run_squares: Any, tmp_path: Path, capfd: 
 
 def test_the_server_ends_with_the_sink() -> None:
     before = set(threading.enumerate())
-    sink = MetricsSink(0, counters=LiveCounters(), dropped={}, info={"source": "test"})
+    sink = MetricsSink(0, counters=LiveCounters(), dropped={}, faults={}, info={"source": "test"})
     with sink:
         url = str(sink.url)
         text = urllib.request.urlopen(url, timeout=5).read().decode()
@@ -149,7 +153,7 @@ def test_what_the_newest_result_holds() -> None:
     ground = SegmentationMap(np.zeros((4, 4), np.uint8), LABELS)
 
     def fetched(*results: Result) -> dict[str, Metric]:
-        with MetricsSink(0, counters=LiveCounters(), dropped={}, info={}) as sink:
+        with MetricsSink(0, counters=LiveCounters(), dropped={}, faults={}, info={}) as sink:
             assert sink.url
             for result in results:
                 sink.deliver(frame, result, Annotated(lambda: frame.image))

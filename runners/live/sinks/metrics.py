@@ -52,6 +52,7 @@ class MetricsSink:
         address: PORT, on this machine only, or HOST:PORT; port 0 takes a free one.
         counters: what the loop fills.
         dropped: what tells, by stage, how many frames or results were dropped so far.
+        faults: what tells, by sink, how many faults it had so far.
         info: words about the run that don't change, by label; they hold no login.
 
     Attributes:
@@ -67,10 +68,11 @@ class MetricsSink:
         *,
         counters: LiveCounters,
         dropped: Mapping[str, Callable[[], int]],
+        faults: Mapping[str, Callable[[], int]],
         info: Mapping[str, str],
     ) -> None:
         self._host, self._port = parse_address(address)
-        self._run = _RunCollector(counters, dropped, info)
+        self._run = _RunCollector(counters, dropped, faults, info)
         self.url: str | None = None
         self._close: Callable[[], None] = lambda: None
 
@@ -117,10 +119,15 @@ class _RunCollector(Collector):
     """Reads the run's counters when Prometheus asks; in the server's thread, while the loop goes on."""
 
     def __init__(
-        self, counters: LiveCounters, dropped: Mapping[str, Callable[[], int]], info: Mapping[str, str]
+        self,
+        counters: LiveCounters,
+        dropped: Mapping[str, Callable[[], int]],
+        faults: Mapping[str, Callable[[], int]],
+        info: Mapping[str, str],
     ) -> None:
         self._counters = counters
         self._dropped = dropped
+        self._faults = faults
         self._info = info
         self.newest: tuple[int, Result] | None = None
         self._seen: set[str] = set()  # labels, at most those of the network: a series that was there stays there
@@ -137,6 +144,10 @@ class _RunCollector(Collector):
         for stage, count in self._dropped.items():
             dropped.add_metric([stage], count())
         yield dropped
+        faults = CounterMetricFamily("edgecnn_faults", "Failures of a sink that the run outlived.", labels=["sink"])
+        for sink, count in self._faults.items():
+            faults.add_metric([sink], count())
+        yield faults
         stages = HistogramMetricFamily("edgecnn_stage_seconds", "Duration of one frame's stage.", labels=["stage"])
         for stage, durations in counters.stages.items():
             _add(stages, [stage], durations)

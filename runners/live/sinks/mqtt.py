@@ -116,12 +116,13 @@ class MqttSink:
         qos: of results, 0, 1 or 2; the status has at least 1.
         task: the task's name, for Home Assistant.
         home_assistant: announce sensors to Home Assistant, and publish their state once a second.
-        report: called once for each kind of fault, with what happened, from any thread; holds no login.
+        report: called once for each kind of fault when it happens, with what happened, and at the end with what
+            it came to; from any thread; holds no login.
 
     Attributes:
         delivered: results that the broker has (QoS 0: that were written to the connection).
         dropped: results that were given up.
-        faults: how often the connection was lost or could not be made at the start.
+        faults: how often the connection was lost, was refused, or could not be made at the start.
 
     Raises:
         SpecError: another kind of URL, or another QoS.
@@ -332,6 +333,8 @@ class MqttSink:
             self.dropped += sum(message.is_result for message in self._waiting.values()) + len(self._held)
             self._waiting.clear()
             self._held.clear()
+        if self.faults > 1:
+            self._report(f"the MQTT broker {self.broker.name} failed {self.faults} times")
         if self.dropped:
             total = self.dropped + self.delivered
             self._report(f"{self.dropped} of {total} results did not reach the MQTT broker {self.broker.name}")
