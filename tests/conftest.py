@@ -36,7 +36,7 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let packages look as if they were not installed, whatever was imported before; our back ends are forgotten."""
 
     def hide(*packages: str) -> None:
-        loaded = [name for name in sys.modules if name.startswith(tuple(f"{package}." for package in packages))]
+        loaded = [name for name in list(sys.modules) if name.startswith(tuple(f"{package}." for package in packages))]
         for name in (*packages, *loaded):
             monkeypatch.setitem(sys.modules, name, None)  # import then says that it is not there
         for name in ("onnxruntime", "openvino", "litert"):

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from edgecnn import __version__
 from edgecnn.bundle import Bundle
 from edgecnn.errors import SpecError
 from edgecnn.results import Result, UInt8Array
@@ -30,7 +31,13 @@ from edgecnn.runners.live.sinks.window import WindowSink
 from edgecnn.runners.live.streams import StateListener
 from edgecnn.runners.live.tracked_runner import tracked_runner
 
-_SINK_NAMES: dict[type, str] = {VideoSink: "record", PictureSink: "record", JsonLinesSink: "jsonl"}
+_SINK_NAMES = {
+    "VideoSink": "record",
+    "PictureSink": "record",
+    "JsonLinesSink": "jsonl",
+    "MqttSink": "mqtt",
+    "MetricsSink": "metrics",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +124,10 @@ def run(
     show: bool = False,
     record: str | Path | None = None,
     jsonl: str | Path | None = None,
+    mqtt: str | None = None,
+    mqtt_qos: int = 0,
+    home_assistant: bool = False,
+    metrics: str | int | None = None,
     sinks: Sequence[Sink] = (),
     limit: int | None = None,
     max_age_ms: float | None = None,
@@ -128,7 +139,7 @@ def run(
     """Run a network on every frame of a recording, or on the newest ones of a camera or stream.
 
     On a live source, each sink works in a thread of its own: a slow one drops results and holds nobody back, one that
-    fails is told in the summary's `faults`, and the others go on, as long as there is one that files were asked of.
+    fails is told in the summary's `faults`, and the others go on; when all have failed, the run ends with their error.
 
     SIGINT and SIGTERM end it after the files are closed, and are told in the summary (in the main thread;
     their handlers are as before afterwards).
@@ -143,6 +154,10 @@ def run(
         show: open a window.
         record: write what was seen, with results drawn on it: a video file; for pictures, a file or a folder.
         jsonl: write one JSON object a frame to this file; "-" is stdout.
+        mqtt: publish the same objects to mqtt://USER:PASSWORD@HOST:PORT/TOPIC, or mqtts://; see `MqttSink`.
+        mqtt_qos: MQTT's quality of service, 0, 1 or 2.
+        home_assistant: announce the run to Home Assistant, over `mqtt`.
+        metrics: serve Prometheus metrics on PORT of this machine, or HOST:PORT; see `MetricsSink`.
         sinks: where results go besides; they are entered and left here.
         limit: stop after so many frames.
         max_age_ms: as for `live`.
@@ -172,6 +187,16 @@ def run(
         camera = stack.enter_context(open_camera(source, reconnect=reconnect, on_state=on_state))
         tracked = tracked_runner(runner, camera, track=track, count_lines=count_lines, zones=zones)
         window, own, remarks = _open_sinks(camera, show=show, record=record, jsonl=jsonl)
+        own += _open_senders(
+            camera,
+            runner,
+            counters,
+            mqtt=mqtt,
+            mqtt_qos=mqtt_qos,
+            home_assistant=home_assistant,
+            metrics=metrics,
+            report=remarks.append,
+        )
         takers = [stack.enter_context(sink) for sink in _beside(camera, own, sinks, window)]
         if on_start:
             on_start(RunStart(camera=camera, runner=runner, remarks=tuple(remarks)))
@@ -229,9 +254,16 @@ def _beside(camera: Camera, own: Sequence[Sink], others: Sequence[Sink], window:
     sinks = [*own, *others]
     if not camera.live:
         return sinks
-    return [
-        sink if sink is window else SinkBeside(sink, _SINK_NAMES.get(type(sink), type(sink).__name__)) for sink in sinks
-    ]
+    return [sink if sink is window else SinkBeside(sink, _name_of(sink)) for sink in sinks]
+
+
+def _name_of(sink: Sink) -> str:
+    return _SINK_NAMES.get(type(sink).__name__, type(sink).__name__)
+
+
+def _for_its_own_sake(sink: Sink) -> bool:
+    """Whether a run is worth going on for this sink: not where it only shows how the run goes."""
+    return not getattr(sink, "shows_only", False)
 
 
 def _failed(sinks: Sequence[Sink]) -> list[SinkBeside]:
@@ -251,15 +283,15 @@ def _deliver_all(
     """Run the loop; returns why it ended."""
     totals = [count for count in (total, limit) if count is not None]
     expected = min(totals) if totals else None
-    wanted = [sink for sink in sinks if isinstance(sink, SinkBeside) and sink.name in _SINK_NAMES.values()]
+    wanted = [sink for sink in sinks if _for_its_own_sake(sink)]
     with contextlib.closing(results):
         for frame, result in results:
             annotated = Annotated(partial(_draw, runner, frame, result))
             for sink in sinks:
                 sink.deliver(frame, result, annotated)
-            failed = _failed(wanted)
-            if failed and len(failed) == len(wanted) and isinstance(failed[0].failure, Exception):
-                raise failed[0].failure  # nobody is left for whom this was done
+            failures = [sink.failure for sink in _failed(wanted) if sink.failure is not None]
+            if failures and len(failures) == len(wanted):
+                raise failures[0]  # nobody is left for whom this was done
             if progress and expected:
                 progress(counters.frames, max(expected, counters.frames))
             if limit is not None and counters.frames >= limit:
@@ -293,6 +325,48 @@ def _open_sinks(
     if jsonl is not None:
         sinks.append(JsonLinesSink(jsonl))
     return window, sinks, remarks
+
+
+def _open_senders(
+    camera: Camera,
+    runner: Runner,
+    counters: LiveCounters,
+    *,
+    mqtt: str | None,
+    mqtt_qos: int,
+    home_assistant: bool,
+    metrics: str | int | None,
+    report: Callable[[str], None],
+) -> list[Sink]:
+    """The sinks that send over the network; what they stand on is imported only where it is asked for."""
+    if mqtt is None and (mqtt_qos or home_assistant):
+        raise SpecError("an MQTT quality of service, or Home Assistant, needs a broker: give --mqtt URL")
+    senders: list[Sink] = []
+    dropped: dict[str, Callable[[], int]] = {"camera": lambda: camera.dropped}
+    dropped |= {stage: partial(counters.dropped.__getitem__, stage) for stage in counters.dropped}
+    faults: dict[str, Callable[[], int]] = {}
+    if mqtt is not None:
+        from edgecnn.runners.live.sinks.mqtt import MqttSink
+
+        sender = MqttSink(mqtt, qos=mqtt_qos, task=runner.task.name, home_assistant=home_assistant, report=report)
+        senders.append(sender)
+        dropped["mqtt"] = lambda: sender.dropped
+        faults["mqtt"] = lambda: sender.faults
+    if metrics is not None:
+        from edgecnn.runners.live.sinks.metrics import MetricsSink
+
+        used = runner.backend.opened
+        info = {
+            "source": camera.name,
+            "task": runner.task.name,
+            "format": runner.format,
+            "precision": runner.precision,
+            "device": used.device_name,
+            "runtime": used.runtime,
+            "version": __version__,
+        }
+        senders.append(MetricsSink(metrics, counters=counters, dropped=dropped, faults=faults, info=info))
+    return senders
 
 
 def _refuse_overwriting(source: str | int | Path, *outputs: str | Path | None) -> None:

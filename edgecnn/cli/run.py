@@ -69,6 +69,21 @@ def command(
     jsonl: Annotated[
         str | None, typer.Option(help="Write one JSON object a frame; - is stdout.", metavar="FILE|-")
     ] = None,
+    mqtt: Annotated[
+        str | None,
+        typer.Option(
+            help="Publish one JSON object a frame: mqtt://USER:PASSWORD@HOST/TOPIC, or mqtts://.",
+            metavar="URL",
+            envvar="EDGECNN_MQTT",
+        ),
+    ] = None,
+    mqtt_qos: Annotated[int, typer.Option(help="MQTT's quality of service.", min=0, max=2)] = 0,
+    home_assistant: Annotated[
+        bool, typer.Option("--home-assistant", help="Announce the run to Home Assistant, over --mqtt.")
+    ] = False,
+    metrics: Annotated[
+        str | None, typer.Option(help="Serve Prometheus metrics; HOST is 127.0.0.1.", metavar="[HOST:]PORT")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Stop after so many frames.")] = None,
     max_age_ms: Annotated[
         float | None, typer.Option(help="Drop results of a live source that are older, rather than deliver them late.")
@@ -104,6 +119,10 @@ def command(
             show=show,
             record=record,
             jsonl=jsonl,
+            mqtt=mqtt,
+            mqtt_qos=mqtt_qos,
+            home_assistant=home_assistant,
+            metrics=metrics,
             sinks=[report],
             limit=limit,
             max_age_ms=max_age_ms,
@@ -132,6 +151,8 @@ class _Report:
 
     It is a sink, so that its lines come in step with the results.
     """
+
+    shows_only = True
 
     def __init__(self, *, lines: bool) -> None:
         self._lines = lines

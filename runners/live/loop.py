@@ -53,6 +53,11 @@ class Durations:
             self.total_ns += duration_ns
             self._buckets[min(bucket, _BUCKETS)] += 1
 
+    def at_most(self, duration_ns: int) -> int:
+        """How many durations did not exceed this one, to 1 % of it."""
+        end = round(math.log(max(duration_ns, _FASTEST_NS) / _FASTEST_NS) / _STEP)
+        return int(self._buckets[: min(end, _BUCKETS)].sum())
+
     def percentile_ms(self, percent: float) -> float:
         """The duration that `percent` of all don't exceed; NaN while there is none."""
         if self.count == 0:

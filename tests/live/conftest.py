@@ -7,15 +7,21 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from edgecnn._verbs import run as verb
+from edgecnn._verbs.run import RunSummary, run
 from edgecnn.results import Detections, UInt8Array
 from edgecnn.runners.base import StageTimes
+from edgecnn.tasks import Detect
 
 WIDTH_PX, HEIGHT_PX, SIDE_PX = 160, 120, 24
+LABELS = ("square", "circle")
 
 
 def square_at(index: int) -> tuple[int, int]:
@@ -49,6 +55,31 @@ class SquareRunner:
         left, top = find_square(image)
         box = np.array([[left, top, left + SIDE_PX, top + SIDE_PX]], np.float32)
         return Detections(box, np.array([0.9], np.float32), np.array([0]), ("square",))
+
+
+class OpenRunner(SquareRunner):
+    """What `open_runner` gives, as far as `run` looks at it."""
+
+    format, precision = "fake", "fp32"
+    task = Detect(labels=LABELS)
+    backend = SimpleNamespace(opened=SimpleNamespace(device_name="test", runtime="none", provider="none", threads=1))
+
+    def __enter__(self) -> OpenRunner:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+@pytest.fixture
+def run_squares(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`run` without a bundle: the network is one that finds squares."""
+    monkeypatch.setattr(verb, "open_runner", lambda *_, **__: OpenRunner())
+
+    def run_it(source: str | Path, **words: Any) -> RunSummary:
+        return run("no.edge", source, **words)
+
+    return run_it
 
 
 def write_video(path: Path, *, frames: int, fps: float = 20.0) -> Path:

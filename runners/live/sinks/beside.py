@@ -26,11 +26,13 @@ class SinkBeside:
 
     Attributes:
         dropped: results that it was too slow for, or that came after it had failed.
+        shows_only: as the sink says: it shows how a run goes, and a run doesn't go on for its sake.
         failure: what it raised; it gets nothing more then.
     """
 
     def __init__(self, sink: Sink, name: str) -> None:
         self.name = name
+        self.shows_only = getattr(sink, "shows_only", False)
         self.dropped = 0
         self.failure: Exception | None = None
         self._sink = sink

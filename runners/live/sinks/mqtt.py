@@ -1,0 +1,356 @@
+"""Results over MQTT: one message a frame, a status that tells the truth, and Home Assistant's discovery."""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+
+from edgecnn.errors import DeviceError, MissingDependencyError, SpecError
+from edgecnn.results import Result
+from edgecnn.runners.live.frames import Frame, redacted
+from edgecnn.runners.live.sinks import Annotated
+from edgecnn.runners.live.sinks.home_assistant import discovery, state_of
+from edgecnn.runners.live.sinks.jsonl import record_of
+
+try:
+    from paho.mqtt import client as paho
+    from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+    from paho.mqtt.properties import Properties
+    from paho.mqtt.reasoncodes import ReasonCode
+except ModuleNotFoundError as missing:
+    raise MissingDependencyError("sending results over MQTT", "paho-mqtt", extra="live") from missing
+
+QUEUE_LIMIT: Final = 256  # messages: eight seconds of a camera, and a bound for memory when the broker is stuck
+_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
+_DEFAULT_PREFIX: Final = "edgecnn"
+_KEEPALIVE_S: Final = 15
+_CONNECT_TIMEOUT_S: Final = 3.0
+_RECONNECT_S: Final = (1, 30)  # doubled from the first to the second
+_STATE_INTERVAL_NS: Final = 1_000_000_000
+# Leaving takes a second at most, whatever the broker does.
+_FLUSH_S, _OFFLINE_S, _STOP_S = 0.5, 0.2, 0.3
+# A broker that says one of these will say it again; of any other refusal it may think better later.
+_FINAL_REFUSALS: Final = {"Bad user name or password", "Not authorized", "Client identifier not valid", "Banned"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broker:
+    """Where to publish: mqtt://USER:PASSWORD@HOST:PORT/TOPIC/PREFIX, taken apart.
+
+    Attributes:
+        encrypted: mqtts://; the system's certificates decide (SSL_CERT_FILE names others).
+        prefix: of all topics, without slashes at its ends.
+    """
+
+    host: str
+    port: int
+    encrypted: bool
+    prefix: str
+    username: str | None = field(repr=False)
+    password: str | None = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """Host and port: may be printed and logged."""
+        return f"{self.host}:{self.port}"
+
+
+def parse_broker(url: str) -> Broker:
+    """Take a URL apart.
+
+    Raises:
+        SpecError: it is none of MQTT's; what it says holds no login.
+    """
+    form = "expected mqtt://USER:PASSWORD@HOST:1883/TOPIC/PREFIX or mqtts://…"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # its text may hold the password
+        raise SpecError(
+            f"{redacted(url)} is not the URL of a broker: {form}; in a password, write @ : / ? # % as %40 and so on"
+        ) from None
+    if parts.scheme not in _PORTS or not parts.hostname:
+        raise SpecError(f"{redacted(url)} is not the URL of a broker: {form}")
+    prefix = unquote(parts.path).strip("/") or _DEFAULT_PREFIX
+    if parts.query or parts.fragment or any(wrong in prefix for wrong in "#+@\0") or prefix.startswith("$"):
+        raise SpecError(
+            f"{redacted(url)} has no topic that can be published to: {form}; a topic has no # + @ and does not "
+            "begin with $, and in a password @ : / ? # % are written as %40 and so on"
+        )
+    return Broker(
+        host=parts.hostname,
+        port=port or _PORTS[parts.scheme],
+        encrypted=parts.scheme == "mqtts",
+        prefix=prefix,
+        username=None if parts.username is None else unquote(parts.username),
+        password=None if parts.password is None else unquote(parts.password),
+    )
+
+
+class _Waiting(NamedTuple):
+    """A message on its way."""
+
+    qos: int
+    is_result: bool
+
+
+class MqttSink:
+    """Publishes what a network says; never waits for the broker.
+
+    PREFIX/result gets the object that a line of `--jsonl` holds. PREFIX/status is retained: "online" while the
+    run lives and is connected, "offline" afterwards, also when the process was killed (the broker's last will).
+    A broker that goes away is tried again, after 1 s, 2 s, … 30 s. Meanwhile, results are dropped and counted
+    at QoS 0; at QoS 1 and 2, the newest 256 wait and are sent first, in order (QoS 1 may repeat some).
+
+    Args:
+        url: mqtt://USER:PASSWORD@HOST:PORT/TOPIC/PREFIX, or mqtts://; without a path, the prefix is "edgecnn".
+        qos: of results, 0, 1 or 2; the status has at least 1.
+        task: the task's name, for Home Assistant.
+        home_assistant: announce sensors to Home Assistant, and publish their state once a second.
+        report: called once for each kind of fault when it happens, with what happened, and at the end with what
+            it came to; from any thread; holds no login.
+
+    Attributes:
+        delivered: results that the broker has (QoS 0: that were written to the connection).
+        dropped: results that were given up.
+        faults: how often the connection was lost, was refused, or could not be made at the start.
+
+    Raises:
+        SpecError: another kind of URL, or another QoS.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        qos: int = 0,
+        task: str = "",
+        home_assistant: bool = False,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
+        self.broker = parse_broker(url)
+        if qos not in {0, 1, 2}:
+            raise SpecError(f"MQTT's quality of service is 0, 1 or 2, got {qos}")
+        self.delivered = self.dropped = self.faults = 0
+        self._qos = qos
+        self._result, self._status, self._state = (f"{self.broker.prefix}/{x}" for x in ("result", "status", "state"))
+        self._report = report or (lambda text: None)
+        self._reported: set[str] = set()
+        self._encode = msgspec.json.Encoder().encode
+        self._discovery = discovery(self.broker.prefix, task) if home_assistant else {}
+        self._next_state_ns = 0
+        self._frames_before = self._frames = 0
+        self._held: deque[bytes] = deque()  # results that paho doesn't have yet; the loop's thread only
+        # Guards what follows, and the counts. Never held while paho is called: paho calls back with locks of its own.
+        self._changed = threading.Condition()
+        self._connected = self._closing = False
+        self._refusal: str | None = None
+        self._online_id = 0
+        self._waiting: dict[int, _Waiting] = {}  # by id, what paho has and the broker didn't confirm
+        self._early: set[int] = set()  # ids that were confirmed before `publish` returned
+        self._client = self._make_client()
+
+    def deliver(self, frame: Frame, result: Result, annotated: Annotated) -> None:
+        """Hand one result to the network thread, or drop it."""
+        self._frames += 1
+        if self._qos or self._room():
+            self._held.append(self._encode(record_of(frame, result)))
+        else:
+            self._drop(1)
+        self._send_held()
+        now = time.monotonic_ns()
+        if self._discovery and now >= self._next_state_ns and self._room():
+            since_s = (now - self._next_state_ns + _STATE_INTERVAL_NS) / 1e9
+            fps = (self._frames - self._frames_before) / since_s if self._next_state_ns else None
+            self._next_state_ns, self._frames_before = now + _STATE_INTERVAL_NS, self._frames
+            self._publish(self._state, self._encode(state_of(frame, result, fps=fps)), qos=0)
+
+    def _room(self) -> bool:
+        with self._changed:
+            return self._connected and len(self._waiting) < QUEUE_LIMIT
+
+    def _drop(self, count: int) -> None:
+        with self._changed:
+            self.dropped += count
+
+    def _send_held(self) -> None:
+        while self._held and self._room():
+            self._publish(self._result, self._held.popleft(), qos=self._qos, is_result=True)
+        while len(self._held) > (QUEUE_LIMIT if self._qos else 0):
+            self._held.popleft()
+            self._drop(1)
+
+    def _publish(self, topic: str, payload: bytes, *, qos: int, retain: bool = False, is_result: bool = False) -> int:
+        info = self._client.publish(topic, payload, qos, retain)
+        with self._changed:
+            if info.mid in self._early:
+                self._early.remove(info.mid)
+                self.delivered += is_result
+            elif qos == 0 and info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self.dropped += is_result
+            else:
+                self._waiting[info.mid] = _Waiting(qos, is_result)
+        return info.mid
+
+    def _make_client(self) -> paho.Client:
+        broker = self.broker
+        client = paho.Client(CallbackAPIVersion.VERSION2)
+        client.connect_timeout = _CONNECT_TIMEOUT_S
+        client.reconnect_delay_set(*_RECONNECT_S)
+        client.will_set(self._status, b"offline", qos=1, retain=True)
+        if broker.username is not None:
+            client.username_pw_set(broker.username, broker.password)
+        if broker.encrypted:
+            client.tls_set_context(ssl.create_default_context())
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        return client
+
+    # --- called by paho's thread
+
+    def _on_connect(
+        self, client: paho.Client, data: object, flags: object, reason: ReasonCode, more: Properties | None
+    ) -> None:
+        with self._changed:
+            refused = str(reason) if reason.is_failure else None
+            self._refusal = refused
+            self._forget_lost()
+            closing = self._closing
+            self._changed.notify_all()
+        if closing:
+            client.disconnect()
+        elif refused is not None:
+            self._fault(f"refuses the connection ({refused})")
+        else:
+            for topic, config in self._discovery.items():
+                self._publish(topic, self._encode(config), qos=1, retain=True)
+            # Confirmed after all that paho sends again by itself: what is sent from then on stays in order.
+            self._online_id = self._publish(self._status, b"online", qos=1, retain=True)
+
+    def _on_disconnect(
+        self, client: paho.Client, data: object, flags: object, reason: ReasonCode, more: Properties | None
+    ) -> None:
+        with self._changed:
+            lost, self._connected = self._connected and not self._closing, False
+            self._refusal = self._refusal or str(reason)
+            self._forget_lost()
+            self._changed.notify_all()
+        if lost:
+            self._fault("went away")
+
+    def _forget_lost(self) -> None:
+        """At the end of a connection and at the next one's beginning: paho forgets what had QoS 0, only that."""
+        self.dropped += sum(message.is_result for message in self._waiting.values() if message.qos == 0)
+        self._waiting = {mid: message for mid, message in self._waiting.items() if message.qos}
+
+    def _on_publish(
+        self, client: paho.Client, data: object, mid: int, reason: ReasonCode, more: Properties | None
+    ) -> None:
+        with self._changed:
+            confirmed = self._waiting.pop(mid, None)
+            if confirmed is None:
+                self._early.add(mid)
+            else:
+                self.delivered += confirmed.is_result
+            self._connected = self._connected or mid == self._online_id
+            self._changed.notify_all()
+
+    def _fault(self, what: str) -> None:
+        with self._changed:
+            self.faults += 1
+            known = what in self._reported
+            self._reported.add(what)
+        if not known:
+            self._report(f"the MQTT broker {self.broker.name} {what}; the run goes on and tries to reach it again")
+
+    # --- begin and end
+
+    def __enter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            DeviceError: the broker refuses the login, or its certificate can't be trusted.
+        """
+        broker = self.broker
+        try:
+            self._client.connect(broker.host, broker.port, keepalive=_KEEPALIVE_S)
+        except ssl.SSLError as failed:
+            why = getattr(failed, "verify_message", None) or failed.reason or "TLS failed"
+            raise DeviceError(
+                f"no encrypted connection to the MQTT broker {broker.name}: {why}; if its certificate is your own, "
+                "name its authority's file in $SSL_CERT_FILE; if it does not encrypt, use mqtt://"
+            ) from None
+        except OSError as failed:
+            self._fault(f"cannot be reached ({failed.strerror or failed})")
+        reached = not self.faults
+        try:
+            self._client.loop_start()
+            if reached:
+                self._await_answer()
+        except BaseException:
+            self._closing = True
+            self._stop()
+            raise
+        return self
+
+    def _await_answer(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._connected or self._refusal, timeout=_CONNECT_TIMEOUT_S)
+            connected, refusal = self._connected, self._refusal
+        if connected:
+            return
+        if refusal in _FINAL_REFUSALS:
+            raise DeviceError(
+                f"the MQTT broker {self.broker.name} refuses the login ({refusal}): check user and password in the "
+                "URL, mqtt://USER:PASSWORD@HOST:PORT/TOPIC"
+            )
+        if not self.faults:
+            self._fault(f"does not answer ({refusal or f'nothing came in {_CONNECT_TIMEOUT_S:g} s'})")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Send what waits, say "offline", leave: within a second."""
+        self._flush(_FLUSH_S)
+        with self._changed:
+            self._closing = True
+            connected = self._connected
+        if connected:
+            self._publish(self._status, b"offline", qos=1, retain=True)
+            self._flush(_OFFLINE_S)
+        self._stop()
+        with self._changed:
+            self.dropped += sum(message.is_result for message in self._waiting.values()) + len(self._held)
+            self._waiting.clear()
+            self._held.clear()
+        if self.faults > 1:
+            self._report(f"the MQTT broker {self.broker.name} failed {self.faults} times")
+        if self.dropped:
+            total = self.dropped + self.delivered
+            self._report(f"{self.dropped} of {total} results did not reach the MQTT broker {self.broker.name}")
+
+    def _flush(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left_s := end - time.monotonic()) > 0:
+            self._send_held()
+            with self._changed:
+                if not self._connected or not (self._waiting or self._held):
+                    return
+                self._changed.wait(min(left_s, 0.02))
+
+    def _stop(self) -> None:
+        self._client.disconnect()
+        # paho's own `loop_stop` waits for a connection that is being tried, however long that takes
+        stopper = threading.Thread(target=self._client.loop_stop, name="edgecnn-mqtt-stop", daemon=True)
+        stopper.start()
+        stopper.join(_STOP_S)
