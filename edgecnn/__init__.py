@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgecnn.runners.live.camera import Frame, open_camera
     from edgecnn.runners.live.counting import LineCounter, ZoneCounter
     from edgecnn.runners.live.loop import live
+    from edgecnn.runners.live.reconnect import Reconnect
     from edgecnn.runners.live.track import Tracker
     from edgecnn.sources import TrainedModel, load_model
     from edgecnn.tasks import Classify, Detect, InstanceSegment, Segment
@@ -46,6 +47,7 @@ _HOMES = {
     "InstanceSegment": "edgecnn.tasks",
     "Instances": "edgecnn.results",
     "LineCounter": "edgecnn.runners.live.counting",
+    "Reconnect": "edgecnn.runners.live.reconnect",
     "Runner": "edgecnn.runners.base",
     "Segment": "edgecnn.tasks",
     "SegmentationMap": "edgecnn.results",
@@ -82,6 +84,7 @@ __all__ = [
     "InstanceSegment",
     "Instances",
     "LineCounter",
+    "Reconnect",
     "Runner",
     "Segment",
     "SegmentationMap",
