@@ -1,6 +1,6 @@
 """What int8 costs and gains: networks of the zoo and ResNet-18, in the three formats.
 
-    python benchmarks/int8.py                 # what is not in the results yet
+    python benchmarks/int8.py                 # what is not in the results yet, format by format; goes on where stopped
     python benchmarks/int8.py yolox-nano      # these, again
     python benchmarks/int8.py --table         # only the table
 
@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
+import shutil
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[1] / "shared"
 RESULTS = HERE / "results" / "int8.json"
 TABLE = HERE.parent / "docs" / "int8.md"
+BUILD = HERE.parent / "build" / "int8"
 FORMATS = ("openvino", "onnx", "tflite")
 TRAIN, VAL = SHARED / "data" / "coco128" / "train", SHARED / "data" / "coco128" / "val"
 MAX_DROP = 0.01
@@ -59,43 +62,52 @@ NETWORKS = {
 }
 
 
-def measure(network: Network) -> dict[str, Any]:
-    """Convert and quantize one network; a row for each format."""
+def measure(name: str, rows: dict[str, Any], save: Callable[[], None]) -> None:
+    """Convert one network, and quantize it for each format that has no row yet; a killed search goes on."""
     import edgecnn
 
-    rows: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / "network.edge"
+    network = NETWORKS[name]
+    folder = BUILD / f"{name}.edge"
+    if not folder.exists():
         edgecnn.convert(network.model, weights=network.weights, to=FORMATS, out=folder)
-        for name in FORMATS:
-            start = time.perf_counter()
-            labelled: dict[str, Any] = {
-                "data": TRAIN,
-                "max_drop": MAX_DROP,
-                "evaluate_on": VAL,
-                "ignore_label": network.ignore_label,
-            }
-            made = edgecnn.quantize(folder, to=[name], calibration=TRAIN, **(labelled if network.labelled else {}))
-            row: dict[str, Any] = {"minutes": round((time.perf_counter() - start) / 60, 2)}
-            if made.bundle is None:
-                rows[name] = row | {"refused": made.refused[0].reason}
-                continue
-            artifact = made.bundle.artifact(name, "int8")
-            evidence = artifact.evidence.quantization
-            assert evidence is not None
-            figures = msgspec.to_builtins(evidence)
-            for record in ("calibration", "search"):
-                if figures[record] is not None:
-                    del figures[record]["images"]
-            rows[name] = row | {
-                "bytes": artifact.bytes,
-                "accuracy": msgspec.to_builtins(artifact.evidence.accuracy),
-                "layers": len(made.bundle.manifest.layers),
-                **figures,
-            }
-            if not network.labelled:
-                rows[name]["agreement"] = agreement(folder, name)
-    return rows
+    for format_name in FORMATS:
+        if format_name not in rows:
+            print(name, format_name, flush=True)
+            rows[format_name] = quantize(network, folder, format_name)
+            save()
+
+
+def quantize(network: Network, folder: Path, name: str) -> dict[str, Any]:
+    """Make and measure one int8 artifact; its row."""
+    import edgecnn
+
+    start = time.perf_counter()
+    labelled: dict[str, Any] = {
+        "data": TRAIN,
+        "max_drop": MAX_DROP,
+        "evaluate_on": VAL,
+        "ignore_label": network.ignore_label,
+    }
+    made = edgecnn.quantize(folder, to=[name], calibration=TRAIN, **(labelled if network.labelled else {}))
+    row: dict[str, Any] = {"minutes": round((time.perf_counter() - start) / 60, 2)}
+    if made.bundle is None:
+        return row | {"refused": made.refused[0].reason}
+    artifact = made.bundle.artifact(name, "int8")
+    evidence = artifact.evidence.quantization
+    assert evidence is not None
+    figures = msgspec.to_builtins(evidence)
+    for record in ("calibration", "search"):
+        if figures[record] is not None:
+            del figures[record]["images"]
+    if evidence.search is not None:
+        row["minutes"] = max(row["minutes"], evidence.search.minutes)  # of all runs, where it was stopped
+    row |= {
+        "bytes": artifact.bytes,
+        "accuracy": msgspec.to_builtins(artifact.evidence.accuracy),
+        "layers": len(made.bundle.manifest.layers),
+        **figures,
+    }
+    return row if network.labelled else row | {"agreement": agreement(folder, name)}
 
 
 def agreement(folder: Path, name: str) -> dict[str, float]:
@@ -121,7 +133,8 @@ def table(results: dict[str, Any]) -> str:
         "",
         f"Calibrated and searched on 128 pictures, measured on 128 others; bound {MAX_DROP:g} (a point of AP or mIoU)",
         "on the pictures of the search. Latency is of whole frames, float and int8 in turns, with a 95 % interval of",
-        "the ratio; OpenVINO's float is f32, not bf16. In int8: share of the multiply-adds that the runtime runs so.",
+        "the ratio, on a machine that others use too: compare within a row. OpenVINO's float is f32, not bf16. In int8:",
+        "share of the multiply-adds that the runtime runs so.",
         "",
         "| network | format | float → int8 | drop | in int8 | float layers | ms float → int8 | times faster | min |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -136,6 +149,14 @@ def table(results: dict[str, Any]) -> str:
     ]
     if refused:
         lines += ["", "## Refused", "", *refused]
+    waiting = [
+        f"{network} ({name})"
+        for network in NETWORKS
+        for name in FORMATS
+        if name not in results["networks"].get(network, {})
+    ]
+    if waiting:
+        lines += ["", f"Not measured yet: {', '.join(waiting)}."]
     machine = results["machine"]
     lines += ["", f"Machine: {machine['cpu']}, {machine['cores']} cores. "]
     lines[-1] += ", ".join(f"{k} {v}" for k, v in machine["versions"].items()) + "."
@@ -173,6 +194,11 @@ def machine() -> dict[str, Any]:
     }
 
 
+def save(results: dict[str, Any]) -> None:
+    """Keep what there is."""
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Run what was asked for, then write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -184,10 +210,11 @@ def main() -> None:
         results = json.loads(RESULTS.read_text(encoding="utf-8"))
     if not asked.table:
         results["machine"] = machine()
-        for name in asked.names or [name for name in NETWORKS if name not in results["networks"]]:
-            print(name, flush=True)
-            results["networks"][name] = measure(NETWORKS[name])
-            RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        for name in asked.names or NETWORKS:
+            if name in asked.names:
+                results["networks"].pop(name, None)
+                shutil.rmtree(BUILD / f"{name}.edge", ignore_errors=True)
+            measure(name, results["networks"].setdefault(name, {}), partial(save, results))
     TABLE.write_text(table(results), encoding="utf-8")
 
 
