@@ -117,7 +117,7 @@ def test_a_stream_counts_its_drops_and_hides_its_login(run_squares: Any, stream_
         for stage in ("camera", "infer", "deliver", "late", "mqtt")
     }
     assert 0 < dropped["camera"] + dropped["infer"] <= summary.dropped["camera"] + summary.dropped["infer"]
-    assert dropped["mqtt"] in (11, 12)  # the last may still be on its way to that sink
+    assert 0 < dropped["mqtt"] <= 12  # the last may still be on their way to that sink
     assert dropped["late"] == 0
     assert value(found["edgecnn_faults"], "edgecnn_faults_total", sink="mqtt") == 1
     assert "geheim" not in fetcher.text and "admin" not in fetcher.text

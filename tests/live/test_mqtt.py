@@ -255,7 +255,7 @@ def test_a_broker_that_returns_gets_results_again(
         until(lambda: listener.of("door/status")[-1] == "offline")
         frames = [result["frame"] for result in listener.of("door/result")]
     assert summary.ended == "enough"
-    assert probe.slowest_s < 0.5
+    assert probe.slowest_s < 2
     assert list(dict.fromkeys(frames)) == sorted(set(frames))  # QoS 1 may repeat
     away, *dropped = summary.remarks
     assert away == f"the MQTT broker 127.0.0.1:{broker.port} went away; the run goes on and tries to reach it again"
