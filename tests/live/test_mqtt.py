@@ -158,7 +158,7 @@ class AtCount:
         pass
 
 
-def until(true: Callable[[], object], *, seconds: float = 10) -> None:
+def until(true: Callable[[], object], *, seconds: float = 30) -> None:
     """Wait until something is so."""
     end = time.monotonic() + seconds
     while not true():
