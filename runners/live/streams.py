@@ -185,7 +185,9 @@ class LiveCamera:
         return time.monotonic() - self._last_frame_s
 
     def _why(self) -> str:
-        return f"failed: {self._failure}" if self._failure else f"ended, or gave no frame in {self._policy.stall_s:g} s"
+        if self._failure is None:
+            return f"ended, or gave no frame in {self._policy.stall_s:g} s"
+        return str(self._failure).removeprefix(f"{self.name} ")  # an error names the source itself
 
     def _enter(self, state: CameraState, why: str) -> None:
         if state != self._state:
