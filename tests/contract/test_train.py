@@ -106,7 +106,7 @@ def test_a_network_learns_what_the_pictures_show(
 
 
 def test_a_detector_learns_from_boxes(tmp_path: Path) -> None:
-    settings = TrainSettings(epochs=16, evaluate_every=16, **QUICK)
+    settings = TrainSettings(epochs=8, evaluate_every=8, augmentation=NO_AUGMENTATION, **QUICK)
     trained = edgecnn.train(
         "nets_to_train:detector",
         data=write_boxes(tmp_path / "train", 20),
@@ -114,7 +114,7 @@ def test_a_detector_learns_from_boxes(tmp_path: Path) -> None:
         settings=settings,
     )
     losses = [sum(value for name, value in row.items() if name.endswith("_loss")) for row in trained.history]
-    assert losses[-1] < losses[0] / 3
+    assert losses[-1] < losses[0] / 2
     assert edgecnn.load_model(str(trained.folder)).decode == "yolox"
 
 
