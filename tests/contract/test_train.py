@@ -99,6 +99,10 @@ def test_a_network_learns_what_the_pictures_show(
     # What was saved answers as what was measured, by another road: eval of the folder.
     again = edgecnn.evaluate(str(trained.folder), tmp_path / "held", resamples=0)
     assert again.value == pytest.approx(trained.value, abs=1e-6)
+    # These decided which epoch was kept, and it says so; other pictures are other pictures.
+    assert "24 of the 24 images took part when the network was made (24 in train)" in again.remarks[-1]
+    others = edgecnn.evaluate(str(trained.folder), write(tmp_path / "others", 8, seed=2), resamples=0)
+    assert not any("took part" in remark for remark in others.remarks)
     assert (trained.folder / "training.png").read_bytes().startswith(b"\x89PNG")
     assert len((trained.folder / "training.csv").read_text().splitlines()) == 1 + epochs
     (stage,) = describe(trained.folder).stages
