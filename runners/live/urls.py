@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 import cv2
 
 from edgecnn.errors import DeviceError
-from edgecnn.runners.live._opencv import FILE_OPTIONS, open_video
+from edgecnn.results import UInt8Array
+from edgecnn.runners.live._opencv import FILE_OPTIONS, open_video, quiet
 from edgecnn.runners.live.capture_spec import CaptureSpec
 from edgecnn.runners.live.diagnosis import why_closed
 from edgecnn.runners.live.files import VideoCamera, declared_fps, declared_frames
@@ -20,6 +22,28 @@ OPEN_TIMEOUT_MS: Final = 5000
 # here for 0.1 s. Its "nobuffer" would throw that away, and with it the key frame that all others until the next need.
 _RTSP_OPTIONS: Final = "allowed_media_types;video|fflags;discardcorrupt|analyzeduration;100000"
 _TRANSPORT_OPTIONS: Final = {None: "rtsp_flags;prefer_tcp", "tcp": "rtsp_transport;tcp", "udp": "rtsp_transport;udp"}
+
+
+class StreamGrabber(OpenCvGrabber):
+    """Frames of a network stream.
+
+    Args:
+        capture: open.
+        fps: as declared.
+        stall_s: the capture's read timeout.
+    """
+
+    def __init__(self, capture: cv2.VideoCapture, *, fps: float | None, stall_s: float) -> None:
+        super().__init__(capture, fps=fps)
+        self._stall_s = stall_s
+
+    def grab(self) -> UInt8Array | None:
+        """The next picture; None at the end, on an error, or when the read timeout passed."""
+        asked_s = time.monotonic()
+        with quiet():
+            image = super().grab()
+        # at a timeout, FFmpeg's parser still hands out the frame that it held back, which is as old as the silence
+        return image if time.monotonic() - asked_s < self._stall_s else None
 
 
 def open_url(
@@ -42,8 +66,9 @@ def open_url(
         return VideoCamera(name or redacted(url), capture)
 
     # MJPEG over HTTP declares no rate: what OpenCV reports is FFmpeg's default of 25
-    def grabber(opened: cv2.VideoCapture) -> OpenCvGrabber:
-        return OpenCvGrabber(opened, fps=None if over_http else declared_fps(opened))
+    def grabber(opened: cv2.VideoCapture) -> StreamGrabber:
+        fps = None if over_http else declared_fps(opened)
+        return StreamGrabber(opened, fps=fps, stall_s=policy.stall_s)
 
     return LiveCamera(
         name or redacted(url),

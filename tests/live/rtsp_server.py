@@ -33,7 +33,7 @@ TRANSPORTS = {
 
 
 class ClockFactory(GstRtspServer.RTSPMediaFactory):  # type: ignore[misc]
-    """One stream for all who watch."""
+    """A stream for each who watches: one that all share is refused (503) while its last reader is still leaving."""
 
     def __init__(self, asked: argparse.Namespace) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class ClockFactory(GstRtspServer.RTSPMediaFactory):  # type: ignore[misc]
         source = f'appsrc name=clock is-live=true format=time do-timestamp=true block=false caps="{caps}"'
         encoder = ENCODERS[asked.codec].format(key_interval=asked.key_interval)
         self.set_launch(f"( {source} ! {encoder} )")
-        self.set_shared(True)
+        self.set_shared(False)
         self.set_protocols(TRANSPORTS[asked.transport])
         self.connect("media-configure", self._configure)
 
