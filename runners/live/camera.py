@@ -14,9 +14,9 @@ from edgecnn.runners.live.capture_spec import CaptureSpec, RtspTransport
 from edgecnn.runners.live.csi import open_csi
 from edgecnn.runners.live.devices import open_device
 from edgecnn.runners.live.files import open_file
-from edgecnn.runners.live.frames import Frame
+from edgecnn.runners.live.frames import Frame, redacted
 from edgecnn.runners.live.gstreamer import PREFIX as PIPELINE
-from edgecnn.runners.live.gstreamer import open_pipeline
+from edgecnn.runners.live.gstreamer import open_pipeline, pipeline_name
 from edgecnn.runners.live.reconnect import Reconnect
 from edgecnn.runners.live.streams import StateListener
 from edgecnn.runners.live.urls import open_url
@@ -128,31 +128,34 @@ def open_camera(
     kind = _kind_of(source)
     if useless := spec.asked - kind.words:
         raise SpecError(f"{kind.title} can't be asked for {', '.join(sorted(useless))}")
-    return kind.open(spec, name, reconnect, on_state)
+    return kind.open(spec, name or kind.name, reconnect, on_state)
+
+
+def name_of(source: str | int | Path) -> str:
+    """What its frames will say that they are from, without credentials; SpecError where it is no source."""
+    return _kind_of(source).name
 
 
 def words_of(source: str | int | Path) -> frozenset[str]:
-    """What this source can be asked for: names of `CaptureSpec`.
-
-    Raises:
-        SpecError: it is no source.
-    """
+    """What this source can be asked for: names of `CaptureSpec`; SpecError where it is no source."""
     return _kind_of(source).words
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of source.
+    """What a source is.
 
     Attributes:
-        title: for people.
+        name: its own, without credentials.
+        title: of its kind, for people.
         words: what it can be asked for.
-        open: what was meant by its name, here and now.
+        open: opens it.
     """
 
+    name: str
     title: str
     words: frozenset[str]
-    open: Callable[[CaptureSpec, str | None, Reconnect | None, StateListener | None], Camera]
+    open: Callable[[CaptureSpec, str, Reconnect | None, StateListener | None], Camera]
 
 
 def _kind_of(source: str | int | Path) -> _Kind:
@@ -160,13 +163,13 @@ def _kind_of(source: str | int | Path) -> _Kind:
     if isinstance(source, int) or (isinstance(source, str) and source.isdecimal()):
         if int(source) < 0:
             raise SpecError(f"a camera's index counts from 0, got {source}")
-        return _device(int(source))
+        return _device(int(source), f"camera {source}")
     if text.startswith("/dev/video"):
-        return _device(text)
+        return _device(text, text)
     if isinstance(source, Path):
         return _file(source)
     if csi := _CSI.fullmatch(source):
-        return _csi(int(csi[1] or 0))
+        return _csi(int(csi[1] or 0), source)
     if source.startswith(PIPELINE):
         return _pipeline(source)
     url = _URL.match(source)
@@ -178,8 +181,9 @@ def _kind_of(source: str | int | Path) -> _Kind:
     return _stream(source, url[1].lower())
 
 
-def _device(source: int | str) -> _Kind:
+def _device(source: int | str, name: str) -> _Kind:
     return _Kind(
+        name,
         "a camera of this machine",
         frozenset({"size_px", "fps", "pixel_format"}),
         lambda spec, name, reconnect, on_state: open_device(
@@ -188,8 +192,9 @@ def _device(source: int | str) -> _Kind:
     )
 
 
-def _csi(index: int) -> _Kind:
+def _csi(index: int, name: str) -> _Kind:
     return _Kind(
+        name,
         "csi",
         frozenset({"size_px", "fps"}),
         lambda spec, name, reconnect, on_state: open_csi(
@@ -200,6 +205,7 @@ def _csi(index: int) -> _Kind:
 
 def _pipeline(source: str) -> _Kind:
     return _Kind(
+        pipeline_name(source),
         "a pipeline, which says itself what it wants,",
         _NOTHING,
         lambda _, name, reconnect, on_state: open_pipeline(source, name=name, reconnect=reconnect, on_state=on_state),
@@ -208,6 +214,7 @@ def _pipeline(source: str) -> _Kind:
 
 def _stream(url: str, protocol: str) -> _Kind:
     return _Kind(
+        redacted(url),
         f"a stream ({protocol}), which comes as the server sends it,",
         _STREAMS[protocol],
         lambda spec, name, reconnect, on_state: open_url(
@@ -217,4 +224,5 @@ def _stream(url: str, protocol: str) -> _Kind:
 
 
 def _file(path: Path) -> _Kind:
-    return _Kind("a file", _NOTHING, lambda _, name, reconnect, on_state: open_file(path.expanduser(), name=name))
+    there = path.expanduser()
+    return _Kind(str(there), "a file", _NOTHING, lambda _, name, reconnect, on_state: open_file(there, name=name))

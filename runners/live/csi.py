@@ -71,7 +71,7 @@ def open_csi(
     index: int = 0,
     *,
     spec: CaptureSpec,
-    name: str | None = None,
+    name: str,
     reconnect: Reconnect | None = None,
     on_state: StateListener | None = None,
 ) -> LiveCamera:
@@ -86,26 +86,23 @@ def open_csi(
     except ModuleNotFoundError as missing:
         raise MissingDependencyError("csi", missing.name or "picamera2", install=_INSTALL) from missing
     policy = reconnect or Reconnect()
-    title = name or ("csi" if index == 0 else f"csi:{index}")
 
     def grabber() -> CsiGrabber:
         try:
             camera = picamera2.Picamera2(index)
         except (RuntimeError, IndexError) as failed:  # an IndexError where there is no camera of that number
             raise DeviceError(
-                f"{title} does not open: {failed or 'no such camera'}; is its ribbon seated, does another program "
+                f"{name} does not open: {failed or 'no such camera'}; is its ribbon seated, does another program "
                 "use it? rpicam-hello --list-cameras shows what is there"
             ) from failed
         try:
             return CsiGrabber(camera, spec, stall_s=policy.stall_s)
         except (RuntimeError, ValueError) as failed:
             camera.close()
-            raise DeviceError(f"{title} does not take these settings: {failed}") from failed
+            raise DeviceError(f"{name} does not take these settings: {failed}") from failed
 
     first = grabber()
     notice = None
     if spec.size_px and first.size_px != spec.size_px:
-        notice = (
-            f"{title} gives {first.size_px[0]}x{first.size_px[1]} px instead of {spec.size_px[0]}x{spec.size_px[1]}"
-        )
-    return LiveCamera(title, first, reopen=grabber, reconnect=policy, on_state=on_state, notice=notice)
+        notice = f"{name} gives {first.size_px[0]}x{first.size_px[1]} px instead of {spec.size_px[0]}x{spec.size_px[1]}"
+    return LiveCamera(name, first, reopen=grabber, reconnect=policy, on_state=on_state, notice=notice)

@@ -36,7 +36,7 @@ def open_device(
     source: int | str,
     *,
     spec: CaptureSpec,
-    name: str | None = None,
+    name: str,
     reconnect: Reconnect | None = None,
     on_state: StateListener | None = None,
 ) -> LiveCamera:
@@ -45,15 +45,14 @@ def open_device(
     Raises:
         DeviceError: it is not there, is in use, or is not a camera.
     """
-    title = name or (f"camera {source}" if isinstance(source, int) else source)
-    capture = _open_driver(source, title, spec)
+    capture = _open_driver(source, name, spec)
     return LiveCamera(
-        title,
+        name,
         _grabber(capture),
-        reopen=lambda: _grabber(_open_driver(source, title, spec)),
+        reopen=lambda: _grabber(_open_driver(source, name, spec)),
         reconnect=reconnect,
         on_state=on_state,
-        notice=_not_as_asked(title, spec, capture),
+        notice=_not_as_asked(name, spec, capture),
     )
 
 
@@ -61,12 +60,12 @@ def _grabber(capture: cv2.VideoCapture) -> DeviceGrabber:
     return DeviceGrabber(capture, fps=declared_fps(capture))
 
 
-def _open_driver(source: int | str, title: str, spec: CaptureSpec) -> cv2.VideoCapture:
+def _open_driver(source: int | str, name: str, spec: CaptureSpec) -> cv2.VideoCapture:
     backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
     with quiet():
         capture = cv2.VideoCapture(source, backend)
         if not capture.isOpened():
-            raise DeviceError(f"{title} does not open: {_why_not(source)}")
+            raise DeviceError(f"{name} does not open: {_why_not(source)}")
         capture.set(cv2.CAP_PROP_BUFFERSIZE, _QUEUE)
         # in this order: which sizes there are depends on the format, which rates on both
         if spec.pixel_format:
@@ -79,7 +78,7 @@ def _open_driver(source: int | str, title: str, spec: CaptureSpec) -> cv2.VideoC
     return capture
 
 
-def _not_as_asked(title: str, spec: CaptureSpec, capture: cv2.VideoCapture) -> str | None:
+def _not_as_asked(name: str, spec: CaptureSpec, capture: cv2.VideoCapture) -> str | None:
     """Where a camera gives something else than it was asked for, what it is."""
     grabber = _grabber(capture)
     size = (round(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), round(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
@@ -90,7 +89,7 @@ def _not_as_asked(title: str, spec: CaptureSpec, capture: cv2.VideoCapture) -> s
         differences.append(f"{_number(grabber.fps)} frames/s instead of {spec.fps:g}")
     if spec.pixel_format and grabber.pixel_format != spec.pixel_format.strip():
         differences.append(f"{grabber.pixel_format or 'an unknown format'} instead of {spec.pixel_format}")
-    return f"{title} gives {', '.join(differences)}" if differences else None
+    return f"{name} gives {', '.join(differences)}" if differences else None
 
 
 def _number(fps: float | None) -> str:

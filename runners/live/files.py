@@ -97,7 +97,7 @@ class VideoCamera:
         self._next = 0
 
     @classmethod
-    def from_file(cls, path: Path, *, name: str | None = None) -> Self:
+    def from_file(cls, path: Path, *, name: str) -> Self:
         """Open a video file.
 
         Raises:
@@ -106,7 +106,7 @@ class VideoCamera:
         capture = open_video(str(path.resolve()))  # an absolute path can't be taken for a URL
         if not capture.isOpened():
             raise DataError(f"{path} cannot be read as a picture or a video: another format, or damaged")
-        return cls(name or str(path), capture)
+        return cls(name, capture)
 
     def __iter__(self) -> Self:
         return self
@@ -146,8 +146,8 @@ class VideoCamera:
         self.close()
 
 
-def open_file(path: Path, *, name: str | None = None) -> PictureCamera | VideoCamera:
-    """A picture, a folder of pictures, or a video file; a video may be called by another name.
+def open_file(path: Path, *, name: str) -> PictureCamera | VideoCamera:
+    """A picture, a folder of pictures, or a video file; a video is called by this name.
 
     Raises:
         DataError: absent, unreadable, or of no known kind.

@@ -7,6 +7,7 @@ which is one frame.
 from __future__ import annotations
 
 import re
+import time
 from importlib import import_module
 from types import TracebackType
 from typing import Any, Final, Self, cast
@@ -21,6 +22,7 @@ from edgecnn.runners.live.streams import LiveCamera, StateListener
 
 PREFIX: Final = "gst:"
 OPEN_TIMEOUT_S: Final = 5.0
+_STEP_NS: Final = 100_000_000  # an error ends the wait for a frame at the next of these
 _SINK: Final = "edgecnn"
 _TO_BGR: Final = f"videoconvert ! video/x-raw,format=BGR ! appsink name={_SINK}"
 _BETWEEN: Final = re.compile(r"\s+!\s+")
@@ -57,12 +59,14 @@ class Pipeline:
         self._patience_s = patience_s
         self.captured_ns: int | None = None
         self.fps: float | None = None
+        self._said: str | None = None
         self._pipeline = self._built(f"{description} ! {_TO_BGR}")
         try:
             self.live = self._started()
             self._first = self._pull(OPEN_TIMEOUT_S)
             if self._first is None:
-                raise DeviceError(f"{name} gives no frame" + self._whose_fault(f" in {OPEN_TIMEOUT_S:g} s"))
+                raise DeviceError(f"{name} gives no frame: {self._fault() or f'none in {OPEN_TIMEOUT_S:g} s'}")
+            self.fps = _rate(self._first.get_caps().get_structure(0))
         except BaseException:
             self.close()
             raise
@@ -86,7 +90,7 @@ class Pipeline:
         if change == changes.ASYNC:
             change = self._pipeline.get_state(round(OPEN_TIMEOUT_S * 1e9))[0]
         if change == changes.FAILURE:
-            raise DeviceError(f"{self._name} does not start" + self._whose_fault(""))
+            raise DeviceError(f"{self._name} does not start: {self._fault() or 'it does not say why'}")
         live = change == changes.NO_PREROLL
         self._appsink.set_property("drop", live)
         self._appsink.set_property("max-buffers", 1)
@@ -101,13 +105,11 @@ class Pipeline:
         """
         sample, self._first = self._first or self._pull(self._patience_s), None
         if sample is None:
-            fault = self._whose_fault("")
-            if fault:
-                raise DeviceError(f"{self._name} ended{fault}")
+            if fault := self._fault():
+                raise DeviceError(f"{self._name} ended: {fault}")
             return None
         buffer, caps = sample.get_buffer(), sample.get_caps().get_structure(0)
         width, height = caps.get_value("width"), caps.get_value("height")
-        self.fps = _rate(caps)
         self.captured_ns = self._taken_ns(sample, buffer) if self.live else None
         mapped, memory = buffer.map(self._gst.MapFlags.READ)
         if not mapped:
@@ -120,7 +122,13 @@ class Pipeline:
             buffer.unmap(memory)
 
     def _pull(self, timeout_s: float) -> Any:
-        return self._appsink.try_pull_sample(round(timeout_s * 1e9))
+        """The next sample; None at the end, after an error, or where none came in time."""
+        end_s = time.monotonic() + timeout_s
+        while time.monotonic() < end_s:
+            sample = self._appsink.try_pull_sample(_STEP_NS)
+            if sample is not None or self._appsink.is_eos() or self._fault():
+                return sample
+        return None
 
     def _taken_ns(self, sample: Any, buffer: Any) -> int | None:
         if buffer.pts == self._gst.CLOCK_TIME_NONE:
@@ -128,13 +136,12 @@ class Pipeline:
         running_ns = sample.get_segment().to_running_time(self._gst.Format.TIME, buffer.pts)
         return believable(self._pipeline.get_base_time() + running_ns)
 
-    def _whose_fault(self, otherwise: str) -> str:
-        """What an element said that failed."""
-        message = self._pipeline.get_bus().pop_filtered(self._gst.MessageType.ERROR)
-        if message is None:
-            return otherwise
-        error, _ = message.parse_error()
-        return f": {redacted(error.message)}"
+    def _fault(self) -> str | None:
+        """What the first element that failed had to say."""
+        if self._said is None:
+            message = self._pipeline.get_bus().pop_filtered(self._gst.MessageType.ERROR)
+            self._said = redacted(message.parse_error()[0].message) if message else None
+        return self._said
 
     def close(self) -> None:
         """Stop it; waits until its threads have ended."""
@@ -186,7 +193,7 @@ class RecordedPipeline:
 def open_pipeline(
     source: str,
     *,
-    name: str | None = None,
+    name: str,
     reconnect: Reconnect | None = None,
     on_state: StateListener | None = None,
 ) -> LiveCamera | RecordedPipeline:
@@ -198,19 +205,20 @@ def open_pipeline(
     description = source.removeprefix(PREFIX).strip()
     if not description:
         raise SpecError(f"after {PREFIX} comes a pipeline, as for gst-launch-1.0: gst: v4l2src ! jpegdec")
-    title, policy = name or _title(description), reconnect or Reconnect()
+    policy = reconnect or Reconnect()
 
     def started() -> Pipeline:
-        return Pipeline(description, title, patience_s=policy.stall_s)
+        return Pipeline(description, name, patience_s=policy.stall_s)
 
     pipeline = started()
     if not pipeline.live:
-        return RecordedPipeline(title, pipeline)
-    return LiveCamera(title, pipeline, reopen=started, reconnect=policy, on_state=on_state)
+        return RecordedPipeline(name, pipeline)
+    return LiveCamera(name, pipeline, reopen=started, reconnect=policy, on_state=on_state)
 
 
-def _title(description: str) -> str:
+def pipeline_name(source: str) -> str:
     """The pipeline's elements, without their properties, which may hold a login."""
+    description = source.removeprefix(PREFIX)
     elements = [part.split(maxsplit=1)[0] for part in _BETWEEN.split(description) if part.strip()]
     return f"{PREFIX} {' ! '.join(element for element in elements if '/' not in element and '=' not in element)}"
 

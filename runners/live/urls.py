@@ -13,7 +13,6 @@ from edgecnn.runners.live._opencv import FILE_OPTIONS, open_video, quiet
 from edgecnn.runners.live.capture_spec import CaptureSpec
 from edgecnn.runners.live.diagnosis import why_closed
 from edgecnn.runners.live.files import VideoCamera, declared_fps, declared_frames
-from edgecnn.runners.live.frames import redacted
 from edgecnn.runners.live.reconnect import Reconnect
 from edgecnn.runners.live.streams import LiveCamera, OpenCvGrabber, StateListener
 
@@ -50,7 +49,7 @@ def open_url(
     url: str,
     *,
     spec: CaptureSpec,
-    name: str | None = None,
+    name: str,
     reconnect: Reconnect | None = None,
     on_state: StateListener | None = None,
 ) -> LiveCamera | VideoCamera:
@@ -60,10 +59,10 @@ def open_url(
         DeviceError: no answer in time, refused, or no video there.
     """
     policy = reconnect or Reconnect()
-    capture = _open_stream(url, spec, policy)
+    capture = _open_stream(url, name, spec, policy)
     over_http = url.lower().startswith("http")
     if over_http and declared_frames(capture) is not None:
-        return VideoCamera(name or redacted(url), capture)
+        return VideoCamera(name, capture)
 
     # MJPEG over HTTP declares no rate: what OpenCV reports is FFmpeg's default of 25
     def grabber(opened: cv2.VideoCapture) -> StreamGrabber:
@@ -71,15 +70,15 @@ def open_url(
         return StreamGrabber(opened, fps=fps, stall_s=policy.stall_s)
 
     return LiveCamera(
-        name or redacted(url),
+        name,
         grabber(capture),
-        reopen=lambda: grabber(_open_stream(url, spec, policy)),
+        reopen=lambda: grabber(_open_stream(url, name, spec, policy)),
         reconnect=policy,
         on_state=on_state,
     )
 
 
-def _open_stream(url: str, spec: CaptureSpec, policy: Reconnect) -> cv2.VideoCapture:
+def _open_stream(url: str, name: str, spec: CaptureSpec, policy: Reconnect) -> cv2.VideoCapture:
     parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS]
     parameters += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(policy.stall_s * 1000)]
     options = FILE_OPTIONS
@@ -90,5 +89,5 @@ def _open_stream(url: str, spec: CaptureSpec, policy: Reconnect) -> cv2.VideoCap
     capture = open_video(url, parameters, options=options)
     if not capture.isOpened():
         over = f" over {spec.rtsp_transport}" if spec.rtsp_transport else ""
-        raise DeviceError(f"{redacted(url)} does not open{over}: {why_closed(url)}")
+        raise DeviceError(f"{name} does not open{over}: {why_closed(url)}")
     return capture
