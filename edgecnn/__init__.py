@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from edgecnn.results import Classification, Detections, Instances, SegmentationMap
     from edgecnn.runners.base import Runner, open_runner
     from edgecnn.runners.live.camera import Frame, open_camera
+    from edgecnn.runners.live.capture_spec import CaptureSpec
     from edgecnn.runners.live.counting import LineCounter, ZoneCounter
     from edgecnn.runners.live.loop import live
     from edgecnn.runners.live.reconnect import Reconnect
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Bundle": "edgecnn.bundle",
+    "CaptureSpec": "edgecnn.runners.live.capture_spec",
     "Classification": "edgecnn.results",
     "Classify": "edgecnn.tasks",
     "Detect": "edgecnn.tasks",
@@ -74,6 +76,7 @@ _HOMES = {
 
 __all__ = [
     "Bundle",
+    "CaptureSpec",
     "Classification",
     "Classify",
     "Detect",

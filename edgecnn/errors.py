@@ -57,11 +57,16 @@ class UnknownNameError(SpecError):
 
 
 class MissingDependencyError(EdgeCnnError):
-    """A part of edgecnn is known, but the package it stands on is not installed."""
+    """A part of edgecnn is known, but the package it stands on is not installed.
 
-    def __init__(self, name: str, module: str, *, extra: str) -> None:
+    Attributes:
+        extra: of edgecnn that brings it; None where none can, and the message says what does.
+    """
+
+    def __init__(self, name: str, module: str, *, extra: str | None = None, install: str | None = None) -> None:
         self.extra = extra
-        super().__init__(f"{name} needs the package {module!r}, which is not installed: pip install 'edgecnn[{extra}]'")
+        how = install or f"pip install 'edgecnn[{extra}]'"
+        super().__init__(f"{name} needs the package {module!r}, which is not installed: {how}")
 
 
 class SourceError(EdgeCnnError):

@@ -18,12 +18,15 @@ from edgecnn.bundle import Bundle
 from edgecnn.errors import SpecError
 from edgecnn.results import Result, UInt8Array
 from edgecnn.runners.base import Runner, open_runner
-from edgecnn.runners.live.camera import Camera, open_camera
+from edgecnn.runners.live.camera import Camera
+from edgecnn.runners.live.camera_group import CameraGroup, open_cameras
+from edgecnn.runners.live.capture_spec import CaptureSpec
 from edgecnn.runners.live.frames import Frame
 from edgecnn.runners.live.loop import Durations, LiveCounters, live
 from edgecnn.runners.live.reconnect import Reconnect
 from edgecnn.runners.live.sinks import Annotated, EndOfRun, Sink
 from edgecnn.runners.live.sinks.beside import SinkBeside
+from edgecnn.runners.live.sinks.by_source import SinkBySource
 from edgecnn.runners.live.sinks.jsonl import JsonLinesSink, records_of_counts
 from edgecnn.runners.live.sinks.pictures import PictureSink
 from edgecnn.runners.live.sinks.video import CODECS, UNKNOWN_FPS, VideoSink
@@ -33,6 +36,7 @@ from edgecnn.runners.live.tracked_runner import tracked_runner
 
 _SINK_NAMES = {
     "VideoSink": "record",
+    "SinkBySource": "record",
     "PictureSink": "record",
     "JsonLinesSink": "jsonl",
     "MqttSink": "mqtt",
@@ -54,7 +58,7 @@ class RunStart:
     """What is about to run.
 
     Attributes:
-        camera: the open source.
+        camera: the open source; of several, a `CameraGroup`.
         runner: the open runner; its format, precision and device are what really runs.
         remarks: what was decided without being asked for.
     """
@@ -69,7 +73,7 @@ class RunSummary:
     """What a run did.
 
     Attributes:
-        source: where frames came from, without credentials.
+        source: where frames came from, without credentials; of several sources, all names.
         task, format, precision, device_name, runtime, provider, threads: what ran.
         frames: results that were delivered.
         dropped: frames of a live source that were passed over, by where: "camera", "infer" and "deliver" because a
@@ -110,8 +114,9 @@ class RunSummary:
 
 def run(
     bundle: str | Path | Bundle,
-    source: str | int | Path,
+    source: str | int | Path | Sequence[str | int | Path],
     *,
+    capture: CaptureSpec | None = None,
     device: str = "cpu",
     format: str | None = None,  # noqa: A002 - the command line's word
     precision: str | None = None,
@@ -146,13 +151,15 @@ def run(
 
     Args:
         bundle: a NAME.edge folder.
-        source: as for `open_camera`.
+        source: as for `open_camera`. Several share the network, each gets its turn; results say which they are of.
+        capture: size, rate, pixel format and transport that are asked of a camera or stream.
         device, format, precision, threads, score, nms_iou: as for `open_runner`.
         track: give objects ids that they keep from frame to frame.
         count_lines, zones: count what crosses a line ("x1,y1,x2,y2" in pixels of the picture) and what is in a
             polygon ("x1,y1,x2,y2,x3,y3,…"), each after "NAME=" or not; both track.
         show: open a window.
-        record: write what was seen, with results drawn on it: a video file; for pictures, a file or a folder.
+        record: write what was seen, with results drawn on it: a video file; for pictures, a file or a folder. Of
+            several sources each gets a file, with its number in the name.
         jsonl: write one JSON object a frame to this file; "-" is stdout.
         mqtt: publish the same objects to mqtt://USER:PASSWORD@HOST:PORT/TOPIC, or mqtts://; see `MqttSink`.
         mqtt_qos: MQTT's quality of service, 0, 1 or 2.
@@ -183,9 +190,13 @@ def run(
             nms_iou=nms_iou,
         )
         runner = stack.enter_context(opened)
-        _refuse_overwriting(source, record, jsonl)
-        camera = stack.enter_context(open_camera(source, reconnect=reconnect, on_state=on_state))
-        tracked = tracked_runner(runner, camera, track=track, count_lines=count_lines, zones=zones)
+        sources = [source] if isinstance(source, str | int | Path) else list(source)
+        _refuse_overwriting(sources, record, jsonl)
+        camera, cameras = _open_sources(sources, capture, reconnect, on_state, stack)
+        if len(cameras) > 1 and (count_lines or zones):
+            raise SpecError("lines and zones lie in the pixels of one camera: count with one source at a time")
+        tracking = [tracked_runner(runner, each, track=track, count_lines=count_lines, zones=zones) for each in cameras]
+        tracked = tracking[0]
         window, own, remarks = _open_sinks(camera, show=show, record=record, jsonl=jsonl)
         own += _open_senders(
             camera,
@@ -197,13 +208,14 @@ def run(
             metrics=metrics,
             report=remarks.append,
         )
+        remarks += [notice] if (notice := getattr(camera, "notice", None)) else []
         takers = [stack.enter_context(sink) for sink in _beside(camera, own, sinks, window)]
         if on_start:
             on_start(RunStart(camera=camera, runner=runner, remarks=tuple(remarks)))
         signals.catch()
         start = time.perf_counter()
         try:
-            results = live(camera, tracked or runner, max_age_ms=max_age_ms, counters=counters)
+            results = live(cameras, [each or runner for each in tracking], max_age_ms=max_age_ms, counters=counters)
             ended = _deliver_all(
                 results, runner, takers, counters, limit=limit, total=camera.frames_total, progress=progress
             )
@@ -222,8 +234,7 @@ def run(
             dropped[taker.name] = taker.dropped
     if camera.remark:
         remarks.append(camera.remark)
-    if tracked and tracked.remark:
-        remarks.append(tracked.remark)
+    remarks += [each.remark for each in tracking if each and each.remark]
     used = runner.backend.opened
     return RunSummary(
         source=camera.name,
@@ -243,7 +254,7 @@ def run(
         age=_summary(counters.age),
         ended=ended,
         signal=signals.first,
-        written=tuple(str(path) for path in (record, jsonl) if path is not None and Path(path).exists()),
+        written=tuple(str(path) for path in (*_records_of(record, camera), jsonl) if path and Path(path).exists()),
         remarks=tuple(remarks),
         counts=tuple(records_of_counts(tracked.counts)) if tracked else (),
     )
@@ -311,20 +322,54 @@ def _open_sinks(
     """The window, all sinks that the words ask for, and what was decided for want of better."""
     sinks: list[Sink] = []
     remarks: list[str] = []
-    window = WindowSink() if show else None
+    group = isinstance(camera, CameraGroup)
+    window = WindowSink(by_source=group and not camera.stills) if show else None
     if window:
         sinks.append(window)
     if record is not None:
         path = Path(record)
         if camera.stills and path.suffix.lower() not in CODECS:
             sinks.append(PictureSink(path))
+        elif isinstance(camera, CameraGroup) and not camera.stills:
+            if any(each.stills for each in camera.cameras):
+                raise SpecError("pictures and videos are not recorded together: give them one after the other")
+            files = dict(zip(camera.cameras, _records_of(path, camera), strict=True))
+            sinks.append(SinkBySource({each.name: _video(each, file, remarks) for each, file in files.items()}))
         else:
-            if camera.fps is None:
-                remarks.append(f"the source declares no frame rate: {path.name} has {UNKNOWN_FPS:g} a second")
-            sinks.append(VideoSink(path, fps=camera.fps or UNKNOWN_FPS, live=camera.live))
+            sinks.append(_video(camera, path, remarks))
     if jsonl is not None:
         sinks.append(JsonLinesSink(jsonl))
     return window, sinks, remarks
+
+
+def _video(camera: Camera, path: Path, remarks: list[str]) -> VideoSink:
+    if camera.fps is None:
+        remarks.append(f"the source declares no frame rate: {path.name} has {UNKNOWN_FPS:g} a second")
+    return VideoSink(path, fps=camera.fps or UNKNOWN_FPS, live=camera.live)
+
+
+def _records_of(record: str | Path | None, camera: Camera) -> list[Path]:
+    """The files or the folder that a recording becomes: out-1.mp4, out-2.mp4 of two videos or streams."""
+    if record is None:
+        return []
+    path = Path(record)
+    if not isinstance(camera, CameraGroup) or camera.stills:
+        return [path]
+    return [path.with_stem(f"{path.stem}-{number}") for number in range(1, len(camera.cameras) + 1)]
+
+
+def _open_sources(
+    sources: Sequence[str | int | Path],
+    capture: CaptureSpec | None,
+    reconnect: Reconnect | None,
+    on_state: StateListener | None,
+    stack: contextlib.ExitStack,
+) -> tuple[Camera, tuple[Camera, ...]]:
+    """What stands for all sources, and each of them."""
+    if not sources:
+        raise SpecError("give at least one source")
+    group = stack.enter_context(open_cameras(sources, capture=capture, reconnect=reconnect, on_state=on_state))
+    return (group.cameras[0] if len(sources) == 1 else group), group.cameras
 
 
 def _open_senders(
@@ -369,13 +414,14 @@ def _open_senders(
     return senders
 
 
-def _refuse_overwriting(source: str | int | Path, *outputs: str | Path | None) -> None:
-    """Raise SpecError where what would be written is the file that is read."""
-    if isinstance(source, int) or not Path(source).is_file():
-        return
-    for output in outputs:
-        if output is not None and Path(output).exists() and Path(output).samefile(source):
-            raise SpecError(f"{output} is the source itself: choose another name for what is written")
+def _refuse_overwriting(sources: Sequence[str | int | Path], *outputs: str | Path | None) -> None:
+    """Raise SpecError where what would be written is a file that is read."""
+    for source in sources:
+        if isinstance(source, int) or not Path(source).is_file():
+            continue
+        for output in outputs:
+            if output is not None and Path(output).exists() and Path(output).samefile(source):
+                raise SpecError(f"{output} is the source itself: choose another name for what is written")
 
 
 def _summary(durations: Durations) -> StageSummary:

@@ -35,8 +35,20 @@ def command(
         typer.Argument(help="A picture, a folder of pictures, a video, or as --camera.", show_default=False),
     ] = None,
     camera: Annotated[
-        str | None,
-        typer.Option(help="Camera index, /dev/videoN, rtsp:// or http:// (MJPEG).", metavar="N|URL"),
+        list[str] | None,
+        typer.Option(
+            help="Camera index, /dev/videoN, csi, rtsp://, http:// (MJPEG), or 'gst: ELEMENT ! ELEMENT'; "
+            "may be repeated for several at once.",
+            metavar="N|URL",
+        ),
+    ] = None,
+    camera_size: Annotated[str | None, typer.Option(help="Ask cameras for this size.", metavar="WxH")] = None,
+    camera_fps: Annotated[float | None, typer.Option(help="Ask cameras for so many frames a second.")] = None,
+    camera_format: Annotated[
+        str | None, typer.Option(help="Ask cameras for this pixel format: MJPG, YUYV.", metavar="FOURCC")
+    ] = None,
+    rtsp_transport: Annotated[
+        str | None, typer.Option(help="tcp or udp; default: tcp, or udp where the server has no tcp.")
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, gpu, npu, auto, or RUNTIME:DEVICE.")] = "cpu",
     format: Annotated[  # noqa: A002
@@ -95,18 +107,26 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Run a network on a camera, a stream, a video or pictures."""
-    if (source is None) == (camera is None):
+    if (source is None) != bool(camera):
         raise SpecError("give one source: edgecnn run BUNDLE SOURCE, or edgecnn run BUNDLE --camera N|URL")
     if as_json and jsonl == "-":
         raise SpecError("--json and --jsonl - would both write to stdout: give --jsonl a file")
     from edgecnn._verbs.run import run
+    from edgecnn.runners.live.capture_spec import CaptureSpec, parse_size
     from edgecnn.runners.live.reconnect import Reconnect
 
+    capture = CaptureSpec(
+        size_px=parse_size(camera_size) if camera_size else None,
+        fps=camera_fps,
+        pixel_format=camera_format,
+        rtsp_transport=rtsp_transport,  # type: ignore[arg-type] # CaptureSpec says which words there are
+    )
     report = _Report(lines=not as_json and jsonl != "-")
     with report.closing():
         summary = run(
             bundle,
-            source if source is not None else str(camera),
+            source if source is not None else camera or (),
+            capture=capture,
             device=device,
             format=format,
             precision=precision,
@@ -163,6 +183,7 @@ class _Report:
         self._first_ns = 0
         self._next_status_ns = 0
         self._frames = 0
+        self._given: dict[str, int] = {}
         self._states = 0
 
     def closing(self) -> contextlib.ExitStack:
@@ -210,6 +231,7 @@ class _Report:
         now = time.perf_counter_ns()
         self._first_ns = self._first_ns or now
         self._frames += 1
+        self._given[frame.source] = frame.index + 1
         if now >= self._next_status_ns:
             self._next_status_ns = now + 250_000_000
             seconds = (now - self._first_ns) / 1e9
@@ -217,7 +239,7 @@ class _Report:
             self._status.update(
                 Text(
                     f"frame {frame.index}  {rate}  age {frame.age_ns / 1e6:.0f} ms  "
-                    f"dropped {frame.index + 1 - self._frames}  {in_words(result)}"
+                    f"dropped {sum(self._given.values()) - self._frames}  {in_words(result)}"
                 )
             )
 

@@ -89,7 +89,7 @@ class LiveCounters:
 
 def live(
     camera: Camera | Sequence[Camera],
-    runner: FrameRunner,
+    runner: FrameRunner | Sequence[FrameRunner],
     *,
     max_age_ms: float | None = None,
     counters: LiveCounters | None = None,
@@ -104,19 +104,23 @@ def live(
     Args:
         camera: what `open_camera` gave; stays open. Of several, each gets its turn, and a frame says where it is from
             (`Frame.source`).
-        runner: what `open_runner` gave; stays open, and is this loop's alone until it ends.
+        runner: what `open_runner` gave; stays open, and is this loop's alone until it ends. One for all cameras, or
+            one for each, as where objects are tracked; they are never called at the same time.
         max_age_ms: results of frames that are older are dropped rather than handed over late; only of live cameras.
         counters: filled as the loop goes.
 
     Raises:
         DataError, DeviceError: as the camera and the runner do; of several cameras, when the last has ended.
-        SpecError: max_age_ms is not positive.
+        SpecError: max_age_ms is not positive, or there are runners for another number of cameras.
     """
     if max_age_ms is not None and not max_age_ms > 0:
         raise SpecError(f"max_age_ms must be positive, got {max_age_ms}")
     cameras = list(camera) if isinstance(camera, Sequence) else [camera]
+    runners = list(runner) if isinstance(runner, Sequence) else [runner] * len(cameras)
+    if len(runners) != len(cameras):
+        raise SpecError(f"{len(cameras)} cameras need one runner, or one each, got {len(runners)}")
     record = counters or LiveCounters()
-    pipeline = _Pipeline(cameras, runner, record, max_age_ms=max_age_ms)
+    pipeline = _Pipeline(cameras, runners, record, max_age_ms=max_age_ms)
     clock = time.perf_counter_ns
     try:
         for frame, result in pipeline.results():
@@ -138,9 +142,14 @@ class _Pipeline:
     """The threads of a loop: one for each camera, which waits for its frames, and one for the network."""
 
     def __init__(
-        self, cameras: Sequence[Camera], runner: FrameRunner, counters: LiveCounters, *, max_age_ms: float | None
+        self,
+        cameras: Sequence[Camera],
+        runners: Sequence[FrameRunner],
+        counters: LiveCounters,
+        *,
+        max_age_ms: float | None,
     ) -> None:
-        self._cameras, self._runner, self._counters = cameras, runner, counters
+        self._cameras, self._runners, self._counters = cameras, runners, counters
         self._max_age_ns = math.inf if max_age_ms is None else max_age_ms * 1e6
         lives = [camera.live for camera in cameras]
         self._frames: Handover[Frame] = Handover(lives)
@@ -207,8 +216,8 @@ class _Pipeline:
                 with self._free:
                     if self._stopped:
                         return
-                    result = self._runner(frame.image)
-                    times = self._runner.stage_times
+                    result = self._runners[sender](frame.image)
+                    times = self._runners[sender].stage_times
                 stages["fit"].add(times.fit_ns)
                 stages["infer"].add(times.infer_ns)
                 stages["finish"].add(times.finish_ns)

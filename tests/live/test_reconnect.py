@@ -107,6 +107,8 @@ def test_state_is_stalled_while_an_open_source_is_silent() -> None:
 
     class Source:
         fps: float | None = None
+        pixel_format: str | None = None
+        captured_ns: int | None = None
 
         def grab(self) -> UInt8Array | None:
             picture = next(pictures, None)
