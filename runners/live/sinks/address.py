@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from edgecnn.errors import DeviceError, SpecError
 
 
@@ -24,7 +26,9 @@ def url_of(host: str, port: int) -> str:
 
 def not_served(what: str, host: str, port: int, failed: OSError) -> DeviceError:
     """What to say when the system gives no such port."""
+    code = failed.errno or 0  # a name that is not found has a negative one
+    why = os.strerror(code) if code > 0 else failed.strerror or failed
     return DeviceError(
-        f"{what} cannot be served on {host}:{port}: {failed.strerror or failed}; "
+        f"{what} cannot be served on {host}:{port}: {why}; "
         "choose another port, or a host that is this machine"
     )

@@ -33,7 +33,6 @@ _HEADERS: Final = {
     "X-Frame-Options": "DENY",
     # not "no-referrer": with that, a browser hides the origin of our own form
     "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
     "Cache-Control": "no-store",
