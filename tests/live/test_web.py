@@ -289,17 +289,17 @@ def test_ready_is_who_has_fresh_results_and_healthy_who_answers(page: Page, monk
 # --- who may ask
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost:9", "LOCALHOST", "[::1]:8088", "localhost."])
-def test_this_machine_s_names_are_answered(page: Page, host: str) -> None:
-    assert page.ask("/", host=host).status == 200
+def test_this_machine_s_names_are_answered(page: Page) -> None:
+    for host in ("127.0.0.1", "localhost:9", "LOCALHOST", "[::1]:8088", "localhost."):
+        assert page.ask("/", host=host).status == 200, host
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "192.0.2.7", "localhost@evil.example", ""])
-def test_another_name_that_leads_here_is_not(page: Page, host: str) -> None:
+def test_another_name_that_leads_here_is_not(page: Page) -> None:
     page.deliver()
-    for path in (*ROUTES, "/video.mjpeg", "/nowhere"):
-        assert page.ask(path, host=host).status == 403, path
-    assert page.set_score(0.9, host=host).status == 403
+    for host in ("evil.example", "127.0.0.1.evil.example", "192.0.2.7", "localhost@evil.example", ""):
+        for path in (*ROUTES, "/video.mjpeg", "/nowhere"):
+            assert page.ask(path, host=host).status == 403, (host, path)
+        assert page.set_score(0.9, host=host).status == 403
     assert page.score == [0.3]
 
 
@@ -475,10 +475,8 @@ def test_no_part_of_a_request_reaches_the_file_system(page: Page) -> None:
     assert _opened == []
 
 
-@pytest.mark.parametrize(
-    ("body", "kind", "status"),
-    [
-        (b'{"score": 0.75}', "application/json; charset=utf-8", 200),
+def test_only_a_score_is_a_score(page: Page) -> None:
+    for body, kind, status in (
         (b'{"score": 0.75}', "text/plain", 415),
         (b"score=0.75", "application/x-www-form-urlencoded", 415),
         (b'{"score": 1.5}', "application/json", 400),
@@ -487,11 +485,11 @@ def test_no_part_of_a_request_reaches_the_file_system(page: Page) -> None:
         (b'{"score": NaN}', "application/json", 400),
         (b"{" * 100_000, "application/json", 400),
         (b"", "application/json", 400),
-    ],
-)
-def test_only_a_score_is_a_score(page: Page, body: bytes, kind: str, status: int) -> None:
-    assert page.ask("/score", method="POST", body=body, content_type=kind).status == status
-    assert page.score == [0.75 if status == 200 else 0.3]
+    ):
+        assert page.ask("/score", method="POST", body=body, content_type=kind).status == status, body
+    assert page.score == [0.3]
+    good = page.ask("/score", method="POST", body=b'{"score": 0.75}', content_type="application/json; charset=utf-8")
+    assert (good.status, page.score) == (200, [0.75])
 
 
 # --- nobody is held back

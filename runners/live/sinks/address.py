@@ -29,6 +29,5 @@ def not_served(what: str, host: str, port: int, failed: OSError) -> DeviceError:
     code = failed.errno or 0  # a name that is not found has a negative one
     why = os.strerror(code) if code > 0 else failed.strerror or failed
     return DeviceError(
-        f"{what} cannot be served on {host}:{port}: {why}; "
-        "choose another port, or a host that is this machine"
+        f"{what} cannot be served on {host}:{port}: {why}; choose another port, or a host that is this machine"
     )
