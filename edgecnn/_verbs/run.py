@@ -7,11 +7,11 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from edgecnn import __version__
 from edgecnn.bundle import Bundle
@@ -23,7 +23,7 @@ from edgecnn.runners.live.camera_group import CameraGroup, open_cameras
 from edgecnn.runners.live.capture_spec import CaptureSpec
 from edgecnn.runners.live.frames import Frame
 from edgecnn.runners.live.loop import Durations, LiveCounters, live
-from edgecnn.runners.live.reconnect import Reconnect
+from edgecnn.runners.live.reconnect import CameraState, Reconnect
 from edgecnn.runners.live.sinks import Annotated, EndOfRun, Sink
 from edgecnn.runners.live.sinks.beside import SinkBeside
 from edgecnn.runners.live.sinks.by_source import SinkBySource
@@ -34,6 +34,11 @@ from edgecnn.runners.live.sinks.window import WindowSink
 from edgecnn.runners.live.streams import StateListener
 from edgecnn.runners.live.tracked_runner import tracked_runner
 
+if TYPE_CHECKING:
+    from edgecnn.runners.live.sinks.web import WebSink
+
+_Counts: TypeAlias = dict[str, Callable[[], int]]
+
 _SINK_NAMES = {
     "VideoSink": "record",
     "SinkBySource": "record",
@@ -41,6 +46,7 @@ _SINK_NAMES = {
     "JsonLinesSink": "jsonl",
     "MqttSink": "mqtt",
     "MetricsSink": "metrics",
+    "WebSink": "web",
 }
 
 
@@ -61,11 +67,15 @@ class RunStart:
         camera: the open source; of several, a `CameraGroup`.
         runner: the open runner; its format, precision and device are what really runs.
         remarks: what was decided without being asked for.
+        page_url: where the live page is, or None.
+        page_login_url: the same, with the token where one had to be made; for whoever started the run, for no log.
     """
 
     camera: Camera
     runner: Runner
     remarks: tuple[str, ...]
+    page_url: str | None = None
+    page_login_url: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +143,8 @@ def run(
     mqtt_qos: int = 0,
     home_assistant: bool = False,
     metrics: str | int | None = None,
+    web: str | int | None = None,
+    web_token: str | None = None,
     sinks: Sequence[Sink] = (),
     limit: int | None = None,
     max_age_ms: float | None = None,
@@ -165,6 +177,8 @@ def run(
         mqtt_qos: MQTT's quality of service, 0, 1 or 2.
         home_assistant: announce the run to Home Assistant, over `mqtt`.
         metrics: serve Prometheus metrics on PORT of this machine, or HOST:PORT; see `MetricsSink`.
+        web: serve the live page on PORT of this machine, or HOST:PORT; see `WebSink`.
+        web_token: what the page's viewers must show; without one, a page that other machines can reach makes its own.
         sinks: where results go besides; they are entered and left here.
         limit: stop after so many frames.
         max_age_ms: as for `live`.
@@ -178,7 +192,7 @@ def run(
     """
     if limit is not None and limit < 1:
         raise SpecError(f"limit must be at least 1, got {limit}")
-    counters = LiveCounters()
+    counters, told = LiveCounters(), _LastState(on_state)
     with _Signals() as signals, contextlib.ExitStack() as stack:
         opened = open_runner(
             bundle,
@@ -192,16 +206,20 @@ def run(
         runner = stack.enter_context(opened)
         sources = [source] if isinstance(source, str | int | Path) else list(source)
         _refuse_overwriting(sources, record, jsonl)
-        camera, cameras = _open_sources(sources, capture, reconnect, on_state, stack)
+        camera, cameras = _open_sources(sources, capture, reconnect, told, stack)
         if len(cameras) > 1 and (count_lines or zones):
             raise SpecError("lines and zones lie in the pixels of one camera: count with one source at a time")
         tracking = [tracked_runner(runner, each, track=track, count_lines=count_lines, zones=zones) for each in cameras]
         tracked = tracking[0]
         window, own, remarks = _open_sinks(camera, show=show, record=record, jsonl=jsonl)
+        counts: _Counts = _drops(camera, counters)
+        faults: _Counts = {}
         own += _open_senders(
             camera,
             runner,
             counters,
+            counts,
+            faults,
             mqtt=mqtt,
             mqtt_qos=mqtt_qos,
             home_assistant=home_assistant,
@@ -209,9 +227,23 @@ def run(
             report=remarks.append,
         )
         remarks += [notice] if (notice := getattr(camera, "notice", None)) else []
-        takers = [stack.enter_context(sink) for sink in _beside(camera, own, sinks, window)]
+        page: WebSink | None = None
+        if web is not None:
+            page = _open_page(camera, runner, counters, counts, faults, told, address=web, token=web_token)
+            own.append(page)
+        beside = _beside(camera, own, sinks, window)
+        _watch_sinks(beside, counts, faults)
+        takers = [stack.enter_context(sink) for sink in beside]
         if on_start:
-            on_start(RunStart(camera=camera, runner=runner, remarks=tuple(remarks)))
+            on_start(
+                RunStart(
+                    camera=camera,
+                    runner=runner,
+                    remarks=tuple(remarks),
+                    page_url=page.url if page else None,
+                    page_login_url=page.login_url if page else None,
+                )
+            )
         signals.catch()
         start = time.perf_counter()
         try:
@@ -235,6 +267,8 @@ def run(
     if camera.remark:
         remarks.append(camera.remark)
     remarks += [each.remark for each in tracking if each and each.remark]
+    if page and page.remark:
+        remarks.append(page.remark)
     used = runner.backend.opened
     return RunSummary(
         source=camera.name,
@@ -376,6 +410,8 @@ def _open_senders(
     camera: Camera,
     runner: Runner,
     counters: LiveCounters,
+    dropped: _Counts,
+    faults: _Counts,
     *,
     mqtt: str | None,
     mqtt_qos: int,
@@ -387,9 +423,6 @@ def _open_senders(
     if mqtt is None and (mqtt_qos or home_assistant):
         raise SpecError("an MQTT quality of service, or Home Assistant, needs a broker: give --mqtt URL")
     senders: list[Sink] = []
-    dropped: dict[str, Callable[[], int]] = {"camera": lambda: camera.dropped}
-    dropped |= {stage: partial(counters.dropped.__getitem__, stage) for stage in counters.dropped}
-    faults: dict[str, Callable[[], int]] = {}
     if mqtt is not None:
         from edgecnn.runners.live.sinks.mqtt import MqttSink
 
@@ -400,18 +433,84 @@ def _open_senders(
     if metrics is not None:
         from edgecnn.runners.live.sinks.metrics import MetricsSink
 
-        used = runner.backend.opened
-        info = {
-            "source": camera.name,
-            "task": runner.task.name,
-            "format": runner.format,
-            "precision": runner.precision,
-            "device": used.device_name,
-            "runtime": used.runtime,
-            "version": __version__,
-        }
+        info = _info(camera, runner)
         senders.append(MetricsSink(metrics, counters=counters, dropped=dropped, faults=faults, info=info))
     return senders
+
+
+def _open_page(
+    camera: Camera,
+    runner: Runner,
+    counters: LiveCounters,
+    dropped: _Counts,
+    faults: _Counts,
+    told: _LastState,
+    *,
+    address: str | int,
+    token: str | None,
+) -> WebSink:
+    from edgecnn.runners.live.sinks.web import Watched, WebSink
+
+    def state() -> tuple[str, str]:
+        now: str | None = getattr(camera, "state", None)  # a file has none
+        return (now, told.why) if now else ("recording", "")
+
+    watched = Watched(
+        info=_info(camera, runner),
+        counters=counters,
+        dropped=dropped,
+        faults=faults,
+        state=state,
+        score=lambda: getattr(runner.task, "score_threshold", None),
+        set_score=lambda score: runner.set_thresholds(score=score),
+    )
+    return WebSink(address, watched=watched, token=token)
+
+
+def _info(camera: Camera, runner: Runner) -> dict[str, str]:
+    """What runs, in words for metrics and the page."""
+    used = runner.backend.opened
+    return {
+        "source": camera.name,
+        "task": runner.task.name,
+        "format": runner.format,
+        "precision": runner.precision,
+        "device": used.device_name,
+        "runtime": used.runtime,
+        "version": __version__,
+    }
+
+
+def _drops(camera: Camera, counters: LiveCounters) -> _Counts:
+    """What tells how many frames were dropped so far, by stage."""
+    return {"camera": lambda: camera.dropped} | {
+        stage: partial(counters.dropped.__getitem__, stage) for stage in counters.dropped
+    }
+
+
+def _watch_sinks(sinks: Sequence[Sink], dropped: _Counts, faults: _Counts) -> None:
+    """Add what the sinks drop for want of time, and which of them failed, as far as somebody could want to know."""
+    for sink in sinks:
+        if isinstance(sink, SinkBeside) and _for_its_own_sake(sink):
+            dropped.setdefault(sink.name, partial(getattr, sink, "dropped"))
+            faults.setdefault(sink.name, partial(_has_failed, sink))
+
+
+def _has_failed(sink: SinkBeside) -> int:
+    return int(sink.failure is not None)
+
+
+class _LastState:
+    """Why a live source is in its state; told on to whoever wants to know."""
+
+    def __init__(self, listener: StateListener | None) -> None:
+        self.why = ""
+        self._listener = listener
+
+    def __call__(self, state: CameraState, why: str) -> None:
+        self.why = why
+        if self._listener is not None:
+            self._listener(state, why)
 
 
 def _refuse_overwriting(sources: Sequence[str | int | Path], *outputs: str | Path | None) -> None:

@@ -96,6 +96,20 @@ def command(
     metrics: Annotated[
         str | None, typer.Option(help="Serve Prometheus metrics; HOST is 127.0.0.1.", metavar="[HOST:]PORT")
     ] = None,
+    web: Annotated[
+        str | None,
+        typer.Option(
+            help="Serve a page with the live picture and figures: 127.0.0.1:8088, or as said.", metavar="[[HOST:]PORT]"
+        ),
+    ] = None,
+    web_token: Annotated[
+        str | None,
+        typer.Option(
+            help="What the page's viewers must show; where others reach it, default: one is made and printed.",
+            metavar="TOKEN",
+            envvar="EDGECNN_WEB_TOKEN",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Stop after so many frames.")] = None,
     max_age_ms: Annotated[
         float | None, typer.Option(help="Drop results of a live source that are older, rather than deliver them late.")
@@ -143,6 +157,8 @@ def command(
             mqtt_qos=mqtt_qos,
             home_assistant=home_assistant,
             metrics=metrics,
+            web=web,
+            web_token=web_token,
             sinks=[report],
             limit=limit,
             max_age_ms=max_age_ms,
@@ -200,6 +216,8 @@ class _Report:
             markup=False,
             soft_wrap=True,
         )
+        if start.page_login_url:
+            _output.people.print(f"page: {start.page_login_url}", markup=False, soft_wrap=True, highlight=False)
         self._stills = camera.stills
         if not _output.people.is_terminal:
             return

@@ -16,6 +16,7 @@ from edgecnn.runners.base import StageTimes
 from edgecnn.runners.live.camera import Camera
 from edgecnn.runners.live.frames import Frame
 from edgecnn.runners.live.handover import Handover
+from edgecnn.runners.live.window import SlidingTotals, SlidingWindow
 
 STAGES: Final = ("capture", "fit", "infer", "finish", "deliver")
 _STEP = math.log(1.01)
@@ -37,11 +38,17 @@ class FrameRunner(Protocol):
 
 
 class Durations:
-    """Percentiles of any number of durations in constant memory, to 1 % (from 100 ns to 10,000 s)."""
+    """Percentiles of any number of durations in constant memory, to 1 % (from 100 ns to 10,000 s).
+
+    Attributes:
+        count, total_ns: of all.
+        window: the newest ones.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self.total_ns = 0
+        self.window = SlidingWindow()
         self._counting = threading.Lock()
         self._buckets = np.zeros(_BUCKETS + 1, np.int64)
 
@@ -52,6 +59,7 @@ class Durations:
             self.count += 1
             self.total_ns += duration_ns
             self._buckets[min(bucket, _BUCKETS)] += 1
+        self.window.add(duration_ns)
 
     def at_most(self, duration_ns: int) -> int:
         """How many durations did not exceed this one, to 1 % of it."""
@@ -78,6 +86,7 @@ class LiveCounters:
         dropped: frames by where they were passed over: "infer", because a newer one was there before the network was
             free; "deliver", because a newer result was there before the consumer was; "late", because they were older
             than `max_age_ms`. What the camera dropped by itself is in `Camera.dropped`.
+        recently_dropped: by how much `dropped` grew in the last minute.
     """
 
     def __init__(self) -> None:
@@ -85,6 +94,7 @@ class LiveCounters:
         self.stages = {stage: Durations() for stage in STAGES}
         self.age = Durations()
         self.dropped = {"infer": 0, "deliver": 0, "late": 0}
+        self.recently_dropped = SlidingTotals(lambda: self.dropped)
 
 
 def live(
@@ -126,6 +136,7 @@ def live(
         for frame, result in pipeline.results():
             record.age.add(frame.age_ns)
             record.frames += 1
+            record.recently_dropped.sample()
             handed_over = clock()
             try:
                 yield frame, result

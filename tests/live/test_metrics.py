@@ -23,7 +23,8 @@ from edgecnn.results import Classification, Detections, Result, SegmentationMap
 from edgecnn.runners.live.frames import Frame, frame_now
 from edgecnn.runners.live.loop import Durations, LiveCounters
 from edgecnn.runners.live.sinks import Annotated
-from edgecnn.runners.live.sinks.metrics import MetricsSink, parse_address
+from edgecnn.runners.live.sinks.address import parse_address
+from edgecnn.runners.live.sinks.metrics import MetricsSink
 
 from .conftest import LABELS, StreamServer, square_frame, write_video
 
@@ -171,12 +172,12 @@ def test_what_the_newest_result_holds() -> None:
 
 
 def test_addresses() -> None:
-    assert parse_address(9109) == ("127.0.0.1", 9109)
-    assert parse_address("0.0.0.0:9109") == ("0.0.0.0", 9109)
-    assert parse_address("[::1]:9109") == ("::1", 9109)
+    assert parse_address(9109, "metrics") == ("127.0.0.1", 9109)
+    assert parse_address("0.0.0.0:9109", "metrics") == ("0.0.0.0", 9109)
+    assert parse_address("[::1]:9109", "metrics") == ("::1", 9109)
     for wrong in ("", "host", "host:", "70000", "-1", "1.5"):
         with pytest.raises(SpecError, match=r"PORT or HOST:PORT"):
-            parse_address(wrong)
+            parse_address(wrong, "metrics")
 
 
 def test_durations_are_counted_up_to_a_bound() -> None:
