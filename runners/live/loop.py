@@ -147,6 +147,7 @@ class _Pipeline:
         self._answers: Handover[_Answer] = Handover(lives)
         self._failures: list[Exception] = []
         self._free = threading.Lock()  # held while the network works
+        self._counting = threading.Lock()
         self._stopped = False
         self._watchers = [
             threading.Thread(target=self._watch, args=(index,), name=f"watch {camera.name}", daemon=True)
@@ -159,11 +160,8 @@ class _Pipeline:
         """Until there are no more."""
         while (taken := self._answers.take()) is not None:
             sender, answer = taken
-            if self._late(sender, answer[0]):
-                continue
-            self._count_replaced()
-            yield answer
-        self._count_replaced()
+            if not self._late(sender, answer[0]):
+                yield answer
         if self._failures:
             raise self._failures[0]
 
@@ -190,6 +188,7 @@ class _Pipeline:
                 waits.add(clock() - asked)
                 if not self._frames.put(index, frame):
                     return
+                self._count_replaced()
                 asked = clock()
         except Exception as failure:
             self._failures.append(failure)
@@ -213,6 +212,7 @@ class _Pipeline:
                 stages["infer"].add(times.infer_ns)
                 stages["finish"].add(times.finish_ns)
                 self._answers.put(sender, (frame, result))
+                self._count_replaced()
         except Exception as failure:
             self._failures.insert(0, failure)  # without a network, what cameras said is of no interest
         finally:
@@ -222,9 +222,13 @@ class _Pipeline:
     def _late(self, sender: int, frame: Frame) -> bool:
         """Whether a frame is too old to be of use; counts it then."""
         late = self._cameras[sender].live and frame.age_ns > self._max_age_ns
-        self._counters.dropped["late"] += late
+        if late:
+            with self._counting:  # the network's thread and the consumer's both come here
+                self._counters.dropped["late"] += 1
         return late
 
     def _count_replaced(self) -> None:
-        self._counters.dropped["infer"] = sum(self._frames.replaced)
-        self._counters.dropped["deliver"] = sum(self._answers.replaced)
+        """At once, so that a consumer that hangs doesn't hide it."""
+        with self._counting:  # a number once read must not come after a later one
+            self._counters.dropped["infer"] = sum(self._frames.replaced)
+            self._counters.dropped["deliver"] = sum(self._answers.replaced)
