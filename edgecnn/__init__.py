@@ -27,10 +27,12 @@ if TYPE_CHECKING:
     from edgecnn.frame import FrameSpec
     from edgecnn.results import Classification, Detections, Instances, SegmentationMap
     from edgecnn.runners.base import Runner, open_runner
+    from edgecnn.runners.live.asynchronous import live_async
+    from edgecnn.runners.live.background import LiveLoop, start_live
     from edgecnn.runners.live.camera import Frame, open_camera
     from edgecnn.runners.live.capture_spec import CaptureSpec
     from edgecnn.runners.live.counting import LineCounter, ZoneCounter
-    from edgecnn.runners.live.loop import live
+    from edgecnn.runners.live.loop import LiveCounters, live
     from edgecnn.runners.live.reconnect import Reconnect
     from edgecnn.runners.live.track import Tracker
     from edgecnn.sources import TrainedModel, load_model
@@ -49,6 +51,8 @@ _HOMES = {
     "InstanceSegment": "edgecnn.tasks",
     "Instances": "edgecnn.results",
     "LineCounter": "edgecnn.runners.live.counting",
+    "LiveCounters": "edgecnn.runners.live.loop",
+    "LiveLoop": "edgecnn.runners.live.background",
     "Reconnect": "edgecnn.runners.live.reconnect",
     "Runner": "edgecnn.runners.base",
     "Segment": "edgecnn.tasks",
@@ -65,12 +69,14 @@ _HOMES = {
     "evaluate_versus": "edgecnn._verbs.versus",
     "inspect": "edgecnn._verbs.inspect",
     "live": "edgecnn.runners.live.loop",
+    "live_async": "edgecnn.runners.live.asynchronous",
     "load_model": "edgecnn.sources",
     "open_camera": "edgecnn.runners.live.camera",
     "open_runner": "edgecnn.runners.base",
     "prune": "edgecnn._verbs.prune",
     "quantize": "edgecnn._verbs.quantize",
     "run": "edgecnn._verbs.run",
+    "start_live": "edgecnn.runners.live.background",
     "train": "edgecnn._verbs.train",
 }
 
@@ -87,6 +93,8 @@ __all__ = [
     "InstanceSegment",
     "Instances",
     "LineCounter",
+    "LiveCounters",
+    "LiveLoop",
     "Reconnect",
     "Runner",
     "Segment",
@@ -104,12 +112,14 @@ __all__ = [
     "evaluate_versus",
     "inspect",
     "live",
+    "live_async",
     "load_model",
     "open_camera",
     "open_runner",
     "prune",
     "quantize",
     "run",
+    "start_live",
     "train",
 ]
 

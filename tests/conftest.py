@@ -9,11 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # each has a core, and so have the programs that its tests start
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+settings.register_profile("edgecnn", deadline=None)  # a busy machine is no failure
+settings.load_profile("edgecnn")
 
 
 def pytest_configure() -> None:

@@ -36,7 +36,7 @@ def free_port() -> int:
 
 
 def fetch(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         text: str = answer.read().decode()
     return text
 
@@ -139,13 +139,13 @@ def test_the_server_ends_with_the_sink() -> None:
     sink = MetricsSink(0, counters=LiveCounters(), dropped={}, faults={}, info={"source": "test"})
     with sink:
         url = str(sink.url)
-        text = urllib.request.urlopen(url, timeout=5).read().decode()
+        text = urllib.request.urlopen(url, timeout=60).read().decode()
     assert url.startswith("http://127.0.0.1:")
     assert value(families(text)["edgecnn_frames"]) == 0
     assert "edgecnn_objects" not in text  # nothing was seen yet
     assert not [thread for thread in set(threading.enumerate()) - before if "serve_forever" in thread.name]
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(url, timeout=5)
+        urllib.request.urlopen(url, timeout=60)
 
 
 def test_what_the_newest_result_holds() -> None:
@@ -160,7 +160,7 @@ def test_what_the_newest_result_holds() -> None:
             assert sink.url
             for result in results:
                 sink.deliver(frame, result, Annotated(lambda: frame.image))
-                text = urllib.request.urlopen(sink.url, timeout=5).read().decode()
+                text = urllib.request.urlopen(sink.url, timeout=60).read().decode()
         return families(text)
 
     found = fetched(two)
