@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 from edgecnn import __version__
 from edgecnn.bundle import Bundle
 from edgecnn.errors import SpecError
+from edgecnn.evidence import Opened
 from edgecnn.results import Result, UInt8Array
 from edgecnn.runners.base import Runner, open_runner
 from edgecnn.runners.live.camera import Camera
@@ -85,6 +86,7 @@ class RunSummary:
     Attributes:
         source: where frames came from, without credentials; of several sources, all names.
         task, format, precision, device_name, runtime, provider, threads: what ran.
+        ran_on: proof of that.
         frames: results that were delivered.
         dropped: frames of a live source that were passed over, by where: "camera", "infer" and "deliver" because a
             newer one was there, "late" because they were too old, and each sink's name where it was too slow.
@@ -108,6 +110,7 @@ class RunSummary:
     runtime: str
     provider: str
     threads: int
+    ran_on: Opened
     frames: int
     dropped: dict[str, int]
     faults: tuple[str, ...]
@@ -279,6 +282,7 @@ def run(
         runtime=used.runtime,
         provider=used.provider,
         threads=used.threads,
+        ran_on=used,
         frames=counters.frames,
         dropped={where: count for where, count in dropped.items() if count},
         faults=tuple(f"{taker.name}: {taker.failure}" for taker in _failed(takers)),
