@@ -154,6 +154,8 @@ def test_of_frames_that_wait_the_newest_is_given() -> None:
 
     class Source:
         fps: float | None = None
+        pixel_format: str | None = None
+        captured_ns: int | None = None
 
         def grab(self) -> UInt8Array | None:
             index = shown.get()
