@@ -5,10 +5,14 @@ Importing it loads neither torch nor a runtime: names are found on first use.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# OpenVINO reports over the network that it is imported, through this package; now it takes it for absent, and does not.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 if TYPE_CHECKING:
     from edgecnn._verbs.bench import bench

@@ -6,7 +6,10 @@ which is one frame.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import re
+import sys
 import time
 from importlib import import_module
 from types import TracebackType
@@ -54,7 +57,7 @@ class Pipeline:
     pixel_format: str | None = None
 
     def __init__(self, description: str, name: str, *, patience_s: float) -> None:
-        self._gst = _gstreamer()
+        self._gst = gstreamer()
         self._name = name
         self._patience_s = patience_s
         self.captured_ns: int | None = None
@@ -228,8 +231,9 @@ def _rate(caps: Any) -> float | None:
     return numerator / denominator if there and numerator > 0 and denominator > 0 else None
 
 
-def _gstreamer() -> Any:
+def gstreamer() -> Any:
     """The module gi.repository.Gst, initialised."""
+    _keep_the_unwinder()
     try:
         gi: Any = import_module("gi")
         gi.require_version("Gst", "1.0")
@@ -246,3 +250,14 @@ def _gstreamer() -> Any:
     if not gst.is_initialized():
         gst.init(None)
     return gst
+
+
+def _keep_the_unwinder() -> None:
+    """Let C++ exceptions of other libraries find their own unwinder.
+
+    GStreamer brings libunwind, whose _Unwind_Resume stands before the compiler's in the search once it is loaded for
+    all: OpenVINO, which throws and catches while it looks for devices, then crashes the process.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a system with another compiler's library has no such clash
+            ctypes.CDLL("libgcc_s.so.1", mode=ctypes.RTLD_GLOBAL)

@@ -36,6 +36,14 @@ def test_opening_runners_needs_no_torch() -> None:
     assert not loaded & {"torch", "torchvision", "litert_torch", "onnx", "onnxruntime", "openvino", "ai_edge_litert"}
 
 
+def test_a_runner_does_not_load_what_reports_its_use() -> None:
+    pytest.importorskip("openvino_telemetry", reason="openvino brought no reporter")
+    open_it = "import edgecnn; edgecnn.open_runner('default-detector', format='openvino')"
+    loaded = _modules_after(open_it)
+    assert "openvino.tools.ovc.telemetry_stub" in loaded  # what stands for it where it is absent
+    assert "openvino_telemetry.main" not in loaded
+
+
 def test_the_command_line_is_built_without_torch_or_a_runtime_or_opencv() -> None:
     loaded = _modules_after("import edgecnn.cli._main")
     assert "typer" in loaded
