@@ -17,6 +17,7 @@ import pytest
 
 from edgecnn._verbs import run as verb
 from edgecnn._verbs.run import RunSummary, run
+from edgecnn.evidence import Opened
 from edgecnn.results import Detections, UInt8Array
 from edgecnn.runners.base import StageTimes
 from edgecnn.runners.live.frames import Frame, frame_now
@@ -64,7 +65,9 @@ class OpenRunner(SquareRunner):
 
     format, precision = "fake", "fp32"
     task = Detect(labels=LABELS)
-    backend = SimpleNamespace(opened=SimpleNamespace(device_name="test", runtime="none", provider="none", threads=1))
+    backend = SimpleNamespace(
+        opened=Opened(device_name="test", runtime="none", provider="none", precision="fp32", threads=1)
+    )
 
     def __enter__(self) -> OpenRunner:
         return self
