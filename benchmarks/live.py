@@ -2,9 +2,8 @@
 
 - throughput: frames a second of `edgecnn.live` over those of the bare `Runner`, frames decoded in memory, in turns;
   with one camera and with two.
-- age: of each result of a stream of 30 frames a second, read from the picture itself (`clock_stream.py`, a process of
-  its own) at the moment the result is handed over, with a network that is slower than the stream; OpenCV's plain loop
-  beside it.
+- age: of each result of streams of 30 frames a second, with a network that is slower than they are; OpenCV's plain
+  loop beside it: as `live_age.py`, which measures it alone.
 
 Results go to `results/live.json`.
 """
@@ -13,33 +12,28 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
-import cv2
 import msgspec
 import numpy as np
 
 import edgecnn
-from benchmarks.clock_stream import stamped_ms
+from benchmarks.live_age import streams
 from edgecnn._verbs.bench import default_pictures
 from edgecnn.measure.machine import describe_machine
-from edgecnn.results import Result, UInt8Array
+from edgecnn.results import UInt8Array
 from edgecnn.runners.base import Runner
 from edgecnn.runners.live.frames import Frame, frame_now
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "live.json"
-STREAM_FPS = 30.0
 FRAMES = 60  # of one block
 ROUNDS = 12
-SLOWEST_FPS = 20.0  # the network is made to take this long at least, so that it is slower than the stream
 
 
 class MemoryCamera:
@@ -71,25 +65,6 @@ class MemoryCamera:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
-
-
-class AtMost:
-    """A runner that takes its time: a network that is slower than the stream, on any machine."""
-
-    def __init__(self, runner: Runner, fps: float) -> None:
-        self._runner, self._least_s = runner, 1 / fps
-
-    @property
-    def stage_times(self) -> Any:
-        """The runner's."""
-        return self._runner.stage_times
-
-    def __call__(self, image: UInt8Array) -> Result:
-        """The runner's answer, after a while."""
-        start = time.perf_counter()
-        result = self._runner(image)
-        time.sleep(max(0.0, self._least_s - (time.perf_counter() - start)))
-        return result
 
 
 def throughput(runner: Runner) -> dict[str, Any]:
@@ -126,61 +101,6 @@ def throughput(runner: Runner) -> dict[str, Any]:
     return row
 
 
-def ages(runner: Runner, url: str, seconds: float) -> dict[str, Any]:
-    """Ages of results of the live loop, and of OpenCV's plain loop, on the same stream."""
-    slow = AtMost(runner, SLOWEST_FPS)
-    rows: dict[str, Any] = {}
-    inference_ms: list[float] = []
-    live_ms: list[float] = []
-    with edgecnn.open_camera(url) as camera:
-        end = time.monotonic() + seconds
-        for frame, _ in edgecnn.live(camera, slow):
-            now_ms = time.monotonic_ns() / 1e6
-            live_ms.append(now_ms - stamped_ms(frame.image))
-            inference_ms.append(slow.stage_times.infer_ns / 1e6)
-            if time.monotonic() > end:
-                break
-    rows["live"] = _summary(live_ms)
-    plain_ms: list[float] = []
-    capture = cv2.VideoCapture(url)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        image = _read(capture)
-        slow(image)
-        plain_ms.append(time.monotonic_ns() / 1e6 - stamped_ms(image))
-    capture.release()
-    rows["opencv, plain loop"] = _summary(plain_ms)
-    interval_ms, network_ms = 1000 / STREAM_FPS, max(1000 / SLOWEST_FPS, float(np.percentile(inference_ms, 99)))
-    delay_ms = _stream_delay_ms(url)
-    bound_ms = interval_ms + network_ms + delay_ms + 15
-    rows["bound_ms"] = round(bound_ms, 1)
-    rows["stream_delay_ms"] = round(delay_ms, 1)
-    rows["within_bound"] = rows["live"]["p99_ms"] <= bound_ms
-    return rows
-
-
-def _stream_delay_ms(url: str) -> float:
-    """From the making of a picture to its coming out of the decoder, when nothing else happens: median of a second."""
-    capture = cv2.VideoCapture(url)
-    delays = []
-    for _ in range(int(STREAM_FPS)):
-        image = _read(capture)
-        delays.append(time.monotonic_ns() / 1e6 - stamped_ms(image))
-    capture.release()
-    return float(np.median(delays))
-
-
-def _read(capture: cv2.VideoCapture) -> UInt8Array:
-    there, image = capture.read()
-    assert there, "the stream ended"
-    return cast(UInt8Array, image)
-
-
-def _summary(ages_ms: list[float]) -> dict[str, Any]:
-    named = {f"p{percent}_ms": round(float(np.percentile(ages_ms, percent)), 1) for percent in (50, 90, 99)}
-    return {"n": len(ages_ms), **named, "largest_ms": round(max(ages_ms), 1)}
-
-
 def main() -> int:
     """Measure, print, keep; exit code 1 where a limit is exceeded."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -188,22 +108,16 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
-    command = [sys.executable, str(HERE / "clock_stream.py"), "--fps", str(STREAM_FPS)]
     result: dict[str, Any] = {"bundle": Path(asked.bundle).name, "machine": msgspec.to_builtins(describe_machine())}
     with edgecnn.open_runner(asked.bundle) as runner:
         result["ran"] = {"format": runner.format, "precision": runner.precision}
         result["throughput"] = throughput(runner)
         print(json.dumps(result["throughput"]), flush=True)
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            try:
-                assert server.stdout is not None
-                result["age"] = ages(runner, server.stdout.readline().strip(), asked.seconds)
-            finally:
-                server.kill()
+        result["age"] = dict(streams(runner, asked.seconds))
         print(json.dumps(result["age"]), flush=True)
     asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     enough = all(result["throughput"][name]["of_bare"] >= 0.95 for name in ("one camera", "two cameras"))
-    return 0 if enough and result["age"]["within_bound"] else 1
+    return 0 if enough and all(figures["within_bound"] for figures in result["age"].values()) else 1
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import numpy as np
 
 import edgecnn
 from edgecnn.measure.machine import describe_machine
+from edgecnn.runners.live.capture_spec import RtspTransport
 from edgecnn.runners.live.frames import Frame
 from tests.live.bar_code import read_ms
 from tests.live.rtsp_process import NEEDS, RtspServer, rtsp_is_here
@@ -67,15 +68,21 @@ def settled(enough: Callable[[], bool]) -> bool:
     return enough()
 
 
-def restarts(times: int, transport: str, seed: int) -> dict[str, Any]:
+def restarts(times: int, transport: RtspTransport, seed: int) -> dict[str, Any]:
     """Kill and start the server so many times, and watch."""
     chance = random.Random(seed)
-    watched, returns_s, starts_s, states = Watched(), [], [], []
+    watched, returns_s, starts_s = Watched(), list[float](), list[float]()
+    states: list[str] = []
     with RtspServer(transport=transport) as server:
-        with edgecnn.open_camera(server.url()) as camera:  # what OpenCV keeps for the process is there after this
+        with edgecnn.open_camera(
+            server.url(), rtsp_transport=transport
+        ) as camera:  # what OpenCV keeps for the process is there after this
             next(iter(camera))
         before = threads_and_descriptors()
-        with edgecnn.open_camera(server.url(), on_state=lambda state, _: states.append(state)) as camera:
+        told = states.append
+        with edgecnn.open_camera(
+            server.url(), rtsp_transport=transport, on_state=lambda state, _: told(state)
+        ) as camera:
             for turn in range(times):
                 end_s = time.monotonic() + chance.uniform(0, LONGEST_LIFE_S)
                 while time.monotonic() < end_s:

@@ -47,9 +47,7 @@ def command(
     camera_format: Annotated[
         str | None, typer.Option(help="Ask cameras for this pixel format: MJPG, YUYV.", metavar="FOURCC")
     ] = None,
-    rtsp_transport: Annotated[
-        str | None, typer.Option(help="tcp or udp; default: tcp, or udp where the server has no tcp.")
-    ] = None,
+    rtsp_transport: Annotated[str | None, typer.Option(help="tcp or udp; default: tcp, which loses nothing.")] = None,
     device: Annotated[str, typer.Option(help="cpu, gpu, npu, auto, or RUNTIME:DEVICE.")] = "cpu",
     format: Annotated[  # noqa: A002
         str | None, typer.Option(help="openvino, onnx or tflite; default: the first that can run here.")

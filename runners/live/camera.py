@@ -111,7 +111,7 @@ def open_camera(
         fps: frames per second that are asked of a camera.
         pixel_format: what is asked of a camera of this machine, in V4L2's four characters: "MJPG" is often the only
             one that is fast at large sizes.
-        rtsp_transport: "tcp" or "udp"; None is tcp, or udp where the server has no tcp.
+        rtsp_transport: "tcp" (None is the same) or "udp", over which pictures are smeared when packets are lost.
         name: `Frame.source` of its frames, in place of the address without its login; pictures keep their paths.
         reconnect: when a live source counts as silent, how it is opened again, and when it is given up: never, unless
             this says so.

@@ -21,8 +21,8 @@ class CaptureSpec:
         size_px: width and height of its pictures.
         fps: pictures per second.
         pixel_format: what the driver sends, as the four characters that V4L2 has for it: "MJPG", "YUYV".
-        rtsp_transport: "tcp" loses nothing; "udp" doesn't wait for what was lost. None: tcp, or udp where the server
-            has no tcp.
+        rtsp_transport: "tcp" loses nothing; "udp" doesn't wait for what was lost, and FFmpeg then fills it in. None is
+            tcp.
 
     Raises:
         SpecError: it can't be.

@@ -17,11 +17,12 @@ _RTSP_PORTS: Final = {"rtsp": 554, "rtsps": 322}
 _LONGEST_ANSWER = 1 << 16
 
 
-def why_closed(url: str) -> str:
+def why_closed(url: str, *, otherwise: str) -> str:
     """What a stream's server says, in a few words and without the login; waits at most a few seconds.
 
     Args:
         url: rtsp://, rtsps://, http:// or https://, that was tried in vain.
+        otherwise: what to say beside, where the server answers as if all were well.
     """
     try:
         address = urlsplit(url)
@@ -41,6 +42,8 @@ def why_closed(url: str) -> str:
         return f"{where} can't be reached: {failed.strerror or failed}"
     except (HTTPException, UnicodeError):
         status = None
+    if status == HTTPStatus.OK:
+        return f"{where} answers, but gives no video that can be read, {otherwise}"
     return _in_words(status, where, login=address.username is not None)
 
 
@@ -53,8 +56,6 @@ def _in_words(status: int | None, where: str, *, login: bool) -> str:
         return f"{where} asks for a login: give it as USER:PASSWORD@ before the host"
     if status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
         return f"{where} has nothing of that name: is the path right?"
-    if status == HTTPStatus.OK:
-        return f"{where} answers, but gives no video that can be read"
     return f"{where} answers with the error {status}"
 
 

@@ -20,7 +20,10 @@ OPEN_TIMEOUT_MS: Final = 5000
 # FFmpeg looks at a stream for 5 s at most before it gives a frame, by default, and gives what it has kept meanwhile:
 # here for 0.1 s. Its "nobuffer" would throw that away, and with it the key frame that all others until the next need.
 _RTSP_OPTIONS: Final = "allowed_media_types;video|fflags;discardcorrupt|analyzeduration;100000"
-_TRANSPORT_OPTIONS: Final = {None: "rtsp_flags;prefer_tcp", "tcp": "rtsp_transport;tcp", "udp": "rtsp_transport;udp"}
+_SMEARED: Final = (
+    "over udp, the picture is smeared after a packet was lost, until the next key frame: FFmpeg fills in what is "
+    "missing, and does not say so"
+)
 
 
 class StreamGrabber(OpenCvGrabber):
@@ -75,6 +78,7 @@ def open_url(
         reopen=lambda: grabber(_open_stream(url, name, spec, policy)),
         reconnect=policy,
         on_state=on_state,
+        notice=f"{name}: {_SMEARED}" if spec.rtsp_transport == "udp" else None,
     )
 
 
@@ -83,11 +87,17 @@ def _open_stream(url: str, name: str, spec: CaptureSpec, policy: Reconnect) -> c
     parameters += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, round(policy.stall_s * 1000)]
     options = FILE_OPTIONS
     if url.lower().startswith("rtsp"):
-        options = f"{_TRANSPORT_OPTIONS[spec.rtsp_transport]}|{_RTSP_OPTIONS}"
+        options = f"rtsp_transport;{spec.rtsp_transport or 'tcp'}|{_RTSP_OPTIONS}"
         # each thread of FFmpeg's decoder holds a frame back
         parameters += [cv2.CAP_PROP_N_THREADS, 1]
     capture = open_video(url, parameters, options=options)
     if not capture.isOpened():
-        over = f" over {spec.rtsp_transport}" if spec.rtsp_transport else ""
-        raise DeviceError(f"{name} does not open{over}: {why_closed(url)}")
+        raise DeviceError(f"{name} does not open: {why_closed(url, otherwise=_what_else(url, spec))}")
     return capture
+
+
+def _what_else(url: str, spec: CaptureSpec) -> str:
+    """What to try where a server has nothing against us, and yet nothing comes."""
+    if not url.lower().startswith("rtsp://"):
+        return "is it video?"
+    return f"over {spec.rtsp_transport or 'tcp'}; over {'tcp' if spec.rtsp_transport == 'udp' else 'udp'}, perhaps?"

@@ -8,8 +8,10 @@ For the system's own Python, with GStreamer's server (Debian: gir1.2-gst-rtsp-se
 from __future__ import annotations
 
 import argparse
+import itertools
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import gi
@@ -37,7 +39,7 @@ class ClockFactory(GstRtspServer.RTSPMediaFactory):  # type: ignore[misc]
 
     def __init__(self, asked: argparse.Namespace) -> None:
         super().__init__()
-        self._fps = asked.fps
+        self._fps, self._lose_every = asked.fps, asked.lose_every
         self._width_px, self._height_px = map(int, asked.size.split("x"))
         caps = f"video/x-raw,format=GRAY8,width={self._width_px},height={self._height_px},framerate={asked.fps}/1"
         source = f'appsrc name=clock is-live=true format=time do-timestamp=true block=false caps="{caps}"'
@@ -49,7 +51,16 @@ class ClockFactory(GstRtspServer.RTSPMediaFactory):  # type: ignore[misc]
 
     def _configure(self, _factory: Any, media: Any) -> None:
         appsrc = media.get_element().get_by_name("clock")
+        if self._lose_every:
+            payloader = media.get_element().get_by_name("pay0")
+            kinds = Gst.PadProbeType.BUFFER | Gst.PadProbeType.BUFFER_LIST
+            payloader.get_static_pad("src").add_probe(kinds, self._lose, itertools.count(1))
         threading.Thread(target=self._draw, args=(appsrc,), daemon=True).start()
+
+    def _lose(self, _pad: Any, _info: Any, counted: Iterator[int]) -> Any:
+        """Let every n-th packet (or run of packets) get lost, as a network does."""
+        lost = next(counted) % self._lose_every == 0
+        return Gst.PadProbeReturn.DROP if lost else Gst.PadProbeReturn.OK
 
     def _draw(self, appsrc: Any) -> None:
         """Push pictures for as long as somebody watches."""
@@ -73,6 +84,7 @@ def main() -> None:
     parser.add_argument("--codec", choices=sorted(ENCODERS), default="h264")
     parser.add_argument("--key-interval", type=int, default=30, help="frames")
     parser.add_argument("--transport", choices=sorted(TRANSPORTS), default="both")
+    parser.add_argument("--lose-every", type=int, default=0, help="this packet gets lost; 0: none")
     parser.add_argument("--user")
     parser.add_argument("--password", default="")
     parser.add_argument("--auth", choices=("basic", "digest"), default="digest")

@@ -127,6 +127,18 @@ def test_a_pipeline_reads_rtsp_and_returns_with_its_server() -> None:
 
 
 @needs_gstreamer
+@pytest.mark.skipif(not rtsp_is_here(), reason=NEEDS)
+def test_over_udp_a_pipeline_that_waits_for_key_frames_leaves_out_what_lacks_packets() -> None:
+    with RtspServer(transport="udp", lose_every=11, key_interval=10) as server:
+        source = f"gst: rtspsrc location={server.url()} protocols=udp latency=0"
+        with open_camera(f"{source} ! rtph264depay wait-for-keyframe=true ! avdec_h264 output-corrupt=false") as camera:
+            for frame in camera:
+                assert read_ms(frame.image) is not None
+                if frame.index == 20:
+                    break
+
+
+@needs_gstreamer
 def test_closing_a_pipeline_ends_its_threads() -> None:
     before = {thread.name for thread in threading.enumerate()}
     camera = open_camera("gst: videotestsrc is-live=true")

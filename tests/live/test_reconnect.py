@@ -19,7 +19,7 @@ from edgecnn.runners.live.frames import Frame
 from edgecnn.runners.live.reconnect import Reconnect
 from edgecnn.runners.live.streams import LiveCamera
 
-from .conftest import HEIGHT_PX, StreamServer, find_square, square_at, until
+from .conftest import HEIGHT_PX, WIDTH_PX, StreamServer, find_square, square_at, square_frame, until
 
 SOON = Reconnect(stall_s=0.5, first_wait_s=0.02, longest_wait_s=0.2)
 
@@ -87,6 +87,34 @@ def test_every_frame_after_a_restart_is_one_that_the_server_sent(tmp_path: Path)
         found = find_square(frame.image)
         assert any(abs(found[0] - left) <= 2 and abs(found[1] - top) <= 2 for left, top in places)
     assert (np.diff([frame.captured_ns for frame in frames]) > 0).all()
+
+
+def test_a_stream_that_changes_its_size_goes_on(stream_server: StreamServer, tmp_path: Path) -> None:
+    larger = StreamServer(tmp_path, scale=2)
+    stream_server.parts = [part for pair in zip(stream_server.parts, larger.parts, strict=False) for part in pair]
+    larger.server_close()
+    with open_camera(stream_server.url("stream")) as camera:
+        assert isinstance(camera, LiveCamera)
+        for frame in _take(camera, 20):  # OpenCV 5 brings all to the size of the first: whole, and in proportion
+            scale = 2 if frame.image.shape[0] == 2 * HEIGHT_PX else 1
+            assert frame.image.shape == (scale * HEIGHT_PX, scale * WIDTH_PX, 3)
+            assert find_square(frame.image[::scale, ::scale]) == pytest.approx(square_at(frame.index // 2 % 50), abs=2)
+        assert camera.reconnects == 0
+
+
+@pytest.mark.parametrize("damage", ["half", "rubbish", "empty"])
+def test_damaged_pictures_are_left_out_and_nothing_takes_their_place(stream_server: StreamServer, damage: str) -> None:
+    def damaged(part: bytes) -> bytes:
+        jpeg = part.split(b"\r\n\r\n", 1)[1].removesuffix(b"\r\n")
+        broken = {"half": jpeg[: len(jpeg) // 2], "rubbish": bytes(range(256)) * 4, "empty": b""}[damage]
+        return b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%b\r\n" % (len(broken), broken)
+
+    parts = stream_server.parts
+    stream_server.parts = [damaged(part) if index % 3 == 2 else part for index, part in enumerate(parts)]
+    sent = [square_frame(index).astype(int) for index in range(60) if index % 3 != 2]
+    with open_camera(stream_server.url("stream"), reconnect=SOON) as camera:
+        for frame in _take(camera, 12):
+            assert min(np.abs(frame.image - picture).max() for picture in sent) < 40
 
 
 def test_a_connection_that_stays_open_without_frames_is_stalled_and_made_anew(stream_server: StreamServer) -> None:
