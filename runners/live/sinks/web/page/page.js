@@ -13,9 +13,8 @@ let paused = false;
 let shown = null; // { blob, number }
 let resume = () => {};
 
-function watching() {
-  if (!paused && !document.hidden) return Promise.resolve();
-  return new Promise((done) => { resume = done; });
+async function watching() {
+  while (paused || document.hidden) await new Promise((done) => { resume = done; });
 }
 
 async function show(blob, which) {
@@ -128,7 +127,7 @@ function setState(state) {
 function notice(text) {
   $("notice").textContent = text;
   $("notice").hidden = text === "";
-  document.querySelector(".screen").classList.toggle("stale", text !== "");
+  document.querySelector(".view").classList.toggle("stale", text !== "");
 }
 
 function tell(status) {
@@ -142,8 +141,8 @@ function tell(status) {
   const silent = status.silent_s !== null && status.silent_s > 2;
   if (bright[status.state] && !silent) notice(status.frame === null ? "Waiting for the first result." : "");
   else {
-    const since = status.silent_s === null ? "No frame yet" : `No frame for ${status.silent_s.toFixed(0)} s`;
-    notice(`${since}: ${status.state}${status.why && !bright[status.state] ? `, ${status.why}` : ""}`);
+    const since = status.silent_s === null ? "No result yet." : `No result for ${status.silent_s.toFixed(0)} s.`;
+    notice(bright[status.state] || !status.why ? since : `${since} The source ${status.why}`);
   }
   $("source").textContent = status.run.source;
   $("source").title = status.run.source;
