@@ -554,12 +554,22 @@ def test_the_end_waits_for_no_viewer() -> None:
 def test_who_takes_nothing_or_asks_for_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch, page: Page) -> None:
     monkeypatch.setattr(server, "_STUCK_S", 0.2)
     monkeypatch.setattr(server, "_SILENT_S", 0.2)
+    made: list[Any] = []
+    make = server._Connection.connection_made
+
+    def note(connection: Any, transport: Any) -> None:
+        made.append(connection)
+        make(connection, transport)
+
+    monkeypatch.setattr(server._Connection, "connection_made", note)
     page.deliver(NOISE)
     viewers = stuck_viewers(page)
     assert page.sink._server is not None
     connections = page.sink._server._server.server_state.connections
-    waiting = 2  # one waits for a picture, one for the rest of its score, which has a time of its own
-    until(lambda: len(connections) <= waiting)
+    until(lambda: len(made) == len(viewers))  # in this order, because each was connected before the next
+    waiting = (2, 3)  # for a picture, and for the rest of a score, which has a time of its own
+    bad = {connection for index, connection in enumerate(made) if index not in waiting}
+    until(lambda: not bad & connections)
     assert page.ask("/healthz").status == 200
     for viewer in viewers:
         viewer.close()
