@@ -242,6 +242,8 @@ def test_figures_are_those_of_the_run(page: Page) -> None:
     assert [point["second"] for point in history[:2]] == [1, 2]
     assert sum(point["dropped"]["late"] for point in history) == 4
     assert history[0]["stages_ms"]["infer"] == 2.0
+    assert (history[0]["infer"]["p50_ms"], history[0]["infer"]["p99_ms"]) == (2.0, None)
+    assert 0 <= history[0]["age"]["p50_ms"] <= history[0]["age"]["p90_ms"] <= history[0]["longest_age_ms"]
     assert page.ask("/status?since=1").json["history"][0]["second"] == 2
     assert page.ask("/status?since=99999").json["history"][0]["second"] == 1  # of another run
 

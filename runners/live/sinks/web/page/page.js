@@ -196,10 +196,16 @@ function tables(status) {
 
 function charts() {
   line("chart-rate", [["frames/s", (point) => point.rate_fps]]);
-  line("chart-age", [["median", (point) => point.age_ms], ["longest", (point) => point.longest_age_ms]]);
+  line("chart-age", [...percentiles("age"), ["longest", (point) => point.longest_age_ms]]);
+  line("chart-infer", percentiles("infer"));
   line("chart-stages", ["fit", "infer", "finish", "deliver"].map((stage) => [stage, (point) => point.stages_ms[stage]]));
   const where = history.length ? Object.keys(history[history.length - 1].dropped) : [];
   line("chart-dropped", where.map((stage) => [stage, (point) => point.dropped[stage] ?? 0]), true);
+}
+
+// Of the minute before each second.
+function percentiles(what) {
+  return ["p50", "p90", "p99"].map((name) => [name, (point) => point[what][`${name}_ms`]]);
 }
 
 // The next of 1, 2, 5, 10, 20 … that nothing exceeds.
