@@ -242,6 +242,8 @@ def test_figures_are_those_of_the_run(page: Page) -> None:
     assert [point["second"] for point in history[:2]] == [1, 2]
     assert sum(point["dropped"]["late"] for point in history) == 4
     assert history[0]["stages_ms"]["infer"] == 2.0
+    assert (history[0]["infer"]["p50_ms"], history[0]["infer"]["p99_ms"]) == (2.0, None)
+    assert 0 <= history[0]["age"]["p50_ms"] <= history[0]["age"]["p90_ms"] <= history[0]["longest_age_ms"]
     assert page.ask("/status?since=1").json["history"][0]["second"] == 2
     assert page.ask("/status?since=99999").json["history"][0]["second"] == 1  # of another run
 
@@ -554,12 +556,22 @@ def test_the_end_waits_for_no_viewer() -> None:
 def test_who_takes_nothing_or_asks_for_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch, page: Page) -> None:
     monkeypatch.setattr(server, "_STUCK_S", 0.2)
     monkeypatch.setattr(server, "_SILENT_S", 0.2)
+    made: list[Any] = []
+    make = server._Connection.connection_made
+
+    def note(connection: Any, transport: Any) -> None:
+        made.append(connection)
+        make(connection, transport)
+
+    monkeypatch.setattr(server._Connection, "connection_made", note)
     page.deliver(NOISE)
     viewers = stuck_viewers(page)
     assert page.sink._server is not None
     connections = page.sink._server._server.server_state.connections
-    waiting = 2  # one waits for a picture, one for the rest of its score, which has a time of its own
-    until(lambda: len(connections) <= waiting)
+    until(lambda: len(made) == len(viewers))  # in this order, because each was connected before the next
+    waiting = (2, 3)  # for a picture, and for the rest of a score, which has a time of its own
+    bad = {connection for index, connection in enumerate(made) if index not in waiting}
+    until(lambda: not bad & connections)
     assert page.ask("/healthz").status == 200
     for viewer in viewers:
         viewer.close()

@@ -56,7 +56,7 @@ class Status:
         self._seconds = 0
 
     def tick(self) -> None:
-        """Add the second that has just passed to the history."""
+        """Add the second that has just passed to the history; percentiles are those of the minute before its end."""
         counters, dropped = self._watched.counters, self._dropped()
         last = {stage: durations.window.recent(1.0) for stage, durations in counters.stages.items()}
         age = counters.age.window.recent(1.0)
@@ -65,8 +65,9 @@ class Status:
             {
                 "second": self._seconds,
                 "rate_fps": round(age.rate_hz, 2),
-                "age_ms": _rounded(age.median_ms),
                 "longest_age_ms": _rounded(age.longest_ms),
+                "age": _figures(counters.age.window.recent()),
+                "infer": _figures(counters.stages["infer"].window.recent()),
                 "stages_ms": {stage: _rounded(recent.median_ms) for stage, recent in last.items()},
                 "dropped": {stage: count - self._before.get(stage, 0) for stage, count in dropped.items()},
             }

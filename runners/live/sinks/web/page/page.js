@@ -13,9 +13,8 @@ let paused = false;
 let shown = null; // { blob, number }
 let resume = () => {};
 
-function watching() {
-  if (!paused && !document.hidden) return Promise.resolve();
-  return new Promise((done) => { resume = done; });
+async function watching() {
+  while (paused || document.hidden) await new Promise((done) => { resume = done; });
 }
 
 async function show(blob, which) {
@@ -128,7 +127,7 @@ function setState(state) {
 function notice(text) {
   $("notice").textContent = text;
   $("notice").hidden = text === "";
-  document.querySelector(".screen").classList.toggle("stale", text !== "");
+  document.querySelector(".view").classList.toggle("stale", text !== "");
 }
 
 function tell(status) {
@@ -142,8 +141,8 @@ function tell(status) {
   const silent = status.silent_s !== null && status.silent_s > 2;
   if (bright[status.state] && !silent) notice(status.frame === null ? "Waiting for the first result." : "");
   else {
-    const since = status.silent_s === null ? "No frame yet" : `No frame for ${status.silent_s.toFixed(0)} s`;
-    notice(`${since}: ${status.state}${status.why && !bright[status.state] ? `, ${status.why}` : ""}`);
+    const since = status.silent_s === null ? "No result yet." : `No result for ${status.silent_s.toFixed(0)} s.`;
+    notice(bright[status.state] || !status.why ? since : `${since} The source ${status.why}`);
   }
   $("source").textContent = status.run.source;
   $("source").title = status.run.source;
@@ -197,10 +196,16 @@ function tables(status) {
 
 function charts() {
   line("chart-rate", [["frames/s", (point) => point.rate_fps]]);
-  line("chart-age", [["median", (point) => point.age_ms], ["longest", (point) => point.longest_age_ms]]);
+  line("chart-age", [...percentiles("age"), ["longest", (point) => point.longest_age_ms]]);
+  line("chart-infer", percentiles("infer"));
   line("chart-stages", ["fit", "infer", "finish", "deliver"].map((stage) => [stage, (point) => point.stages_ms[stage]]));
   const where = history.length ? Object.keys(history[history.length - 1].dropped) : [];
   line("chart-dropped", where.map((stage) => [stage, (point) => point.dropped[stage] ?? 0]), true);
+}
+
+// Of the minute before each second.
+function percentiles(what) {
+  return ["p50", "p90", "p99"].map((name) => [name, (point) => point[what][`${name}_ms`]]);
 }
 
 // The next of 1, 2, 5, 10, 20 … that nothing exceeds.
