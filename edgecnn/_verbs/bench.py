@@ -90,7 +90,7 @@ def bench(
     )
     results = tuple(outcome for outcome in outcomes if isinstance(outcome, BenchResult))
     if record and results:
-        notes += _record(opened.folder, results, machine)
+        notes += record_latency(opened.folder, results, machine)
     return BenchReport(
         bundle=opened.manifest.name,
         machine=machine,
@@ -218,8 +218,8 @@ def cover(picture: UInt8Array, size_px: tuple[int, int]) -> UInt8Array:
     return np.ascontiguousarray(resized[top : top + height, left : left + width]).astype(np.uint8, copy=False)
 
 
-def _record(folder: Path, results: Sequence[BenchResult], machine: Machine) -> list[str]:
-    """Put the figures into the manifest; what that didn't allow, as notes."""
+def record_latency(folder: Path, results: Sequence[BenchResult], machine: Machine) -> list[str]:
+    """Put the figures into a bundle's manifest, wherever they were measured; what that didn't allow, as notes."""
     bundle = Bundle.open(folder)  # as it is now: a minute ago is long
     evidence = {}
     for artifact in bundle.manifest.artifacts:
