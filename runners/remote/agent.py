@@ -245,12 +245,14 @@ class Agent:
             staged.mkdir(exist_ok=True)
             keep = 'cd "$1"; shift; "$@" >out 2>err </dev/null; echo $? >code.new; mv code.new code'
             os.replace(staged, place)
+            own = str(self._job / "tmp")
             program = subprocess.Popen(
                 ["sh", "-c", keep, "sh", str(place), *request["words"]],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, **request["environment"], "TMPDIR": str(self._job / "tmp")},
+                # What runtimes put into caches goes with the job (ONNX Runtime keeps a device id there).
+                env={**os.environ, **request["environment"], "TMPDIR": own, "XDG_CACHE_HOME": own},
                 start_new_session=True,
             )
             (place / "pid").write_text(str(program.pid))

@@ -120,6 +120,7 @@ class Connection:
         self.address = address
         self._lease_s, self._stop, self._on_lost = lease_s, stop, on_lost
         self._begun: dict[str, Any] | None = None
+        self._given_up: BoardError | None = None
         self._channel = self._open()
 
     def ask(self, do: str, payload: bytes = b"", **words: Any) -> dict[str, Any]:
@@ -153,6 +154,8 @@ class Connection:
     def _ask(self, do: str, payload: bytes, words: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
         request = {"do": do, **words}
         while True:
+            if self._given_up is not None:
+                raise self._given_up
             try:
                 answer, content = self._channel.ask(request, payload)
                 break
@@ -187,11 +190,12 @@ class Connection:
                 said = answer["reason"]
                 break
             return
-        raise BoardError(
+        self._given_up = BoardError(
             f"{self.address}: the connection was lost in the middle and {tries} attempts to take it up failed "
             f"({_last_line(said) or 'ssh said nothing'}); the board removes what was sent within "
             f"{self._lease_s:.0f} s. Nothing was recorded: start again when it is back"
         )
+        raise self._given_up
 
     def _open(self) -> _Channel:
         words = shlex.split(os.environ.get(SSH_VARIABLE, "")) or ["ssh"]
