@@ -9,13 +9,22 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass
+class Said:
+    """What a tool printed, known once `quiet` is left."""
+
+    text: str = ""
+
+
 @contextlib.contextmanager
-def quiet(tool: str) -> Iterator[None]:
+def quiet(tool: str) -> Iterator[Said]:
     """Send all that is printed, by Python and below it, to the debug log; warnings and log levels come back after."""
+    heard = Said()
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
@@ -26,7 +35,7 @@ def quiet(tool: str) -> Iterator[None]:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
         try:
-            yield
+            yield heard
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -35,4 +44,5 @@ def quiet(tool: str) -> Iterator[None]:
                 os.close(original)
             logging.disable(level)
             said.seek(0)
-            logger.debug("%s said: %s", tool, said.read().decode(errors="replace"))
+            heard.text = said.read().decode(errors="replace")
+            logger.debug("%s said: %s", tool, heard.text)

@@ -101,7 +101,7 @@ def command(
             return evaluate(model, data, progress=progress, **words)
 
     if all_artifacts:
-        _measure_all(model, format, precision, measure, as_json=as_json)
+        _measure_all(model, format, precision, measure, device=device, as_json=as_json)
         return
     evaluation = measure(format, precision)
     if as_json:
@@ -120,6 +120,7 @@ def _measure_all(
     precision: str | None,
     measure: Callable[[str | None, str | None], Evaluation],
     *,
+    device: str,
     as_json: bool,
 ) -> None:
     """One row for each artifact; those that fail are told, after the others were measured."""
@@ -128,7 +129,7 @@ def _measure_all(
     bundle = as_bundle(model)
     if bundle is None:
         raise SpecError(f"--all measures the artifacts of a bundle; {model} is a network")
-    wanted = artifacts_to_measure(bundle, format=format, precision=precision)
+    wanted = artifacts_to_measure(bundle, format=format, precision=precision, device=device)
     if not wanted:
         raise SpecError(f"{model} holds no {' '.join(filter(None, (format, precision))) or 'artifact'}")
     evaluations, failed = [], []
