@@ -44,7 +44,6 @@ class Compiled:
         off_layers: layers among them.
         conversions: how many conversions at its borders are left to the processor.
         compile_s: how long the compilation took.
-        versions: of what compiled.
     """
 
     converted: Converted
@@ -54,7 +53,6 @@ class Compiled:
     off_layers: frozenset[str]
     conversions: int
     compile_s: float
-    versions: Mapping[str, str]
 
 
 class Converter(Protocol):

@@ -347,6 +347,7 @@ def _parity(bench: _Bench, precision: str, backend: Backend) -> ParityEvidence:
         match_results=not bench.random,
         torch_rounding=bench.torch_rounding,
         device_name=backend.opened.device_name,
+        ran_on=backend.opened,
         versions={"runtime": backend.opened.runtime, "torch": str(torch.__version__)},
     )
 

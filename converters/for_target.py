@@ -152,6 +152,7 @@ class _Trial:
             match_results=self._source.batch == 1,
             device_name=opened.device_name,
             versions={"runtime": opened.runtime},
+            ran_on=opened,
         )
         kept = not any(measured.allowed_drop for measured in accuracy)
         macs = sum(layer.macs for layer in layers)
@@ -171,9 +172,8 @@ class _Trial:
                 operators=compiled.operators,
                 off_device=dict(compiled.off_device),
                 conversions=compiled.conversions,
-                device_name=opened.device_name,
                 compile_s=compiled.compile_s,
-                versions=dict(compiled.versions),
+                ran_on=opened,
             ),
             overrides=() if kept else ("allow-drop",),
         )

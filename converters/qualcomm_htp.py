@@ -69,9 +69,10 @@ class QualcommHtpCompiler:
         where = self._compiled(quantized, path)
         compile_s = time.perf_counter() - started
         quantized.unlink()
-        operators = {self._name(index): node.op_type for index, node in enumerate(self._graph.nodes)}
         # What the compiler's own front end added off the NPU counts as off it, too.
         off = Counter(kind for name, kind in where.elsewhere.items())
+        operators = len(self._graph.nodes)
+        _write_counts(path, operators=operators, on_npu=operators - off.total())
         layers = rules.find_layers(self._graph, self._source.layers)
         off_layers = {
             name for name, nodes in layers.items() if any(self._name(index) in where.elsewhere for index in nodes)
@@ -79,12 +80,11 @@ class QualcommHtpCompiler:
         return Compiled(
             Converted([path], f"edgecnn QDQ, onnx {onnx.__version__}; {qnn.runtime_name()}, {self._target.name}"),
             recipe=f"static_wi8_ai{bits}, whole graph, {method} ranges, weights corrected",
-            operators=len(operators),
+            operators=operators,
             off_device=dict(off),
             off_layers=frozenset(off_layers),
             conversions=where.conversions,
             compile_s=round(compile_s, 2),
-            versions={"runtime": qnn.runtime_name()},
         )
 
     def _quantized(self, bits: int) -> tuple[Any, RangeMethod]:
@@ -135,3 +135,10 @@ class QualcommHtpCompiler:
 
     def _name(self, index: int) -> str:
         return str(self._graph.nodes[index].output[0])
+
+
+def _write_counts(context: Path, *, operators: int, on_npu: int) -> None:
+    """Put beside a context what it was made of, which its runtime no longer knows."""
+    model = onnx.load(context)
+    onnx.helper.set_model_props(model, {qnn.OPERATORS: str(operators), qnn.OPERATORS_ON_NPU: str(on_npu)})
+    context.write_bytes(model.SerializeToString())

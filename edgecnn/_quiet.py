@@ -9,21 +9,26 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
 class Said:
-    """What a tool printed, known once `quiet` is left."""
+    """What a tool printed.
 
-    text: str = ""
+    Attributes:
+        text: all of it, once the block is left.
+    """
+
+    text = ""
 
 
 @contextlib.contextmanager
 def quiet(tool: str) -> Iterator[Said]:
-    """Send all that is printed, by Python and below it, to the debug log; warnings and log levels come back after."""
+    """Send all that is printed, by Python and below it, to the debug log; warnings and log levels come back after.
+
+    What it yields knows what was printed, when the block is left.
+    """
     heard = Said()
     sys.stdout.flush()
     sys.stderr.flush()

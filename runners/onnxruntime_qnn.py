@@ -1,7 +1,7 @@
 """Qualcomm's NPU in ONNX Runtime: the plug-in onnxruntime-qnn, on the chip, or on an x86-64 PC in its simulator.
 
 The simulator computes what the chip computes, bit for bit as far as its maker says, and takes seconds a frame: what is
-measured there is accuracy, never time. Every name that this module gives to it says "(simulated)".
+measured there is accuracy, never time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import onnxruntime
@@ -21,6 +22,8 @@ from edgecnn.errors import DeviceError, MissingDependencyError
 
 PROVIDER = "QNNExecutionProvider"
 _PACKAGE = "onnxruntime-qnn"
+# A compiled context is one node; what it was made of stands beside it.
+OPERATORS, OPERATORS_ON_NPU = "edgecnn.operators", "edgecnn.operators_on_npu"
 # Where a value crosses the border of the NPU's part of the graph it is turned from levels into floats, or back.
 _CONVERSIONS = frozenset({"DequantizeLinear", "QuantizeLinear"})
 _RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
@@ -48,7 +51,20 @@ def is_simulated() -> bool:
 
 def device_name() -> str:
     """Of what runs here."""
-    return "Qualcomm HTP (simulated)" if is_simulated() else "Qualcomm HTP"
+    return "Qualcomm HTP simulator" if is_simulated() else "Qualcomm HTP"
+
+
+def is_there() -> bool:
+    """Whether the plug-in is installed and finds an NPU, or has a simulator of one here."""
+    if find_spec("onnxruntime_qnn") is None:
+        return False
+    import onnxruntime_qnn
+
+    try:
+        with quiet(_PACKAGE):
+            return bool(_devices(onnxruntime_qnn.get_library_path()))
+    except Exception:  # whatever a plug-in dies of, then there is none
+        return False
 
 
 def runtime_name() -> str:
@@ -119,6 +135,17 @@ def assigned(session: onnxruntime.InferenceSession) -> Assigned:
             else:
                 elsewhere[node.name] = node.op_type
     return Assigned(frozenset(on_npu), elsewhere, conversions.total())
+
+
+def placed(session: onnxruntime.InferenceSession) -> Counter[str]:
+    """Provider → operators that it has, conversions aside; of a compiled context, what its compiler wrote into it."""
+    where, told = assigned(session), session.get_modelmeta().custom_metadata_map
+    if OPERATORS in told:
+        total, on_npu = int(told[OPERATORS]), int(told[OPERATORS_ON_NPU])
+    else:
+        on_npu = len(where.on_npu)
+        total = on_npu + len(where.elsewhere)
+    return Counter({PROVIDER: on_npu, "CPUExecutionProvider": total - on_npu}) - Counter()
 
 
 def _devices(library: str) -> list[onnxruntime.OrtEpDevice]:

@@ -68,6 +68,7 @@ class LabelledPictures:
             data=self.name,
             precision=runner.precision,
             device=runner.backend.opened.device_name,
+            ran_on=runner.backend.opened,
         )
 
     def measure_draws(self, runner: Runner, *, resamples: int) -> tuple[float, NDArray[np.float64]]:

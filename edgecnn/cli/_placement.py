@@ -21,7 +21,7 @@ def print_placement(manifest: Manifest) -> None:
         _output.stdout.print(
             f"{artifact.label}: {on_device} of {placement.operators} operators ({placement.share:.1%}) on the device, "
             f"off it: {off}; {placement.conversions} conversions at its border; compiled in {placement.compile_s:.1f} "
-            f"s; run on {placement.device_name}",
+            f"s; run on {placement.ran_on.summary}",
             markup=False,
             soft_wrap=True,
         )

@@ -156,7 +156,7 @@ def _say_what(runner: Runner) -> None:
     used = runner.backend.opened
     what = " ".join(word for word in (runner.format, runner.precision) if word)
     _output.people.print(
-        f"{runner.task.name}: {what} on {used.device_name} ({used.runtime}, {used.provider}, {used.threads} threads)",
+        f"{runner.task.name}: {what} on {used.summary}",
         markup=False,
         soft_wrap=True,
     )
