@@ -215,10 +215,11 @@ class _Trial:
         shared = len(set(pictures.images) & set(self._settings.calibration.record.images))
         if not shared:
             return ()
-        return (
+        warning = (
             f"{shared} of the {len(pictures.images)} pictures that the metric was measured on were calibrated on, too: "
-            "it flatters; give others as --evaluate-on",
+            "it flatters; give others as --evaluate-on"
         )
+        return (warning,)
 
     @property
     def _name(self) -> str:

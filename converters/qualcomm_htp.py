@@ -1,4 +1,4 @@
-"""Compiles a network for Qualcomm's HTP: every operator quantized, then QNN's compiler, which onnxruntime-qnn brings."""
+"""Compiles a network for Qualcomm's HTP: every operator quantized, then QNN's compiler (in onnxruntime-qnn)."""
 
 from __future__ import annotations
 

@@ -93,7 +93,9 @@ class OnnxRuntimeBackend:
         placed = {name: max(assigned[name], executed.get(name, 0)) for name in {**assigned, **executed}}
         self.opened = check_execution(
             Opened(
-                runtime=qnn.runtime_name() if row.provider == qnn.PROVIDER else f"onnxruntime {onnxruntime.__version__}",
+                runtime=qnn.runtime_name()
+                if row.provider == qnn.PROVIDER
+                else f"onnxruntime {onnxruntime.__version__}",
                 provider=row.provider,
                 device_name=device_name,
                 precision=precision,

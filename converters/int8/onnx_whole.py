@@ -31,7 +31,12 @@ _LARGEST_BIAS = 2.0**30  # half of what 32 bits hold; the other half is for the 
 _LEVEL_TYPES: Mapping[int, type[np.uint8 | np.uint16]] = {8: np.uint8, 16: np.uint16}
 # 16-bit pairs are ONNX Runtime's own operators up to opset 20.
 _WIDE_DOMAIN = "com.microsoft"
-_LAYERS = {"Conv": 0, "ConvTranspose": 1, "Gemm": None, "MatMul": None}  # axis of the weights' scales; None: one scale
+_LAYERS: Mapping[str, int | None] = {
+    "Conv": 0,
+    "ConvTranspose": 1,
+    "Gemm": None,
+    "MatMul": None,
+}  # axis of the weights' scales; None: one scale
 # Constants of these are values like any other; those of others (bounds, sizes, axes) are what the operator is told.
 _VALUE_OPERATORS = frozenset({"Add", "Concat", "Div", "MatMul", "Max", "Min", "Mul", "PRelu", "Sub", "Where"})
 _MOVES = frozenset(
@@ -271,25 +276,12 @@ class _Writer:
     def _add_weights(self, index: int, node: Any, layer: str) -> None:
         """Replace a layer's weights and bias by dequantized int8 and int32 ones."""
         weights = self._graph.array(node.input[1]).astype(np.float32)
-        axis = _LAYERS[node.op_type]
-        if node.op_type == "ConvTranspose" and attributes(node).get("group", 1) != 1:
-            axis = None
-        others = tuple(a for a in range(weights.ndim) if a != axis)
-        largest = np.abs(weights).max(axis=others) if axis is not None else np.abs(weights).max()
-        if not np.isfinite(largest).all():
-            raise ConversionError(
-                f"the layer that makes {layer!r} has weights that are no numbers (NaN or infinity): expected trained "
-                "weights; train again, or load others"
-            )
+        grouped = node.op_type == "ConvTranspose" and attributes(node).get("group", 1) != 1
+        axis = None if grouped else _LAYERS[node.op_type]
         input_scale = float(self._scales[node.input[0]].scale)
         has_bias = len(node.input) > 2 and bool(node.input[2]) and node.op_type != "MatMul"
         bias = self._graph.array(node.input[2]).astype(np.float64).reshape(-1) if has_bias else None
-        scale = np.asarray(largest, np.float64) / _WEIGHT_LEVELS
-        if bias is not None:  # it is counted in steps of both scales, and must fit
-            needed = np.abs(bias) / (input_scale * _LARGEST_BIAS)
-            scale = np.maximum(scale, needed if axis is not None else needed.max())
-        usable = scale * min(input_scale, 1.0) > np.finfo(np.float32).tiny
-        scale = np.where(usable, scale, 1.0).astype(np.float32)
+        scale = _weight_scale(layer, weights, axis, bias, input_scale)
         spread = scale if axis is None else scale.reshape([-1 if a == axis else 1 for a in range(weights.ndim)])
         if self._corrections is not None and index in self._correctable:
             levels = self._corrections.levels(index, spread, most=_WEIGHT_LEVELS)
@@ -300,7 +292,7 @@ class _Writer:
         node.input[1] = self._stored(f"{layer}.weight", levels, scale, axis)
         if bias is None:
             return
-        bias_scale = np.broadcast_to(scale * np.float32(input_scale), bias.shape if axis is not None else ()).copy()
+        bias_scale = scale * np.float32(input_scale)
         steps = np.round(bias / bias_scale.astype(np.float64)).clip(-_LARGEST_BIAS, _LARGEST_BIAS).astype(np.int32)
         node.input[2] = self._stored(f"{layer}.bias", steps, bias_scale, None if axis is None else 0)
 
@@ -310,11 +302,11 @@ class _Writer:
             self._constant(f"{name}.scale", scale),
             self._constant(f"{name}.zero", np.zeros(scale.shape, levels.dtype)),
         ]
-        where = {} if axis is None else {"axis": axis}
         dequantized = f"{name}.dequantized"
-        self._nodes.append(
-            onnx.helper.make_node("DequantizeLinear", inputs, [dequantized], f"{name}.dequantize", **where)
-        )
+        node = onnx.helper.make_node("DequantizeLinear", inputs, [dequantized], f"{name}.dequantize")
+        if axis is not None:
+            node.attribute.append(onnx.helper.make_attribute("axis", axis))
+        self._nodes.append(node)
         return dequantized
 
     def _constant(self, name: str, values: Any) -> str:
@@ -331,6 +323,28 @@ def _is_plain(graph: Graph, node: Any) -> bool:
     told = attributes(node)
     usual = all(told.get(name, value) == value for name, value in (("alpha", 1.0), ("beta", 1.0), ("transA", 0)))
     return usual and (node.op_type == "Conv" or graph.array(node.input[1]).ndim == 2)
+
+
+def _weight_scale(
+    layer: str, weights: NDArray[np.float32], axis: int | None, bias: NDArray[np.float64] | None, input_scale: float
+) -> NDArray[np.float32]:
+    """One for each output channel, or where there is no axis one for all: float32 [channels] or [].
+
+    The bias is counted in steps of the weights' scale times the input's, and must fit into 32 bits.
+    """
+    others = tuple(a for a in range(weights.ndim) if a != axis)
+    largest = np.asarray(np.abs(weights).max(axis=None if axis is None else others), np.float64)
+    if not np.isfinite(largest).all():
+        raise ConversionError(
+            f"the layer that makes {layer!r} has weights that are no numbers (NaN or infinity): expected trained "
+            "weights; train again, or load others"
+        )
+    scale = largest / _WEIGHT_LEVELS
+    if bias is not None:
+        needed = np.abs(bias) / (input_scale * _LARGEST_BIAS)
+        scale = np.maximum(scale, needed.max() if axis is None else needed)
+    usable = scale * min(input_scale, 1.0) > np.finfo(np.float32).tiny
+    return np.asarray(np.where(usable, scale, 1.0), np.float32)
 
 
 def _after_the_last_layer(graph: Graph) -> frozenset[int]:

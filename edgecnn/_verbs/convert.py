@@ -168,8 +168,8 @@ def target_notes(target: Target, frame: FrameSpec, task: Task) -> list[str]:
     largest = target.largest_side_px.get(task.name)
     if largest is not None and max(frame.height_px, frame.width_px) > largest:
         notes.append(
-            f"{target.name}: a frame of {frame.width_px}x{frame.height_px} px is much for it; --size {largest} is worth "
-            "measuring, in time and in accuracy"
+            f"{target.name}: a frame of {frame.width_px}x{frame.height_px} px is much for it; --size {largest} is "
+            "worth measuring, in time and in accuracy"
         )
     return notes
 
