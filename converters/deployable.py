@@ -21,7 +21,7 @@ from edgecnn.converters.heads import head_decoder
 from edgecnn.converters.heads.softmax import decode_softmax
 from edgecnn.errors import SourceError, SpecError
 from edgecnn.frame import FrameSpec
-from edgecnn.measure.reference import TorchBackend
+from edgecnn.measure.reference import TorchBackend, torch_device
 from edgecnn.results import UInt8Array
 from edgecnn.runners.base import Runner
 from edgecnn.sources import Decode, TrainedModel
@@ -112,8 +112,8 @@ class Deployable(nn.Module):
     def answer(self, frame: UInt8Array) -> dict[str, Any]:
         """The output tensors of one batch of frames, as numpy arrays by name."""
         with torch.inference_mode():
-            outputs = self(torch.from_numpy(np.ascontiguousarray(frame)))
-        return {name: t.numpy() for name, t in zip(self.task.outputs, outputs, strict=True)}
+            outputs = self(torch.from_numpy(np.ascontiguousarray(frame)).to(self._shift.device))
+        return {name: t.cpu().numpy() for name, t in zip(self.task.outputs, outputs, strict=True)}
 
 
 def signature(deployable: Deployable, *, batch: int) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
@@ -300,9 +300,15 @@ def _with_labels(task: Task, answer: tuple[Tensor, ...]) -> Task:
     return task
 
 
-def open_reference(model: TrainedModel, *, threads: int | None = None) -> Runner:
-    """The torch network itself as a Runner: the same fit and the same finish as every artifact's."""
-    deployable = Deployable(model)
-    runner = Runner(TorchBackend(deployable.answer, threads=threads), frame=deployable.frame_spec, task=deployable.task)
+def open_reference(model: TrainedModel, *, threads: int | None = None, device: str = "cpu") -> Runner:
+    """The torch network itself as a Runner: the same fit and the same finish as every artifact's.
+
+    Raises:
+        UnknownNameError, DeviceError: no such device, or torch has none here.
+    """
+    place = torch_device(device)
+    deployable = Deployable(model).to(place)
+    backend = TorchBackend(deployable.answer, threads=threads, device=place)
+    runner = Runner(backend, frame=deployable.frame_spec, task=deployable.task)
     runner.format = "torch"
     return runner

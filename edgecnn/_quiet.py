@@ -13,9 +13,23 @@ from collections.abc import Iterator
 logger = logging.getLogger(__name__)
 
 
+class Said:
+    """What a tool printed.
+
+    Attributes:
+        text: all of it, once the block is left.
+    """
+
+    text = ""
+
+
 @contextlib.contextmanager
-def quiet(tool: str) -> Iterator[None]:
-    """Send all that is printed, by Python and below it, to the debug log; warnings and log levels come back after."""
+def quiet(tool: str) -> Iterator[Said]:
+    """Send all that is printed, by Python and below it, to the debug log; warnings and log levels come back after.
+
+    What it yields knows what was printed, when the block is left.
+    """
+    heard = Said()
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
@@ -26,7 +40,7 @@ def quiet(tool: str) -> Iterator[None]:
         os.dup2(said.fileno(), 1)
         os.dup2(said.fileno(), 2)
         try:
-            yield
+            yield heard
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -35,4 +49,5 @@ def quiet(tool: str) -> Iterator[None]:
                 os.close(original)
             logging.disable(level)
             said.seek(0)
-            logger.debug("%s said: %s", tool, said.read().decode(errors="replace"))
+            heard.text = said.read().decode(errors="replace")
+            logger.debug("%s said: %s", tool, heard.text)

@@ -11,6 +11,46 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Unknown fields are ignored on reading: a newer minor writer may add some."""
 
 
+class Opened(Record, frozen=True, kw_only=True):
+    """Proof of execution: what a back end really runs on, in its runtime's own words.
+
+    Attributes:
+        runtime: package and version, as in "onnxruntime 1.31.1".
+        provider: the runtime's name for what executes ("CPUExecutionProvider", "CPU", "XNNPACK").
+        device_name: the processor, GPU or NPU.
+        precision: what was asked for and is held ("fp32", "bf16", …).
+        threads: threads of one inference.
+        operators: of the graph as the runtime has it; None where the runtime doesn't say.
+        operators_on_device: those of them that run on the device that was asked for.
+        operators_elsewhere: where the others run: provider → how many.
+        arithmetic: of the convolutions and matrix products, how many compute in what ("fp32", "bf16", "int8", …);
+            empty where the runtime doesn't say.
+        simulated: the device is a program (a Vulkan driver in software, an NPU's simulator): function is real there,
+            speed is not.
+    """
+
+    runtime: str
+    provider: str
+    device_name: str
+    precision: str
+    threads: int
+    operators: int | None = None
+    operators_on_device: int | None = None
+    operators_elsewhere: dict[str, int] = {}
+    arithmetic: dict[str, int] = {}
+    simulated: bool = False
+
+    @property
+    def summary(self) -> str:
+        """One line for people, as in "Cortex-A76 (ai-edge-litert 2.3.0, XNNPACK, 4 threads)"."""
+        parts = [self.runtime, self.provider]
+        if self.operators is not None and self.operators_elsewhere:
+            elsewhere = ", ".join(f"{count} on {where}" for where, count in self.operators_elsewhere.items())
+            parts.append(f"{self.operators_on_device} of {self.operators} operators, {elsewhere}")
+        parts.append("1 thread" if self.threads == 1 else f"{self.threads} threads")
+        return f"{self.device_name} ({', '.join(parts)})" + (", simulated" if self.simulated else "")
+
+
 class ParityEvidence(Record, frozen=True, kw_only=True):
     """What comparing an artifact with the torch network gave.
 
@@ -25,6 +65,7 @@ class ParityEvidence(Record, frozen=True, kw_only=True):
         worst_box_iou, worst_score_difference: of matched detections; None for other tasks.
         torch_rounding: how far torch's own answers are from those in float64; looked at for random networks only.
         device_name, versions: where it ran.
+        ran_on: proof of that; None in bundles of edgecnn 0.1.
     """
 
     max_rel_err: float
@@ -38,6 +79,7 @@ class ParityEvidence(Record, frozen=True, kw_only=True):
     torch_rounding: float | None = None
     device_name: str = ""
     versions: dict[str, str] = {}
+    ran_on: Opened | None = None
 
 
 class PreprocessEvidence(Record, frozen=True, kw_only=True):
@@ -58,7 +100,11 @@ class PreprocessEvidence(Record, frozen=True, kw_only=True):
 
 
 class AccuracyEvidence(Record, frozen=True, kw_only=True):
-    """A task metric on labelled data, with its 95 % bootstrap interval over images."""
+    """A task metric on labelled data, with its 95 % bootstrap interval over images.
+
+    Attributes:
+        ran_on: proof of what ran; None in bundles of edgecnn 0.1.
+    """
 
     metric: str
     value: float
@@ -71,6 +117,7 @@ class AccuracyEvidence(Record, frozen=True, kw_only=True):
     reference_value: float | None = None
     max_drop: float | None = None
     allowed_drop: bool = False
+    ran_on: Opened | None = None
 
     @property
     def drop(self) -> float | None:
@@ -190,6 +237,29 @@ class QuantizationEvidence(Record, frozen=True, kw_only=True):
         return self.latency is not None and self.latency.ratio <= 1
 
 
+class PlacementEvidence(Record, frozen=True, kw_only=True):
+    """Where the operators of an artifact that was compiled for a device are computed.
+
+    Attributes:
+        operators: of the float network.
+        off_device: operator → how many of them are not on the device.
+        conversions: how many conversions at its borders are left to the processor.
+        compile_s: how long the compilation took.
+        ran_on: proof of what it ran on; a simulator says that it is one.
+    """
+
+    operators: int
+    off_device: dict[str, int]
+    conversions: int
+    compile_s: float
+    ran_on: Opened
+
+    @property
+    def share(self) -> float:
+        """Of the operators, those that are on the device."""
+        return 1 - sum(self.off_device.values()) / max(self.operators, 1)
+
+
 class LatencyEvidence(Record, frozen=True, kw_only=True):
     """What `bench` measured of an artifact on one machine, in the shape that `bench --json` prints."""
 
@@ -204,6 +274,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     accuracy: tuple[AccuracyEvidence, ...] = ()
     latency: tuple[LatencyEvidence, ...] = ()
     quantization: QuantizationEvidence | None = None
+    placement: PlacementEvidence | None = None
     overrides: tuple[str, ...] = ()
 
 

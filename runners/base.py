@@ -14,9 +14,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn._devices import RUNTIMES, DeviceName, default_threads, parse_device, processor_name
+from edgecnn._devices import RUNTIMES, DeviceName, Executor, default_threads, parse_device, processor_name
 from edgecnn.bundle import PRECISIONS, QUANTIZED, Artifact, Bundle, Manifest, TensorSpec
 from edgecnn.errors import BundleError, DeviceError, MissingDependencyError, SpecError
+from edgecnn.evidence import Opened
 from edgecnn.frame import FrameFitter, FrameSpec
 from edgecnn.registry import BACKENDS
 from edgecnn.results import Result, UInt8Array
@@ -25,23 +26,24 @@ from edgecnn.tasks import Task
 Arrays = Mapping[str, NDArray[Any]]
 
 
+_MOST = 0.5
+
+
 @dataclass(frozen=True, kw_only=True)
-class Opened:
-    """What a back end really runs on, in its own words.
+class FoundDevice:
+    """A device that a runtime sees on this machine.
 
     Attributes:
-        runtime: package and version, as in "onnxruntime 1.31.1".
-        provider: the runtime's name for what executes ("CPUExecutionProvider", "CPU", "XNNPACK").
-        device_name: the processor.
-        precision: what the arithmetic runs in ("fp32", "bf16", …), as far as the runtime says.
-        threads: threads of one inference.
+        word: to ask for exactly this one: "openvino:GPU.0".
+        kind: "cpu", "gpu" or "npu".
+        provider: the runtime's name for it.
+        device_name: the processor, GPU or NPU; "" where only opening something would tell.
     """
 
-    runtime: str
+    word: str
+    kind: str
     provider: str
     device_name: str
-    precision: str
-    threads: int
 
 
 class Backend(Protocol):
@@ -58,13 +60,19 @@ class Backend(Protocol):
         """What a file of this precision can be run in; the first is what runs when nobody asks."""
         ...
 
+    @classmethod
+    def devices(cls) -> Sequence[FoundDevice]:
+        """The devices that the runtime sees now; opens nothing."""
+        ...
+
     def __init__(
         self, path: Path, *, outputs: Sequence[TensorSpec], device: DeviceName, precision: str, threads: int
     ) -> None:
         """Open the file.
 
         Raises:
-            DeviceError: the device is not there, or the runtime fails on the file.
+            DeviceError: the device is not there, the runtime fails on the file, or it would run it elsewhere or in
+                another precision than was asked for.
         """
         ...
 
@@ -159,10 +167,11 @@ def open_runner(
 
     Args:
         bundle: a NAME.edge folder.
-        device: "cpu", "gpu", "npu", or exactly, as in "openvino:GPU.0"; "auto" allows a choice, and takes int8 where
-            it was measured on this processor to be accurate and faster.
+        device: "cpu", "gpu", "npu", or exactly, as in "openvino:GPU.0" or "onnxruntime:cuda" (`edgecnn devices` lists
+            them); "auto" allows a choice, and takes int8 where it was measured on this processor to be accurate and
+            faster.
         format: "onnx", "openvino" or "tflite"; without it the first of openvino, onnx, tflite that the bundle
-            holds and that is installed here.
+            holds, that is installed here, and that has such a device.
         precision: what is to run; without it fp32 where the bundle has it. "bf16" runs OpenVINO's fp32 file.
         threads: of one inference; without it, the cores that this process may use.
         score, nms_iou: a detector's thresholds; without them, the bundle's.
@@ -208,15 +217,26 @@ def choose_artifact(
         if format not in (None, meant):
             raise SpecError(f"device {device.text!r} belongs to {meant}, but the format asked for is {format!r}")
         format = meant  # noqa: A001
-    for candidate in [format] if format else _usable_formats(manifest):
-        for artifact in _best_first(manifest, candidate, may_choose=device.device == "auto"):
+    for candidate in [format] if format else _formats_for(device, _usable_formats(manifest, device)):
+        for artifact in _best_first(manifest, candidate, device):
             if precision is None:
                 return artifact, artifact.precision
             if precision in BACKENDS.get(candidate).precisions(artifact.precision):
                 return artifact, precision
-    there = ", ".join(f"{a.format} {a.precision}" for a in manifest.artifacts) or "none"
     wanted = " ".join(word for word in (format, precision) if word) or "artifact for an installed runtime"
-    raise BundleError(f"{bundle.folder} holds no {wanted}; it holds: {there}")
+    raise BundleError(f"{bundle.folder} holds no {wanted} for device {device.text!r}; it holds: {held(manifest)}")
+
+
+def opens_on(artifact: Artifact, device: DeviceName) -> bool:
+    """Whether an artifact may be opened on a device: one that was compiled for another may not."""
+    runtime = next((runtime for runtime, name in RUNTIMES.items() if name == artifact.format), "")
+    return not artifact.device or artifact.device in {f"{runtime}:{row.word}" for row in device.executors(runtime)}
+
+
+def held(manifest: Manifest) -> str:
+    """A bundle's artifacts, for messages, with the device of those that want one."""
+    names = [a.label + (f" (device {a.device})" if a.device else "") for a in manifest.artifacts]
+    return ", ".join(names) or "none"
 
 
 def with_thresholds(task: Task, *, score: float | None, nms_iou: float | None) -> Task:
@@ -237,8 +257,8 @@ def with_thresholds(task: Task, *, score: float | None, nms_iou: float | None) -
     return msgspec.structs.replace(task, **changes)
 
 
-def _usable_formats(manifest: Manifest) -> list[str]:
-    held = {artifact.format for artifact in manifest.artifacts}
+def _usable_formats(manifest: Manifest, device: DeviceName) -> list[str]:
+    held = {artifact.format for artifact in manifest.artifacts if opens_on(artifact, device)}
     usable = [name for name in BACKENDS.installed() if name in held]
     if held and not usable:
         first = next(name for name in BACKENDS.names() if name in held)
@@ -246,11 +266,36 @@ def _usable_formats(manifest: Manifest) -> list[str]:
     return usable
 
 
-def _best_first(manifest: Manifest, format: str, *, may_choose: bool) -> list[Artifact]:  # noqa: A002
+def _formats_for(device: DeviceName, usable: Sequence[str]) -> list[str]:
+    """The formats whose runtime has such a device here.
+
+    Raises:
+        DeviceError: none has; says what each has, and needs.
+    """
+    if "cpu" in device.kinds:  # every runtime has one, and none is loaded to find out
+        return list(usable)
+    runtimes = {name: runtime for runtime, name in RUNTIMES.items()}
+    fitting, absent = [], []
+    for name in usable:
+        wanted = device.executors(runtimes[name])
+        found = BACKENDS.get(name).devices()
+        if any(row.provider == there.provider.partition(".")[0] for row in wanted for there in found):
+            fitting.append(name)
+        else:
+            has = [there.word for there in found]
+            absent.append(absent_device(device, runtime=runtimes[name], available=has, wanted=wanted))
+    if not fitting and len(absent) > 1:
+        raise DeviceError("\n".join(str(error) for error in absent))
+    return fitting or list(usable)
+
+
+def _best_first(manifest: Manifest, format: str, device: DeviceName) -> list[Artifact]:  # noqa: A002
+    """Those that open there; first what was compiled for it, then by precision."""
     order = list(PRECISIONS)
-    held = [artifact for artifact in manifest.artifacts if artifact.format == format]
+    held = [a for a in manifest.artifacts if a.format == format and opens_on(a, device)]
     held.sort(key=lambda a: order.index(a.precision) if a.precision in order else len(order))
-    if may_choose:  # a stable sort: what is not worth it stays behind float
+    held.sort(key=lambda a: not a.device)
+    if device.device == "auto":  # a stable sort: what is not worth it stays behind float
         held.sort(key=lambda a: a.precision not in QUANTIZED or not _worth_choosing(a))
     return held
 
@@ -263,9 +308,64 @@ def _worth_choosing(artifact: Artifact) -> bool:
     return accurate and latency is not None and latency.low > 1 and latency.device_name == processor_name()
 
 
-def absent_device(device: DeviceName, *, runtime: str, available: Sequence[str]) -> DeviceError:
+def choose_executor(
+    device: DeviceName, *, runtime: str, package: str, available: Sequence[str], listed: Sequence[str] = ()
+) -> Executor:
+    """The preferred row of the table that is what was asked for and is there.
+
+    Args:
+        device: as asked for.
+        runtime: whose rows: "openvino", "onnxruntime" or "litert".
+        package: the runtime's name for people.
+        available: its names of the providers that are there.
+        listed: what the refusal says is there; without it, `available`.
+
+    Raises:
+        DeviceError: nothing of that is there; says what is, and what to install.
+    """
+    wanted = device.executors(runtime)
+    for row in wanted:
+        if row.provider in available:
+            return row
+    raise absent_device(device, runtime=package, available=listed or available, wanted=wanted)
+
+
+def absent_device(
+    device: DeviceName, *, runtime: str, available: Sequence[str], wanted: Sequence[Executor] = (), why: str = ""
+) -> DeviceError:
     """The error of a device that a runtime doesn't have."""
-    return DeviceError(
-        f"device {device.text!r} is not there for {runtime}; here it has: {', '.join(available)}. "
-        "Ask for one of these, or for 'auto' to let edgecnn choose"
-    )
+    text = f"device {device.text!r} is not there for {runtime}; here it has: {', '.join(available)}."
+    if why:
+        text += f" {why[0].upper()}{why[1:].rstrip('.')}."
+    ways = [f"{row.runtime}:{row.word} needs {row.needs} (pip install 'edgecnn[{row.extra}]')" for row in wanted]
+    return DeviceError(f"{text} {'; '.join(ways) or 'Ask for one of these, or for auto to let edgecnn choose'}")
+
+
+def check_execution(opened: Opened, path: Path) -> Opened:
+    """What was opened, if it is what was asked for.
+
+    Most of the graph's operators must be on the device, and its convolutions and matrix products must compute in the
+    precision that was asked for, as far as the runtime says; "fp16" leaves that to the device (docs/decisions/0002).
+
+    Raises:
+        DeviceError: it is not.
+    """
+    if opened.operators and (opened.operators_on_device or 0) < _MOST * opened.operators:
+        elsewhere = ", ".join(f"{count} on {where}" for where, count in opened.operators_elsewhere.items())
+        raise DeviceError(
+            f"{opened.provider} takes only {opened.operators_on_device} of the {opened.operators} operators of "
+            f"{path.name}; the others would run elsewhere ({elsewhere}): ask for that device instead"
+        )
+    computes = opened.arithmetic
+    wrong = {
+        "fp32": bool(computes) and set(computes) != {"fp32"},
+        "bf16": bool(computes) and "bf16" not in computes,
+        "int8": bool(computes) and "int8" not in computes,
+    }
+    if wrong.get(opened.precision, False):
+        found = ", ".join(f"{count} in {name}" for name, count in computes.items())
+        raise DeviceError(
+            f"{path.name} was asked to run in {opened.precision}, but on {opened.device_name} {opened.provider} "
+            f"computes otherwise (convolutions and matrix products: {found})"
+        )
+    return opened

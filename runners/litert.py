@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from edgecnn._devices import DeviceName, processor_name
-from edgecnn._quiet import quiet
+from edgecnn._devices import EXECUTORS, DeviceName, processor_name
 from edgecnn.bundle import TensorSpec
-from edgecnn.errors import DeviceError
+from edgecnn.evidence import Opened
 from edgecnn.results import UInt8Array
-from edgecnn.runners.base import Arrays, Opened, absent_device
+from edgecnn.runners import litert_compiled, litert_interpreter
+from edgecnn.runners.base import Arrays, FoundDevice, choose_executor
 
-try:
-    from ai_edge_litert.interpreter import Interpreter
 
-    _RUNTIME = "ai-edge-litert"
-except ModuleNotFoundError:
-    from tflite_runtime.interpreter import Interpreter
+class Engine(Protocol):
+    """What runs a file; see `Backend`."""
 
-    _RUNTIME = "tflite-runtime"
+    opened: Opened
+
+    def infer(self, frame: UInt8Array) -> Arrays:
+        """See `Backend.infer`."""
+        ...
+
+    def close(self) -> None:
+        """See `Backend.close`."""
+        ...
+
+
+# What runs each of the table's rows, and whether that is there.
+_ENGINES: dict[str, tuple[Callable[..., Engine], Callable[[], bool]]] = {
+    "XNNPACK": (litert_interpreter.Interpreted, lambda: True),
+    "EdgeTPU": (litert_interpreter.Interpreted, litert_interpreter.has_edge_tpu),
+    "GPU": (litert_compiled.Compiled, litert_compiled.has_gpu),
+    "NPU": (litert_compiled.Compiled, litert_compiled.has_npu),
+}
 
 
 class LiteRtBackend:
-    """A TFLite file in an interpreter, on XNNPACK."""
+    """A TFLite file on XNNPACK, a GPU or an NPU."""
 
     opened: Opened
 
@@ -34,54 +47,37 @@ class LiteRtBackend:
         """A TFLite file runs as it is."""
         return (artifact_precision,)
 
+    @classmethod
+    def devices(cls) -> Sequence[FoundDevice]:
+        """What there is; of a GPU, what its driver says."""
+        names: dict[str, Any] = {"cpu": processor_name, "gpu": litert_compiled.gpu_name}
+        return [
+            FoundDevice(
+                word=f"litert:{row.word}",
+                kind=row.kind,
+                provider=row.provider,
+                device_name=names[row.kind]() if row.kind in names else "",
+            )
+            for row in EXECUTORS
+            if row.runtime == "litert" and _ENGINES[row.provider][1]()
+        ]
+
     def __init__(
         self, path: Path, *, outputs: Sequence[TensorSpec], device: DeviceName, precision: str, threads: int
     ) -> None:
-        if device.device not in ("cpu", "auto"):
-            raise absent_device(device, runtime=_RUNTIME, available=["cpu"])
-        try:
-            with quiet(_RUNTIME):
-                self._interpreter: Any = Interpreter(model_path=str(path), num_threads=threads)
-                self._interpreter.allocate_tensors()
-        except Exception as failed:
-            raise DeviceError(f"{_RUNTIME} cannot open {path.name}: {failed}") from failed
-        self._input = self._interpreter.get_input_details()[0]["index"]
-        # A signature's outputs are named output_0, output_1, … in the network's order; the interpreter's own
-        # list may be in another.
-        signature = self._interpreter.get_signature_list()
-        details = self._interpreter.get_output_details()
-        if signature:
-            names = next(iter(signature.values()))["outputs"]
-            runner = self._interpreter.get_signature_runner(next(iter(signature)))
-            by_name = runner.get_output_details()
-            indices = [by_name[name]["index"] for name in sorted(names, key=_natural)]
-        else:
-            indices = [detail["index"] for detail in details]
-        if len(indices) != len(outputs):
-            raise DeviceError(f"{path.name} has {len(indices)} outputs, the manifest names {len(outputs)}")
-        self._outputs = [(spec.name, index) for spec, index in zip(outputs, indices, strict=True)]
-        self.opened = Opened(
-            runtime=f"{_RUNTIME} {version(_RUNTIME)}",
-            provider="XNNPACK",
-            device_name=processor_name(),
-            precision=precision,
-            threads=threads,
+        there = [found.provider for found in self.devices()]
+        words = [found.word.partition(":")[2] for found in self.devices()]
+        row = choose_executor(
+            device, runtime="litert", package=litert_interpreter.PACKAGE, available=there, listed=words
         )
+        engine, _ = _ENGINES[row.provider]
+        self._engine = engine(path, outputs=outputs, executor=row, precision=precision, threads=threads)
+        self.opened = self._engine.opened
 
     def infer(self, frame: UInt8Array) -> Arrays:
         """Run one batch of frames, uint8 [batch, height, width, 3] BGR."""
-        try:
-            self._interpreter.set_tensor(self._input, frame)
-            self._interpreter.invoke()
-        except Exception as failed:
-            raise DeviceError(f"{_RUNTIME} failed on a frame of shape {list(frame.shape)}: {failed}") from failed
-        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs}
+        return self._engine.infer(frame)
 
     def close(self) -> None:
-        """Give the interpreter back."""
-        self.__dict__.pop("_interpreter", None)
-
-
-def _natural(name: str) -> tuple[str, int]:
-    stem, _, number = name.rpartition("_")
-    return (stem, int(number)) if number.isdigit() else (name, 0)
+        """Give the file back."""
+        self._engine.close()

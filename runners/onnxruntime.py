@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnxruntime
 
-from edgecnn._devices import DeviceName, processor_name
+from edgecnn._devices import EXECUTORS, DeviceName, Executor, processor_name
+from edgecnn._quiet import quiet
 from edgecnn.bundle import TensorSpec
 from edgecnn.errors import DeviceError
+from edgecnn.evidence import Opened
 from edgecnn.results import UInt8Array
-from edgecnn.runners.base import Arrays, Opened, absent_device
+from edgecnn.runners import onnxruntime_qnn as qnn
+from edgecnn.runners.base import Arrays, FoundDevice, absent_device, check_execution, choose_executor
+from edgecnn.runners.vulkan import vulkan_devices
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider", "auto": "CPUExecutionProvider"}
+_CPU = "CPUExecutionProvider"
+_WEBGPU = "WebGpuExecutionProvider"
+_RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
 
 
 class OnnxRuntimeBackend:
@@ -26,35 +38,74 @@ class OnnxRuntimeBackend:
         """An ONNX file runs as it is."""
         return (artifact_precision,)
 
+    @classmethod
+    def devices(cls) -> Sequence[FoundDevice]:
+        """The providers that this build of ONNX Runtime has; whether their device is there, only opening tells."""
+        available = _available(EXECUTORS)
+        return [
+            FoundDevice(
+                word=f"onnxruntime:{row.word}",
+                kind=row.kind,
+                provider=row.provider,
+                device_name=_device(row)[0],
+            )
+            for row in EXECUTORS
+            if row.runtime == "onnxruntime" and row.provider in available
+        ]
+
     def __init__(
         self, path: Path, *, outputs: Sequence[TensorSpec], device: DeviceName, precision: str, threads: int
     ) -> None:
-        available = onnxruntime.get_available_providers()
-        provider = _PROVIDERS.get(device.device, device.device)
-        if provider not in available:
-            raise absent_device(device, runtime="onnxruntime", available=available)
+        available = _available(device.executors("onnxruntime"))
+        row = choose_executor(device, runtime="onnxruntime", package="onnxruntime", available=available)
+        on_cpu = row.provider == _CPU
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # warnings about graph details are not for users
-        try:
-            # Providers outside the list are never used; one inside it that fails must not fall back in silence.
-            self._session = onnxruntime.InferenceSession(path, options, providers=[provider], disable_fallback=True)
-        except Exception as failed:
-            raise DeviceError(f"onnxruntime cannot open {path.name}: {failed}") from failed
-        if self._session.get_providers()[0] != provider:
-            raise absent_device(device, runtime="onnxruntime", available=self._session.get_providers())
-        self._input = self._session.get_inputs()[0].name
-        self._outputs = [spec.name for spec in outputs]
-        found = [output.name for output in self._session.get_outputs()]
-        if not set(self._outputs) <= set(found):
-            raise DeviceError(f"{path.name} has the outputs {found}, the manifest names {self._outputs}")
-        self.opened = Opened(
-            runtime=f"onnxruntime {onnxruntime.__version__}",
-            provider=provider,
-            device_name=processor_name() if provider == "CPUExecutionProvider" else provider,
-            precision=precision,
-            threads=threads,
+        options.add_session_config_entry(_RECORD_ASSIGNMENT, "1")
+        told = {**row.options, **({"device_id": str(device.index)} if device.index is not None else {})}
+        with contextlib.ExitStack() as stack:
+            folder: Path | None = None
+            if not on_cpu and row.provider != qnn.PROVIDER:
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgecnn-")))
+                options.enable_profiling = True
+                options.profile_file_prefix = str(folder / "profile")
+                stack.enter_context(quiet("onnxruntime"))
+            try:
+                self._session = _session(path, options, row, told)
+            except DeviceError:
+                raise
+            except Exception as failed:
+                raise DeviceError(f"onnxruntime cannot open {path.name} on {row.provider}: {failed}") from failed
+            if self._session.get_providers()[0] != row.provider:
+                raise absent_device(
+                    device, runtime="onnxruntime", available=self._session.get_providers(), wanted=[row]
+                )
+            self._input = self._session.get_inputs()[0].name
+            self._outputs = [spec.name for spec in outputs]
+            found = [output.name for output in self._session.get_outputs()]
+            if not set(self._outputs) <= set(found):
+                raise DeviceError(f"{path.name} has the outputs {found}, the manifest names {self._outputs}")
+            assigned = qnn.placed(self._session) if row.provider == qnn.PROVIDER else _assigned(self._session)
+            executed = {} if folder is None else self._executed(folder)
+        device_name, simulated = _device(row)
+        placed = {name: max(assigned[name], executed.get(name, 0)) for name in {**assigned, **executed}}
+        self.opened = check_execution(
+            Opened(
+                runtime=qnn.runtime_name()
+                if row.provider == qnn.PROVIDER
+                else f"onnxruntime {onnxruntime.__version__}",
+                provider=row.provider,
+                device_name=device_name,
+                precision=precision,
+                threads=threads,
+                operators=sum(placed.values()) or None,
+                operators_on_device=placed.get(row.provider, 0) if placed else None,
+                operators_elsewhere={name: count for name, count in placed.items() if name != row.provider},
+                simulated=simulated,
+            ),
+            path,
         )
 
     def infer(self, frame: UInt8Array) -> Arrays:
@@ -68,3 +119,58 @@ class OnnxRuntimeBackend:
     def close(self) -> None:
         """Give the session back."""
         self.__dict__.pop("_session", None)
+
+    def _executed(self, folder: Path) -> Mapping[str, int]:
+        """Provider → kernels that it ran in one inference, from the runtime's own profile."""
+        self.infer(np.zeros(self._session.get_inputs()[0].shape, np.uint8))
+        self._session.end_profiling()
+        (profile,) = folder.glob("profile*.json")
+        return Counter(
+            event["args"]["provider"]
+            for event in json.loads(profile.read_text(encoding="utf-8"))
+            if event.get("cat") == "Node" and "provider" in event.get("args", {})
+        )
+
+
+def _available(rows: Sequence[Executor]) -> list[str]:
+    """The providers of this build, and of those that are plug-ins the ones that are installed and have a device."""
+    built_in = onnxruntime.get_available_providers()
+    if any(row.provider == qnn.PROVIDER for row in rows) and qnn.is_there():
+        return [*built_in, qnn.PROVIDER]
+    return list(built_in)
+
+
+def _session(path: Path, options: Any, row: Executor, told: Mapping[str, str]) -> Any:
+    if row.provider == qnn.PROVIDER:
+        return qnn.open_session(path, options, told=told)
+    # Providers outside the list are never used; one inside it that fails must not fall back in silence.
+    return onnxruntime.InferenceSession(path, options, providers=[(row.provider, told)], disable_fallback=True)
+
+
+def _assigned(session: Any) -> Counter[str]:
+    """Provider → nodes that were given to it when the file was opened; empty in versions that don't tell.
+
+    A provider that compiles whole subgraphs shows as one kernel in a profile, and is told here node by node; of one
+    with kernels of its own (WebGPU), this list has gaps, but not its profile: of the two counts, the larger is right.
+    """
+    counts: Counter[str] = Counter()
+    if hasattr(session, "get_provider_graph_assignment_info"):
+        for subgraph in session.get_provider_graph_assignment_info():
+            counts[subgraph.ep_name] += len(subgraph.get_nodes())
+    return counts
+
+
+def _device(row: Executor) -> tuple[str, bool]:
+    """The name of the device that a provider runs on, and whether it is simulated; its kind where nobody says."""
+    if row.provider == _CPU:
+        return processor_name(), False
+    if row.provider == qnn.PROVIDER:
+        return qnn.device_name(), qnn.is_simulated()
+    if row.provider == _WEBGPU:
+        first = next(iter(vulkan_devices()), None)
+        return (row.kind.upper(), False) if first is None else (first.name, first.is_software)
+    for found in onnxruntime.get_ep_devices() if hasattr(onnxruntime, "get_ep_devices") else ():
+        if found.ep_name == row.provider:
+            told = dict(found.device.metadata)
+            return str(told.get("Description") or found.device.vendor or row.kind.upper()), False
+    return row.kind.upper(), False

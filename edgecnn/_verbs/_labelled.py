@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from pathlib import Path
 
@@ -40,6 +41,13 @@ class LabelledPictures:
         self.dataset = open_dataset(data, task=task.name, labels=task.labels, split=split)
         self._ignore_label = ignore_label
 
+    def limited(self, count: int) -> LabelledPictures:
+        """So many of them at most, evenly spaced."""
+        some = copy.copy(self)
+        some.__dict__.pop("images", None)  # of all
+        some.dataset = self.dataset.limited(count)
+        return some
+
     @cached_property
     def images(self) -> tuple[str, ...]:
         """Content hashes; every picture is read for them, once."""
@@ -60,6 +68,7 @@ class LabelledPictures:
             data=self.name,
             precision=runner.precision,
             device=runner.backend.opened.device_name,
+            ran_on=runner.backend.opened,
         )
 
     def measure_draws(self, runner: Runner, *, resamples: int) -> tuple[float, NDArray[np.float64]]:

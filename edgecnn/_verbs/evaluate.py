@@ -14,9 +14,10 @@ from edgecnn._shipped import shipped_bundle
 from edgecnn.bundle import MANIFEST, Artifact, Bundle
 from edgecnn.datasets import Dataset, open_dataset
 from edgecnn.errors import SpecError
+from edgecnn.evidence import Opened
 from edgecnn.measure.accuracy import Accuracy, measure_accuracy
 from edgecnn.measure.leakage import pictures_seen, refuse_seen_pictures
-from edgecnn.runners.base import Runner, choose_artifact, open_runner, with_thresholds
+from edgecnn.runners.base import Runner, choose_artifact, open_runner, opens_on, with_thresholds
 from edgecnn.sources import SAVED_SUFFIX
 from edgecnn.tasks import Classify, Detect, InstanceSegment, Task
 
@@ -46,6 +47,7 @@ class Evaluation:
         format, precision: what ran; "torch" for the network itself.
         device: as it was asked for.
         device_name, runtime: the processor, and the package that ran there.
+        ran_on: proof of what ran.
         task, data, form: what was measured on.
         score_threshold, nms_iou: a detector's; None for other tasks.
         ignore_label: the class whose pixels didn't count.
@@ -71,6 +73,7 @@ class Evaluation:
     score_threshold: float | None
     nms_iou: float | None
     ignore_label: str | int | None
+    ran_on: Opened | None = None
     details: dict[str, Any] = field(default_factory=dict)
     left_out: dict[str, int] = field(default_factory=dict)
     unknown_classes: tuple[str, ...] = ()
@@ -134,7 +137,7 @@ def evaluate(
         data: labelled pictures, as `edgecnn.datasets.open_dataset` takes them.
         format: "onnx", "openvino" or "tflite" of a bundle; "torch" for a network, and its default.
         precision: what runs; without it fp32 where the bundle has it.
-        device: as for `open_runner`; a network runs on the CPU.
+        device: as for `open_runner`; of a network, "cpu", "gpu" or "torch:cuda.N".
         threads: of one inference; without it, the cores that this process may use.
         ignore_label: for segmentation, a class of the data (name or id) whose pixels don't count.
         split: of the data; without it "test", else "val", else all.
@@ -229,6 +232,7 @@ def evaluation_of(
         device=device,
         device_name=runner.backend.opened.device_name,
         runtime=runner.backend.opened.runtime,
+        ran_on=runner.backend.opened,
         task=task.name,
         data=str(dataset.path),
         form=dataset.form,
@@ -279,12 +283,19 @@ def evaluation_task(task: Task, *, score: float | None = None, nms_iou: float | 
     return with_thresholds(task, score=score, nms_iou=nms_iou)
 
 
-def artifacts_to_measure(bundle: Bundle, *, format: str | None, precision: str | None) -> list[Artifact]:  # noqa: A002
-    """The bundle's artifacts of this format and precision, all where neither is given."""
+def artifacts_to_measure(
+    bundle: Bundle,
+    *,
+    format: str | None,  # noqa: A002
+    precision: str | None,
+    device: str = "cpu",
+) -> list[Artifact]:
+    """The bundle's artifacts of this format and precision that open on this device, all where neither is given."""
+    name = parse_device(device)
     return [
         artifact
         for artifact in bundle.manifest.artifacts
-        if format in (None, artifact.format) and precision in (None, artifact.precision)
+        if format in (None, artifact.format) and precision in (None, artifact.precision) and opens_on(artifact, name)
     ]
 
 
@@ -328,10 +339,11 @@ def _open_network(
         )
     if precision not in (None, "fp32"):
         raise SpecError(f"a torch network is measured in fp32, not in {precision}: convert it first")
-    if device not in ("cpu", "auto"):
-        raise SpecError(f"a torch network is measured on the CPU, not on {device!r}")
+    name = parse_device(device)
+    if not name.executors(TORCH):
+        raise SpecError(f"a torch network runs on torch's devices (cpu, gpu, torch:cuda), not on {device!r}")
     from edgecnn.converters.deployable import open_reference
     from edgecnn.sources import load_model
 
     trained = load_model(model, **options)
-    return Subject(open_reference(trained, threads=threads), None, None, tuple(trained.warnings))
+    return Subject(open_reference(trained, threads=threads, device=device), None, None, tuple(trained.warnings))

@@ -16,6 +16,7 @@ from typing import Any, Self
 from edgecnn import __version__
 from edgecnn.bundle import Bundle
 from edgecnn.errors import SpecError
+from edgecnn.evidence import Opened
 from edgecnn.results import Result, UInt8Array
 from edgecnn.runners.base import Runner, open_runner
 from edgecnn.runners.live.camera import Camera, open_camera
@@ -71,6 +72,7 @@ class RunSummary:
     Attributes:
         source: where frames came from, without credentials.
         task, format, precision, device_name, runtime, provider, threads: what ran.
+        ran_on: proof of that.
         frames: results that were delivered.
         dropped: frames of a live source that were passed over, by where: "camera", "infer" and "deliver" because a
             newer one was there, "late" because they were too old, and each sink's name where it was too slow.
@@ -94,6 +96,7 @@ class RunSummary:
     runtime: str
     provider: str
     threads: int
+    ran_on: Opened
     frames: int
     dropped: dict[str, int]
     faults: tuple[str, ...]
@@ -234,6 +237,7 @@ def run(
         runtime=used.runtime,
         provider=used.provider,
         threads=used.threads,
+        ran_on=used,
         frames=counters.frames,
         dropped={where: count for where, count in dropped.items() if count},
         faults=tuple(f"{taker.name}: {taker.failure}" for taker in _failed(takers)),

@@ -103,7 +103,7 @@ def command(
             return evaluate(model, data, progress=progress, **words)
 
     if all_artifacts:
-        _measure_all(model, format, precision, measure, as_json=as_json)
+        _measure_all(model, format, precision, measure, device=device, as_json=as_json)
         return
     evaluation = measure(format, precision)
     if as_json:
@@ -153,6 +153,7 @@ def _measure_all(
     precision: str | None,
     measure: Callable[[str | None, str | None], Evaluation],
     *,
+    device: str,
     as_json: bool,
 ) -> None:
     """One row for each artifact; those that fail are told, after the others were measured."""
@@ -161,7 +162,7 @@ def _measure_all(
     bundle = as_bundle(model)
     if bundle is None:
         raise SpecError(f"--all measures the artifacts of a bundle; {model} is a network")
-    wanted = artifacts_to_measure(bundle, format=format, precision=precision)
+    wanted = artifacts_to_measure(bundle, format=format, precision=precision, device=device)
     if not wanted:
         raise SpecError(f"{model} holds no {' '.join(filter(None, (format, precision))) or 'artifact'}")
     evaluations, failed = [], []
@@ -188,7 +189,7 @@ def _say_what(runner: Runner) -> None:
     used = runner.backend.opened
     what = " ".join(word for word in (runner.format, runner.precision) if word)
     _output.people.print(
-        f"{runner.task.name}: {what} on {used.device_name} ({used.runtime}, {used.provider}, {used.threads} threads)",
+        f"{runner.task.name}: {what} on {used.summary}",
         markup=False,
         soft_wrap=True,
     )

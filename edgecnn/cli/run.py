@@ -172,10 +172,8 @@ class _Report:
     def start(self, start: RunStart) -> None:
         """Say what runs."""
         runner, used, camera = start.runner, start.runner.backend.opened, start.camera
-        words = "thread" if used.threads == 1 else "threads"
         _output.people.print(
-            f"{runner.task.name} {camera.name}: {runner.format} {runner.precision} on {used.device_name} "
-            f"({used.runtime}, {used.provider}, {used.threads} {words})",
+            f"{runner.task.name} {camera.name}: {runner.format} {runner.precision} on {used.summary}",
             markup=False,
             soft_wrap=True,
         )

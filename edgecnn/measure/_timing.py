@@ -18,11 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 import edgecnn
 from edgecnn.bundle import Artifact
 from edgecnn.errors import StorageError
+from edgecnn.evidence import Opened
 from edgecnn.measure.latency import (
     BenchFailure,
     BenchResult,
@@ -280,16 +282,17 @@ class _Timed:
         samples = Samples(**{name: tuple(values) for name, values in self._samples.items()})
         figures = summarise(samples)
         cold = ColdStart(**self._opened["cold"])
-        used = self._opened["used"]
+        used = msgspec.convert(self._opened["used"], Opened)
         artifact = self.job.artifact
         return BenchResult(
             format=artifact.format,
-            precision=used["precision"],
+            precision=used.precision,
             device=self.job.device,
-            device_name=used["device_name"],
-            runtime=used["runtime"],
-            provider=used["provider"],
-            threads=used["threads"],
+            device_name=used.device_name,
+            runtime=used.runtime,
+            provider=used.provider,
+            threads=used.threads,
+            ran_on=used,
             cold_ms=cold.cold_ms,
             cold=cold,
             warmup_n=self._warmup_n,

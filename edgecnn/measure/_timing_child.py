@@ -23,6 +23,7 @@ from itertools import cycle  # noqa: E402
 from statistics import median  # noqa: E402
 from typing import Any  # noqa: E402
 
+import msgspec  # noqa: E402
 import numpy as np  # noqa: E402
 
 from edgecnn.errors import EdgeCnnError  # noqa: E402
@@ -78,7 +79,6 @@ class TimingChild:
         opened = time.perf_counter_ns()
         self._runner(next(self._pictures))
         finished = time.perf_counter_ns()
-        used = self._runner.backend.opened
         return {
             "cold": {
                 "interpreter_ms": (_STARTED_NS - self._spawned_ns) / 1e6,
@@ -87,13 +87,7 @@ class TimingChild:
                 "open_ms": (opened - imported) / 1e6,
                 "first_ms": (finished - opened) / 1e6,
             },
-            "used": {
-                "device_name": used.device_name,
-                "runtime": used.runtime,
-                "provider": used.provider,
-                "precision": used.precision,
-                "threads": used.threads,
-            },
+            "used": msgspec.to_builtins(self._runner.backend.opened),
             "pictures_mb": sum(picture.nbytes for picture in loaded) / 1e6,
         }
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from edgecnn.evidence import Opened
 from edgecnn.measure.machine import Conditions, Machine
 
 CONFIDENCE = 0.99
@@ -95,6 +96,7 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
         device, device_name: as asked for, and the processor.
         runtime, provider: the package and version, and its name for what executed.
         threads: of one inference.
+        ran_on: proof of what ran.
         n: samples, each with another picture than the one before.
         p50_ms, p90_ms, p95_ms, p99_ms: end to end; None where n doesn't carry the percentile (`min_samples`).
         bounds_ms: "p90" → what the percentile stays below at 99 % confidence, for those that n carries.
@@ -123,6 +125,7 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     runtime: str
     provider: str
     threads: int
+    ran_on: Opened
     n: int
     p50_ms: float | None
     p90_ms: float | None

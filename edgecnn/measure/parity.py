@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.evidence import ParityEvidence, PreprocessEvidence
+from edgecnn.evidence import Opened, ParityEvidence, PreprocessEvidence
 from edgecnn.frame import FrameFitter, FrameSpec, Placement
 from edgecnn.results import Classification, Detections, FloatArray, Instances, Result, SegmentationMap, UInt8Array
 from edgecnn.tasks import Task
@@ -90,6 +90,7 @@ def compare(
     torch_rounding: float | None = None,
     device_name: str = "",
     versions: Mapping[str, str] | None = None,
+    ran_on: Opened | None = None,
 ) -> ParityEvidence:
     """Compare an artifact's answers with the torch network's.
 
@@ -102,6 +103,7 @@ def compare(
         torch_rounding: how far torch itself is from its answers in float64 (`relative_error`); where that is much, as
             in deep random networks, no artifact can be held to less.
         device_name, versions: where the artifact ran.
+        ran_on: proof of that.
     """
     limits = LIMITS.get(precision)
     matching = limits or LIMITS["fp16"]  # figures want a limit for what is a tie, too
@@ -138,6 +140,7 @@ def compare(
         torch_rounding=torch_rounding,
         device_name=device_name,
         versions=dict(versions or {}),
+        ran_on=ran_on,
     )
 
 

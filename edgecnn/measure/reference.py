@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
-from edgecnn._devices import default_threads, processor_name
+from edgecnn._devices import DeviceName, default_threads, parse_device, processor_name
+from edgecnn.errors import DeviceError
+from edgecnn.evidence import Opened
 from edgecnn.results import UInt8Array
-from edgecnn.runners.base import Arrays, Opened
+from edgecnn.runners.base import Arrays, FoundDevice, choose_executor
 
 
 class TorchBackend:
@@ -22,22 +24,80 @@ class TorchBackend:
         """The network runs as it was trained."""
         return ("fp32",)
 
-    def __init__(self, answer: Callable[[UInt8Array], dict[str, Any]], *, threads: int | None) -> None:
-        """Wrap a function from a uint8 [batch, height, width, 3] BGR frame to output arrays by name."""
+    @classmethod
+    def devices(cls) -> Sequence[FoundDevice]:
+        """The CPU, and every CUDA device."""
+        gpus = range(torch.cuda.device_count())
+        return [
+            FoundDevice(word="torch:cpu", kind="cpu", provider="cpu", device_name=processor_name()),
+            *(
+                FoundDevice(
+                    word=f"torch:cuda.{gpu}",
+                    kind="gpu",
+                    provider="cuda",
+                    device_name=torch.cuda.get_device_name(gpu),
+                )
+                for gpu in gpus
+            ),
+        ]
+
+    def __init__(
+        self,
+        answer: Callable[[UInt8Array], dict[str, Any]],
+        *,
+        threads: int | None,
+        device: torch.device | None = None,
+    ) -> None:
+        """Wrap a function from a uint8 [batch, height, width, 3] BGR frame to output arrays by name.
+
+        Args:
+            answer: computes on `device`.
+            threads: of one inference on the CPU; without it, the cores that this process may use.
+            device: as `torch_device` gives it; without it the CPU.
+        """
         self._answer = answer
         self._threads = threads or default_threads()
+        self._device = device or torch.device("cpu")
         torch.set_num_threads(self._threads)
+        on_gpu = self._device.type != "cpu"
+        if on_gpu:
+            torch.backends.cudnn.allow_tf32 = False  # a reference of float32 computes in float32
+            torch.backends.cuda.matmul.allow_tf32 = False
         self.opened = Opened(
             runtime=f"torch {torch.__version__}",
-            provider="torch",
-            device_name=processor_name(),
+            provider="torch" if not on_gpu else f"torch {self._device}",
+            device_name=torch.cuda.get_device_name(self._device) if on_gpu else processor_name(),
             precision="fp32",
             threads=self._threads,
         )
 
     def infer(self, frame: UInt8Array) -> Arrays:
         """Run one batch of frames, uint8 [batch, height, width, 3] BGR."""
-        return self._answer(frame)
+        try:
+            return self._answer(frame)
+        except RuntimeError as failed:
+            if self._device.type == "cpu":
+                raise
+            raise DeviceError(f"torch failed on {self._device}: {failed}") from failed
 
     def close(self) -> None:
         """Nothing to give back."""
+
+
+def torch_device(device: str) -> torch.device:
+    """The torch device that a device's word means.
+
+    Raises:
+        UnknownNameError: no device is called so.
+        DeviceError: it is not there.
+    """
+    name: DeviceName = parse_device(device)
+    found = TorchBackend.devices()
+    row = choose_executor(
+        name,
+        runtime="torch",
+        package="torch",
+        available=[there.provider for there in found],
+        listed=[there.word for there in found],
+    )
+    return torch.device(row.provider, name.index or 0) if row.kind != "cpu" else torch.device("cpu")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from edgecnn import Bundle, Classification, Detections, Instances, Runner, SegmentationMap, open_runner
+from edgecnn._devices import RUNTIMES
 from edgecnn._photographs import photographs
 from edgecnn.bundle import MANIFEST, Artifact, sha256_of
 from edgecnn.errors import BundleError, DeviceError, SpecError, UnknownNameError
@@ -293,19 +294,33 @@ def test_a_device_that_is_not_there_is_refused_and_nothing_else_is_used(format_n
     assert refused.value.exit_code == 3
 
 
-@pytest.mark.parametrize("device", ["openvino:CPU", "onnxruntime:CPUExecutionProvider", "litert:cpu"])
+@pytest.mark.parametrize(
+    ("device", "absent"),
+    [
+        ("openvino:CPU", "openvino:GPU.7"),
+        ("onnxruntime:CPUExecutionProvider", "onnxruntime:tensorrt"),
+        ("litert:cpu", "litert:edgetpu"),
+    ],
+)
 def test_the_devices_that_the_refusal_lists_can_be_asked_for(
-    device: str, tiny_bundle: Path, photograph: UInt8Array
+    device: str, absent: str, tiny_bundle: Path, photograph: UInt8Array
 ) -> None:
-    from edgecnn._devices import RUNTIMES
-
     runtime, _, word = device.partition(":")
     require_format(RUNTIMES[runtime])
-    with pytest.raises(DeviceError, match=rf"not there.*it has: .*{word}"):
-        open_runner(tiny_bundle, device=f"{runtime}:GPU.7")
+    with pytest.raises(DeviceError, match=rf"{absent}' is not there.*it has: .*{word}.*needs .*pip install"):
+        open_runner(tiny_bundle, device=absent)
     with open_runner(tiny_bundle, device=device) as runner:
         assert runner.format == RUNTIMES[runtime]
         assert len(runner(photograph))  # type: ignore[arg-type]
+
+
+def test_a_kind_of_device_that_no_runtime_has_is_refused_with_what_each_needs(tiny_bundle: Path) -> None:
+    held = [artifact.format for artifact in Bundle.open(tiny_bundle).manifest.artifacts]
+    with pytest.raises(DeviceError) as refused:
+        open_runner(tiny_bundle, device="npu")
+    lines = str(refused.value).splitlines()
+    assert len(lines) == len(set(held))
+    assert all("'npu' is not there for" in line and " needs " in line for line in lines)
 
 
 def test_a_device_of_another_runtime_than_the_format_is_refused(tiny_bundle: Path) -> None:
@@ -412,6 +427,11 @@ def test_what_opened_says_is_what_ran(format_name: str, tiny_bundle: Path) -> No
         assert re.search(r" \d+\.\d+", opened.runtime)
         assert opened.provider
         assert opened.device_name
+        assert opened.operators
+        assert opened.operators_on_device == opened.operators
+        assert opened.operators_elsewhere == {}
+        assert set(opened.arithmetic) <= {"fp32"}
+        assert not opened.simulated
 
 
 def test_openvino_runs_its_float_file_in_bf16_where_that_is_asked_for(
@@ -420,6 +440,7 @@ def test_openvino_runs_its_float_file_in_bf16_where_that_is_asked_for(
     require_format("openvino")
     with open_runner(tiny_bundle, format="openvino", precision="bf16") as runner:
         assert runner.precision == "bf16"
+        assert "bf16" in runner.backend.opened.arithmetic
         found, expected = runner(photograph), answers("classify", photograph)
     assert isinstance(found, Classification)
     assert isinstance(expected, Classification)

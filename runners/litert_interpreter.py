@@ -1,0 +1,141 @@
+"""TFLite files in an interpreter: on the CPU with XNNPACK, or on a Coral Edge TPU through its delegate."""
+
+from __future__ import annotations
+
+import ctypes.util
+from collections import Counter
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from edgecnn._devices import Executor, processor_name
+from edgecnn._quiet import quiet
+from edgecnn.bundle import TensorSpec
+from edgecnn.errors import DeviceError
+from edgecnn.evidence import Opened
+from edgecnn.results import UInt8Array
+from edgecnn.runners.base import Arrays, check_execution
+
+try:
+    from ai_edge_litert.interpreter import Interpreter, load_delegate
+
+    PACKAGE = "ai-edge-litert"
+except ModuleNotFoundError:
+    from tflite_runtime.interpreter import Interpreter, load_delegate
+
+    PACKAGE = "tflite-runtime"
+
+_EDGE_TPU = "edgetpu"
+_EDGE_TPU_LIBRARY = "libedgetpu.so.1"
+_EDGE_TPU_OPERATOR = "edgetpu-custom-op"
+_DELEGATE = "DELEGATE"  # what a delegate took over is listed besides
+_MULTIPLIERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
+_ARITHMETIC = {"float32": "fp32", "float16": "fp16", "int8": "int8", "uint8": "int8"}
+
+
+class Interpreted:
+    """A TFLite file in an interpreter."""
+
+    opened: Opened
+
+    def __init__(
+        self, path: Path, *, outputs: Sequence[TensorSpec], executor: Executor, precision: str, threads: int
+    ) -> None:
+        on_tpu = executor.word == _EDGE_TPU
+        try:
+            with quiet(PACKAGE):
+                delegates = [load_delegate(_EDGE_TPU_LIBRARY)] if on_tpu else None
+                self._interpreter: Any = Interpreter(
+                    model_path=str(path), num_threads=threads, experimental_delegates=delegates
+                )
+                self._interpreter.allocate_tensors()
+        except Exception as failed:
+            where = " on the Edge TPU" if on_tpu else ""
+            raise DeviceError(f"{PACKAGE} cannot open {path.name}{where}: {failed}") from failed
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        # A signature's outputs are named output_0, output_1, … in the network's order; the interpreter's own
+        # list may be in another.
+        signature = self._interpreter.get_signature_list()
+        details = self._interpreter.get_output_details()
+        if signature:
+            names = next(iter(signature.values()))["outputs"]
+            runner = self._interpreter.get_signature_runner(next(iter(signature)))
+            by_name = runner.get_output_details()
+            indices = [by_name[name]["index"] for name in sorted(names, key=output_order)]
+        else:
+            indices = [detail["index"] for detail in details]
+        if len(indices) != len(outputs):
+            raise DeviceError(f"{path.name} has {len(indices)} outputs, the manifest names {len(outputs)}")
+        self._outputs = [(spec.name, index) for spec, index in zip(outputs, indices, strict=True)]
+        operators = operators_of(self._interpreter)
+        on_device = [name for name, _ in operators if not on_tpu or name == _EDGE_TPU_OPERATOR]
+        elsewhere = len(operators) - len(on_device)
+        self.opened = check_execution(
+            Opened(
+                runtime=f"{PACKAGE} {version(PACKAGE)}",
+                provider=executor.provider,
+                device_name="Coral Edge TPU" if on_tpu else processor_name(),
+                precision=precision,
+                threads=threads,
+                operators=len(operators) or None,
+                operators_on_device=len(on_device) if operators else None,
+                operators_elsewhere={"CPU": elsewhere} if elsewhere else {},
+                arithmetic=dict(Counter(name for _, name in operators if name).most_common()),
+            ),
+            path,
+        )
+
+    def infer(self, frame: UInt8Array) -> Arrays:
+        """Run one batch of frames, uint8 [batch, height, width, 3] BGR."""
+        try:
+            self._interpreter.set_tensor(self._input, frame)
+            self._interpreter.invoke()
+        except Exception as failed:
+            raise DeviceError(f"{PACKAGE} failed on a frame of shape {list(frame.shape)}: {failed}") from failed
+        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs}
+
+    def close(self) -> None:
+        """Give the interpreter back."""
+        self.__dict__.pop("_interpreter", None)
+
+
+def has_edge_tpu() -> bool:
+    """Whether the Edge TPU's library is installed."""
+    return ctypes.util.find_library("edgetpu") is not None
+
+
+def count_operators(path: Path) -> int:
+    """How many operators a file has."""
+    with quiet(PACKAGE):
+        return len(operators_of(Interpreter(model_path=str(path))))
+
+
+def operators_of(interpreter: Any) -> list[tuple[str, str]]:
+    """(name, what it computes in) of each operator; the second is "" where it multiplies nothing.
+
+    Empty in versions that don't tell.
+    """
+    if not hasattr(interpreter, "_get_ops_details"):
+        return []
+    return [
+        (operator["op_name"], _computes_in(operator))
+        for operator in interpreter._get_ops_details()
+        if operator["op_name"] != _DELEGATE
+    ]
+
+
+def _computes_in(operator: dict[str, Any]) -> str:
+    if operator["op_name"] not in _MULTIPLIERS:
+        return ""
+    reads, weights = (str(kind.__name__) for kind in operator["operand_types"][:2])
+    if "int16" in (reads, weights):
+        return "int16"
+    # Of float activations with int8 weights, XNNPACK quantizes the activations as they come.
+    return _ARITHMETIC.get("int8" if "int8" in (reads, weights) else reads, reads)
+
+
+def output_order(name: str) -> tuple[str, int]:
+    """Sorts output_2 before output_10."""
+    stem, _, number = name.rpartition("_")
+    return (stem, int(number)) if number.isdigit() else (name, 0)
