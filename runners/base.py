@@ -329,7 +329,7 @@ def absent_device(
     text = f"device {device.text!r} is not there for {runtime}; here it has: {', '.join(available)}."
     if why:
         text += f" {why[0].upper()}{why[1:].rstrip('.')}."
-    ways = [f"{row.runtime}:{row.word} needs {row.needs} (pip install 'edgecnn[{row.extra}]')" for row in wanted]
+    ways = [f"{row.word_in_full} needs {row.needs} (pip install 'edgecnn[{row.extra}]')" for row in wanted]
     return DeviceError(f"{text} {'; '.join(ways) or 'Ask for one of these, or for auto to let edgecnn choose'}")
 
 

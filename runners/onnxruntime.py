@@ -43,7 +43,7 @@ class OnnxRuntimeBackend:
         available = onnxruntime.get_available_providers()
         return [
             FoundDevice(
-                word=f"onnxruntime:{row.word}",
+                word=row.word_in_full,
                 kind=row.kind,
                 provider=row.provider,
                 device_name=_device(row)[0],
