@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgecnn._verbs.devices import devices
     from edgecnn._verbs.evaluate import evaluate
     from edgecnn._verbs.inspect import compare_layers, inspect
-    from edgecnn._verbs.on_boards import bench_on, evaluate_on
+    from edgecnn._verbs.on_boards import bench_on, devices_on, evaluate_on
     from edgecnn._verbs.prune import prune
     from edgecnn._verbs.quantize import quantize
     from edgecnn._verbs.run import run
@@ -63,6 +63,7 @@ _HOMES = {
     "convert": "edgecnn._verbs.convert",
     "demo": "edgecnn._verbs.demo",
     "devices": "edgecnn._verbs.devices",
+    "devices_on": "edgecnn._verbs.on_boards",
     "evaluate": "edgecnn._verbs.evaluate",
     "evaluate_on": "edgecnn._verbs.on_boards",
     "evaluate_versus": "edgecnn._verbs.versus",
@@ -104,6 +105,7 @@ __all__ = [
     "convert",
     "demo",
     "devices",
+    "devices_on",
     "evaluate",
     "evaluate_on",
     "evaluate_versus",

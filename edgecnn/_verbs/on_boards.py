@@ -1,4 +1,4 @@
-"""`bench` and `evaluate` on other machines, through SSH: the same words, and evidence that comes home."""
+"""`bench`, `evaluate` and `devices` on other machines, through SSH: the same words, and evidence that comes home."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import msgspec
 
 from edgecnn._devices import RUNTIMES, parse_device
 from edgecnn._verbs.bench import DEFAULT_TIMEOUT_S, PICTURE_SIZE_PX, record_latency
+from edgecnn._verbs.devices import DevicesReport
 from edgecnn._verbs.evaluate import Evaluation
 from edgecnn.bundle import Artifact, Bundle
 from edgecnn.datasets import open_dataset
@@ -190,6 +191,36 @@ def evaluate_on(
             return None
         evaluation = msgspec.json.decode(answer.out, type=Evaluation)
         return replace(evaluation, data=str(dataset.path))  # not where it lay there
+
+    return [_outcome(a, answer, read) for a, answer in zip(addresses, _ask(addresses, work, status), strict=True)]
+
+
+def devices_on(
+    on: str | Sequence[str], device: str | None = None, *, status: Status | None = None
+) -> list[OnBoard[DevicesReport]]:
+    """Say what boards compute with, and which runtime really runs on what; see `devices`.
+
+    Each board gets an environment with the three runtimes, as `bench_on` makes it.
+
+    Args:
+        on: ssh://[user@]host[:port] of a board, or of several.
+        device: try only this.
+        status: called with a board's address and what happens there, from several threads.
+
+    Returns:
+        For each board, in order, its report or the error that stands in its way.
+
+    Raises:
+        SpecError: an address that is none.
+    """
+    addresses = _addresses(on)
+    if device is not None:
+        parse_device(device)
+    words = ("devices", *([device] if device is not None else []), "--json")
+    work = Work(words=words, extras=tuple(BACKENDS.extra(name) for name in BACKENDS.names()))
+
+    def read(answer: Answer) -> DevicesReport | None:
+        return msgspec.json.decode(answer.out, type=DevicesReport) if answer.out.strip() else None
 
     return [_outcome(a, answer, read) for a, answer in zip(addresses, _ask(addresses, work, status), strict=True)]
 

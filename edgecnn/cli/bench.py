@@ -32,6 +32,7 @@ _COLUMNS = (
     "file MB",
     "remark",
 )
+_SHOWN_OF_BOARDS = ("", "format", "precision", "threads", "p50 ms", "p90 ms", "infer", "cold ms", "peak MB")
 _NOT_ENOUGH = "–"
 
 
@@ -143,19 +144,21 @@ def _print_boards(outcomes: list[OnBoard[BenchReport]]) -> None:
         _output.stdout.print(f"{on}:", markup=False, soft_wrap=True)
         _print_machine(report.machine)
     rows = [
-        (on, *_cells(result, result is fastest))
+        (
+            on.removeprefix("ssh://"),
+            *(cell for name, cell in zip(_COLUMNS, cells, strict=True) if name in _SHOWN_OF_BOARDS),
+        )
         for on, report in measured
-        for fastest in [report.fastest]
-        for result in report.results
+        for cells in (_cells(result, result is report.fastest) for result in report.results)
     ]
     if not rows:
         return
     (first, *_) = (result for _, report in measured for result in report.results)
     _output.print_table(
         f"{measured[0][1].bundle}: latency of a picture, in memory → Result ({first.pictures}; {first.profile})",
-        ("on", *_COLUMNS),
+        ("on", *_SHOWN_OF_BOARDS),
         rows,
-        numeric=_COLUMNS[3:-1],
+        numeric=_SHOWN_OF_BOARDS[3:],
     )
 
 

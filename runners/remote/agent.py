@@ -64,7 +64,7 @@ class Agent:
         board = ""
         with contextlib.suppress(OSError):
             board = Path("/sys/firmware/devicetree/base/model").read_text(errors="replace").strip("\0 \n")
-        there = [path.name for path in self.root.iterdir()] if self.root.is_dir() else []
+        environments = {path.name: installed(path) for path in self.root.glob("env-*")}
         return {
             "board": board,
             "host": platform.node(),
@@ -72,13 +72,10 @@ class Agent:
             "python": platform.python_version(),
             "executable": sys.executable,
             "libc": libc,
-            "packages": {
-                re.sub(r"[-_.]+", "-", d.name).lower(): d.version
-                for d in importlib.metadata.distributions()
-                if d.name and d.version
-            },
+            "packages": installed(None),
             "root": str(self.root),
-            "there": [name for name in there if name.startswith(("env-", "edgecnn-"))],
+            "environments": environments,
+            "edgecnns": [path.name for path in self.root.glob("edgecnn-*")],
         }
 
     # ------------------------------------------------------------------ a job's life
@@ -202,7 +199,7 @@ class Agent:
         remove(into)
         if request["environment"]:
             venv.create(into, symlinks=True, with_pip=False)
-            packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(into), "platbase": str(into)}))
+            packages = site_packages(into)
             # Not --system-site-packages: where this Python is itself one of a venv, that would mean another's.
             own = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
             packages.mkdir(parents=True, exist_ok=True)
@@ -383,6 +380,19 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def installed(environment: Path | None) -> dict[str, str]:
+    """Name → version of what is installed in an environment; None: of what this Python sees."""
+    where = sys.path if environment is None else [str(site_packages(environment))]
+    found = importlib.metadata.distributions(path=where)
+    return {re.sub(r"[-_.]+", "-", one.name).lower(): one.version for one in found if one.name and one.version}
+
+
+def site_packages(environment: Path) -> Path:
+    """Where a venv of this Python keeps packages."""
+    base = {"base": str(environment), "platbase": str(environment)}
+    return Path(sysconfig.get_path("purelib", "venv", base))
 
 
 def cache_folder() -> Path:

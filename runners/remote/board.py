@@ -150,10 +150,14 @@ class _Job:
         """The environment's name, and the wheels that it takes; none where it is there."""
         try:
             tags = platform_tags(info["platform"], info["libc"])
-            packages = info["packages"]
-            missing = missing_on(packages, needed(self._work.extras, only=self._work.only))
-            name = "env-" + _digest(info["python"], info["executable"], *missing)
-            if name in info["there"] or not missing:
+            packages, wanted = info["packages"], needed(self._work.extras, only=self._work.only)
+            python = f"env-{_digest(info['python'], info['executable'])}-"
+            for name, its_own in sorted(info["environments"].items()):
+                if name.startswith(python) and not missing_on({**packages, **its_own}, wanted):
+                    return name, []
+            missing = missing_on(packages, wanted)
+            name = python + _digest(*missing)
+            if not missing:
                 return name, []
             self._status(f"fetching what it lacks: {', '.join(missing)}")
             wheels = fetch_wheels(missing, into=folder, python=info["python"], tags=tags, board=packages)
@@ -166,7 +170,7 @@ class _Job:
         own = own_wheel()
         own_item = Item("", Path(), hashlib.sha256(own).hexdigest(), len(own))
         edgecnn = f"edgecnn-{own_item.sha256[:16]}"
-        new_environment, new_edgecnn = environment not in info["there"], edgecnn not in info["there"]
+        new_environment, new_edgecnn = environment not in info["environments"], edgecnn not in info["edgecnns"]
         self._send(wheels, [own_item] if new_edgecnn else [], own)
         if new_environment:
             self._status("making its environment")
@@ -242,7 +246,7 @@ def _file_item(path: Path) -> Item:
 
 
 def _digest(*words: str) -> str:
-    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:16]
+    return hashlib.sha256("\0".join(words).encode()).hexdigest()[:12]
 
 
 def _refusal(refused: RefusedByBoard) -> str:
