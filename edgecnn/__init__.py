@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from edgecnn._verbs.compress import compress
     from edgecnn._verbs.convert import convert
     from edgecnn._verbs.demo import demo
+    from edgecnn._verbs.devices import devices
     from edgecnn._verbs.evaluate import evaluate
     from edgecnn._verbs.inspect import compare_layers, inspect
+    from edgecnn._verbs.on_boards import bench_on, devices_on, evaluate_on
     from edgecnn._verbs.prune import prune
     from edgecnn._verbs.quantize import quantize
     from edgecnn._verbs.run import run
@@ -65,11 +67,15 @@ _HOMES = {
     "TrainedModel": "edgecnn.sources",
     "ZoneCounter": "edgecnn.runners.live.counting",
     "bench": "edgecnn._verbs.bench",
+    "bench_on": "edgecnn._verbs.on_boards",
     "compare_layers": "edgecnn._verbs.inspect",
     "compress": "edgecnn._verbs.compress",
     "convert": "edgecnn._verbs.convert",
     "demo": "edgecnn._verbs.demo",
+    "devices": "edgecnn._verbs.devices",
+    "devices_on": "edgecnn._verbs.on_boards",
     "evaluate": "edgecnn._verbs.evaluate",
+    "evaluate_on": "edgecnn._verbs.on_boards",
     "evaluate_versus": "edgecnn._verbs.versus",
     "inspect": "edgecnn._verbs.inspect",
     "live": "edgecnn.runners.live.loop",
@@ -108,11 +114,15 @@ __all__ = [
     "ZoneCounter",
     "__version__",
     "bench",
+    "bench_on",
     "compare_layers",
     "compress",
     "convert",
     "demo",
+    "devices",
+    "devices_on",
     "evaluate",
+    "evaluate_on",
     "evaluate_versus",
     "inspect",
     "live",

@@ -16,6 +16,7 @@ EdgeCnnError
     AccuracyError        it answers, and the task's metric is too low
     TrainingError        a training that came to nothing
   DeviceError            camera, accelerator or runtime is absent or fails     (exit 3)
+    BoardError           another machine cannot be reached, has not what is needed, or was lost
   StorageError           the disk is full or not writable                      (exit 3)
 
 Exit codes: 0 done; 1 a gate or a comparison failed; 2 wrong use or bad input; 3 device, disk or internal failure.
@@ -119,6 +120,10 @@ class DeviceError(EdgeCnnError):
     """A camera, an accelerator or a runtime is absent or fails."""
 
     exit_code = 3
+
+
+class BoardError(DeviceError):
+    """Another machine (`--on`) cannot be reached, has not what is needed, or was lost in the middle."""
 
 
 class StorageError(EdgeCnnError):

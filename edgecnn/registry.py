@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from edgecnn.errors import MissingDependencyError, UnknownNameError
 
 if TYPE_CHECKING:
-    from edgecnn.converters.base import Converter
+    from edgecnn.converters.base import Converter, TargetCompiler
     from edgecnn.converters.int8.base import Int8Writer
     from edgecnn.runners.base import Backend
 
@@ -108,4 +108,10 @@ INT8_WRITERS.add("onnx", "edgecnn.converters.int8.onnx:OnnxInt8Writer", extra="c
 INT8_WRITERS.add("openvino", "edgecnn.converters.int8.openvino:OpenVinoInt8Writer", extra="convert", needs=("nncf",))
 INT8_WRITERS.add(
     "tflite", "edgecnn.converters.int8.tflite:TfliteInt8Writer", extra="convert", needs=("ai_edge_quantizer",)
+)
+
+# What compiles for one device; named by the files in edgecnn/targets.
+COMPILERS: Registry[type[TargetCompiler]] = Registry("compiler")
+COMPILERS.add(
+    "qualcomm-htp", "edgecnn.converters.qualcomm_htp:QualcommHtpCompiler", extra="qnn", needs=("onnxruntime_qnn",)
 )

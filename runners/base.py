@@ -230,15 +230,26 @@ def choose_artifact(
         if format not in (None, meant):
             raise SpecError(f"device {device.text!r} belongs to {meant}, but the format asked for is {format!r}")
         format = meant  # noqa: A001
-    for candidate in [format] if format else _formats_for(device, _usable_formats(manifest)):
-        for artifact in _best_first(manifest, candidate, may_choose=device.device == "auto"):
+    for candidate in [format] if format else _formats_for(device, _usable_formats(manifest, device)):
+        for artifact in _best_first(manifest, candidate, device):
             if precision is None:
                 return artifact, artifact.precision
             if precision in BACKENDS.get(candidate).precisions(artifact.precision):
                 return artifact, precision
-    there = ", ".join(f"{a.format} {a.precision}" for a in manifest.artifacts) or "none"
     wanted = " ".join(word for word in (format, precision) if word) or "artifact for an installed runtime"
-    raise BundleError(f"{bundle.folder} holds no {wanted}; it holds: {there}")
+    raise BundleError(f"{bundle.folder} holds no {wanted} for device {device.text!r}; it holds: {held(manifest)}")
+
+
+def opens_on(artifact: Artifact, device: DeviceName) -> bool:
+    """Whether an artifact may be opened on a device: one that was compiled for another may not."""
+    runtime = next((runtime for runtime, name in RUNTIMES.items() if name == artifact.format), "")
+    return not artifact.device or artifact.device in {f"{runtime}:{row.word}" for row in device.executors(runtime)}
+
+
+def held(manifest: Manifest) -> str:
+    """A bundle's artifacts, for messages, with the device of those that want one."""
+    names = [a.label + (f" (device {a.device})" if a.device else "") for a in manifest.artifacts]
+    return ", ".join(names) or "none"
 
 
 def with_thresholds(task: Task, *, score: float | None, nms_iou: float | None) -> Task:
@@ -259,8 +270,8 @@ def with_thresholds(task: Task, *, score: float | None, nms_iou: float | None) -
     return msgspec.structs.replace(task, **changes)
 
 
-def _usable_formats(manifest: Manifest) -> list[str]:
-    held = {artifact.format for artifact in manifest.artifacts}
+def _usable_formats(manifest: Manifest, device: DeviceName) -> list[str]:
+    held = {artifact.format for artifact in manifest.artifacts if opens_on(artifact, device)}
     usable = [name for name in BACKENDS.installed() if name in held]
     if held and not usable:
         first = next(name for name in BACKENDS.names() if name in held)
@@ -291,11 +302,13 @@ def _formats_for(device: DeviceName, usable: Sequence[str]) -> list[str]:
     return fitting or list(usable)
 
 
-def _best_first(manifest: Manifest, format: str, *, may_choose: bool) -> list[Artifact]:  # noqa: A002
+def _best_first(manifest: Manifest, format: str, device: DeviceName) -> list[Artifact]:  # noqa: A002
+    """Those that open there; first what was compiled for it, then by precision."""
     order = list(PRECISIONS)
-    held = [artifact for artifact in manifest.artifacts if artifact.format == format]
+    held = [a for a in manifest.artifacts if a.format == format and opens_on(a, device)]
     held.sort(key=lambda a: order.index(a.precision) if a.precision in order else len(order))
-    if may_choose:  # a stable sort: what is not worth it stays behind float
+    held.sort(key=lambda a: not a.device)
+    if device.device == "auto":  # a stable sort: what is not worth it stays behind float
         held.sort(key=lambda a: a.precision not in QUANTIZED or not _worth_choosing(a))
     return held
 
@@ -337,7 +350,7 @@ def absent_device(
     text = f"device {device.text!r} is not there for {runtime}; here it has: {', '.join(available)}."
     if why:
         text += f" {why[0].upper()}{why[1:].rstrip('.')}."
-    ways = [f"{row.runtime}:{row.word} needs {row.needs} (pip install 'edgecnn[{row.extra}]')" for row in wanted]
+    ways = [f"{row.word_in_full} needs {row.needs} (pip install 'edgecnn[{row.extra}]')" for row in wanted]
     return DeviceError(f"{text} {'; '.join(ways) or 'Ask for one of these, or for auto to let edgecnn choose'}")
 
 

@@ -19,6 +19,7 @@ from edgecnn.bundle import TensorSpec
 from edgecnn.errors import DeviceError
 from edgecnn.evidence import Opened
 from edgecnn.results import UInt8Array
+from edgecnn.runners import onnxruntime_qnn as qnn
 from edgecnn.runners.base import Arrays, FoundDevice, absent_device, check_execution, choose_executor
 from edgecnn.runners.vulkan import vulkan_devices
 
@@ -40,10 +41,10 @@ class OnnxRuntimeBackend:
     @classmethod
     def devices(cls) -> Sequence[FoundDevice]:
         """The providers that this build of ONNX Runtime has; whether their device is there, only opening tells."""
-        available = onnxruntime.get_available_providers()
+        available = _available(EXECUTORS)
         return [
             FoundDevice(
-                word=f"onnxruntime:{row.word}",
+                word=row.word_in_full,
                 kind=row.kind,
                 provider=row.provider,
                 device_name=_device(row)[0],
@@ -55,7 +56,7 @@ class OnnxRuntimeBackend:
     def __init__(
         self, path: Path, *, outputs: Sequence[TensorSpec], device: DeviceName, precision: str, threads: int
     ) -> None:
-        available = onnxruntime.get_available_providers()
+        available = _available(device.executors("onnxruntime"))
         row = choose_executor(device, runtime="onnxruntime", package="onnxruntime", available=available)
         on_cpu = row.provider == _CPU
         options = onnxruntime.SessionOptions()
@@ -66,16 +67,15 @@ class OnnxRuntimeBackend:
         told = {**row.options, **({"device_id": str(device.index)} if device.index is not None else {})}
         with contextlib.ExitStack() as stack:
             folder: Path | None = None
-            if not on_cpu:
+            if not on_cpu and row.provider != qnn.PROVIDER:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgecnn-")))
                 options.enable_profiling = True
                 options.profile_file_prefix = str(folder / "profile")
                 stack.enter_context(quiet("onnxruntime"))
             try:
-                # Providers outside the list are never used; one inside it that fails must not fall back in silence.
-                self._session = onnxruntime.InferenceSession(
-                    path, options, providers=[(row.provider, told)], disable_fallback=True
-                )
+                self._session = _session(path, options, row, told)
+            except DeviceError:
+                raise
             except Exception as failed:
                 raise DeviceError(f"onnxruntime cannot open {path.name} on {row.provider}: {failed}") from failed
             if self._session.get_providers()[0] != row.provider:
@@ -87,13 +87,15 @@ class OnnxRuntimeBackend:
             found = [output.name for output in self._session.get_outputs()]
             if not set(self._outputs) <= set(found):
                 raise DeviceError(f"{path.name} has the outputs {found}, the manifest names {self._outputs}")
-            assigned = _assigned(self._session)
+            assigned = qnn.placed(self._session) if row.provider == qnn.PROVIDER else _assigned(self._session)
             executed = {} if folder is None else self._executed(folder)
         device_name, simulated = _device(row)
         placed = {name: max(assigned[name], executed.get(name, 0)) for name in {**assigned, **executed}}
         self.opened = check_execution(
             Opened(
-                runtime=f"onnxruntime {onnxruntime.__version__}",
+                runtime=qnn.runtime_name()
+                if row.provider == qnn.PROVIDER
+                else f"onnxruntime {onnxruntime.__version__}",
                 provider=row.provider,
                 device_name=device_name,
                 precision=precision,
@@ -130,6 +132,21 @@ class OnnxRuntimeBackend:
         )
 
 
+def _available(rows: Sequence[Executor]) -> list[str]:
+    """The providers of this build, and of those that are plug-ins the ones that are installed and have a device."""
+    built_in = onnxruntime.get_available_providers()
+    if any(row.provider == qnn.PROVIDER for row in rows) and qnn.is_there():
+        return [*built_in, qnn.PROVIDER]
+    return list(built_in)
+
+
+def _session(path: Path, options: Any, row: Executor, told: Mapping[str, str]) -> Any:
+    if row.provider == qnn.PROVIDER:
+        return qnn.open_session(path, options, told=told)
+    # Providers outside the list are never used; one inside it that fails must not fall back in silence.
+    return onnxruntime.InferenceSession(path, options, providers=[(row.provider, told)], disable_fallback=True)
+
+
 def _assigned(session: Any) -> Counter[str]:
     """Provider → nodes that were given to it when the file was opened; empty in versions that don't tell.
 
@@ -147,6 +164,8 @@ def _device(row: Executor) -> tuple[str, bool]:
     """The name of the device that a provider runs on, and whether it is simulated; its kind where nobody says."""
     if row.provider == _CPU:
         return processor_name(), False
+    if row.provider == qnn.PROVIDER:
+        return qnn.device_name(), qnn.is_simulated()
     if row.provider == _WEBGPU:
         first = next(iter(vulkan_devices()), None)
         return (row.kind.upper(), False) if first is None else (first.name, first.is_software)

@@ -21,6 +21,7 @@ from edgecnn.measure.latency import BenchFailure, BenchReport, BenchResult
 from edgecnn.measure.machine import Machine, describe_machine
 from edgecnn.registry import BACKENDS
 from edgecnn.results import UInt8Array
+from edgecnn.runners.base import held, opens_on
 
 PICTURE_SIZE_PX = (640, 480)
 DEFAULT_TIMEOUT_S = 300.0
@@ -90,7 +91,7 @@ def bench(
     )
     results = tuple(outcome for outcome in outcomes if isinstance(outcome, BenchResult))
     if record and results:
-        notes += _record(opened.folder, results, machine)
+        notes += record_latency(opened.folder, results, machine)
     return BenchReport(
         bundle=opened.manifest.name,
         machine=machine,
@@ -147,8 +148,11 @@ def _plan(
         if format not in (None, meant):
             raise SpecError(f"device {device!r} belongs to {meant}, but the format asked for is {format!r}")
         format = meant  # noqa: A001
-    held = bundle.manifest.artifacts
-    candidates = [artifact for artifact in held if format in (None, artifact.format)]
+    candidates = [
+        artifact
+        for artifact in bundle.manifest.artifacts
+        if format in (None, artifact.format) and opens_on(artifact, name)
+    ]
     installed = BACKENDS.installed()
     absent = list(dict.fromkeys(a.format for a in candidates if a.format not in installed))
     if absent and (format is not None or not any(a.format in installed for a in candidates)):
@@ -170,9 +174,8 @@ def _plan(
         for count in threads
     ]
     if not jobs:
-        there = ", ".join(f"{a.format} {a.precision}" for a in held) or "none"
         wanted = " ".join(word for word in (format, precision) if word) or "artifact"
-        raise BundleError(f"{bundle.folder} holds no {wanted}; it holds: {there}")
+        raise BundleError(f"{bundle.folder} holds no {wanted} for device {device!r}; it holds: {held(bundle.manifest)}")
     notes = [
         f"{name} is left out, its runtime is not installed: pip install 'edgecnn[{BACKENDS.extra(name)}]'"
         for name in absent
@@ -218,8 +221,8 @@ def cover(picture: UInt8Array, size_px: tuple[int, int]) -> UInt8Array:
     return np.ascontiguousarray(resized[top : top + height, left : left + width]).astype(np.uint8, copy=False)
 
 
-def _record(folder: Path, results: Sequence[BenchResult], machine: Machine) -> list[str]:
-    """Put the figures into the manifest; what that didn't allow, as notes."""
+def record_latency(folder: Path, results: Sequence[BenchResult], machine: Machine) -> list[str]:
+    """Put the figures into a bundle's manifest, wherever they were measured; what that didn't allow, as notes."""
     bundle = Bundle.open(folder)  # as it is now: a minute ago is long
     evidence = {}
     for artifact in bundle.manifest.artifacts:
@@ -233,9 +236,7 @@ def _record(folder: Path, results: Sequence[BenchResult], machine: Machine) -> l
             if _measured_as(old.figures, msgspec.convert(old.machine, Machine)) not in replaced
         ]
         added = [LatencyEvidence(figures=r.figures(), machine=msgspec.to_builtins(machine)) for r in new]
-        evidence[artifact.format, artifact.precision] = msgspec.structs.replace(
-            artifact.evidence, latency=(*kept, *added)
-        )
+        evidence[artifact.key] = msgspec.structs.replace(artifact.evidence, latency=(*kept, *added))
     try:
         record_evidence(bundle, evidence)
     except StorageError as failed:

@@ -22,7 +22,7 @@ from edgecnn.measure.leakage import (
     refuse_seen_pictures,
     remark_on_learned_pictures,
 )
-from edgecnn.runners.base import Runner, choose_artifact, open_runner, with_thresholds
+from edgecnn.runners.base import Runner, choose_artifact, open_runner, opens_on, with_thresholds
 from edgecnn.sources import SAVED_SUFFIX
 from edgecnn.tasks import Classify, Detect, InstanceSegment, Task
 
@@ -292,12 +292,19 @@ def evaluation_task(task: Task, *, score: float | None = None, nms_iou: float | 
     return with_thresholds(task, score=score, nms_iou=nms_iou)
 
 
-def artifacts_to_measure(bundle: Bundle, *, format: str | None, precision: str | None) -> list[Artifact]:  # noqa: A002
-    """The bundle's artifacts of this format and precision, all where neither is given."""
+def artifacts_to_measure(
+    bundle: Bundle,
+    *,
+    format: str | None,  # noqa: A002
+    precision: str | None,
+    device: str = "cpu",
+) -> list[Artifact]:
+    """The bundle's artifacts of this format and precision that open on this device, all where neither is given."""
+    name = parse_device(device)
     return [
         artifact
         for artifact in bundle.manifest.artifacts
-        if format in (None, artifact.format) and precision in (None, artifact.precision)
+        if format in (None, artifact.format) and precision in (None, artifact.precision) and opens_on(artifact, name)
     ]
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgecnn.cli import _output
+from edgecnn.cli import _on_options, _output
 from edgecnn.errors import SpecError, StorageError
 
 if TYPE_CHECKING:
+    from edgecnn._verbs.on_boards import OnBoard
     from edgecnn.measure.latency import BenchReport, BenchResult
+    from edgecnn.measure.machine import Machine
 
 _COLUMNS = (
     "",
@@ -30,6 +32,7 @@ _COLUMNS = (
     "file MB",
     "remark",
 )
+_SHOWN_OF_BOARDS = ("", "format", "precision", "threads", "p50 ms", "p90 ms", "infer", "cold ms", "peak MB")
 _NOT_ENOUGH = "–"
 
 
@@ -58,6 +61,7 @@ def command(
     duration: Annotated[float | None, typer.Option(help="At least so many seconds instead.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds of silence after which a process is given up.")] = 300.0,
     record: Annotated[bool, typer.Option("--record/--no-record", help="Write the figures into the bundle.")] = True,
+    on: _on_options.On = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of the distributions: FILE.png.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write everything, raw samples included: FILE.json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: a list, one object an artifact.")] = False,
@@ -66,29 +70,30 @@ def command(
     from edgecnn._verbs.bench import bench
     from edgecnn.measure._figures import check_plotting
     from edgecnn.measure.latency import row
-    from edgecnn.measure.report import plot_report
 
     for path in (plot, report):
         if path is not None and not path.parent.is_dir():
             raise StorageError(f"{path} cannot be written: {path.parent} is not a folder")
     if plot is not None:
         check_plotting(plot)  # before minutes are spent on measuring
+    words: dict[str, Any] = {
+        "device": device,
+        "format": format,
+        "precision": precision,
+        "threads": _numbers("threads", threads) if threads is not None else None,
+        "data": data,
+        "picture_size_px": _size(picture_size),
+        "profile": profile,
+        "iterations": iterations,
+        "duration_s": duration,
+        "timeout_s": timeout,
+        "record": record,
+    }
+    if on:
+        _bench_on_boards(bundle, on, words, plot=plot, report=report, as_json=as_json)
+        return
     with _output.progress_bar("bench") as progress:
-        measured = bench(
-            bundle,
-            device=device,
-            format=format,
-            precision=precision,
-            threads=_numbers("threads", threads) if threads is not None else None,
-            data=data,
-            picture_size_px=_size(picture_size),
-            profile=profile,
-            iterations=iterations,
-            duration_s=duration,
-            timeout_s=timeout,
-            record=record,
-            progress=progress,
-        )
+        measured = bench(bundle, progress=progress, **words)
     if as_json:
         rows = [row(result, measured.machine) for result in measured.results]
         rows += [row(failure, measured.machine) for failure in measured.failures]
@@ -96,6 +101,70 @@ def command(
     else:
         _print_report(measured)
     _remark(measured)
+    _write_files(measured, plot=plot, report=report)
+    if measured.failures:
+        raise typer.Exit(max(failure.exit_code for failure in measured.failures))
+
+
+def _bench_on_boards(
+    bundle: Path, on: list[str], words: dict[str, Any], *, plot: Path | None, report: Path | None, as_json: bool
+) -> None:
+    """The same on boards: one table, a board's own failure among its rows."""
+    from edgecnn._verbs.on_boards import bench_on
+    from edgecnn.measure.latency import row
+
+    if len(on) > 1:
+        _on_options.refuse_with_several_boards(plot=plot, report=report)
+    outcomes = bench_on(bundle, on, status=_on_options.say_status, **words)
+    measured = [outcome.result for outcome in outcomes if outcome.result is not None]
+    if as_json:
+        rows: list[dict[str, Any]] = []
+        for outcome in outcomes:
+            if outcome.result is None:
+                rows.append(_on_options.error_row(outcome))
+                continue
+            machine = outcome.result.machine
+            rows += [{"on": outcome.on, **row(one, machine)} for one in outcome.result.results]
+            rows += [{"on": outcome.on, **row(one, machine)} for one in outcome.result.failures]
+        _output.print_json(rows)
+    else:
+        _print_boards(outcomes)
+    for one in measured:
+        _remark(one)
+        _write_files(one, plot=plot, report=report)
+    code = _on_options.say_errors(outcomes)
+    code = max([code, *(failure.exit_code for one in measured for failure in one.failures)])
+    if code:
+        raise typer.Exit(code)
+
+
+def _print_boards(outcomes: list[OnBoard[BenchReport]]) -> None:
+    measured = [(outcome.on, outcome.result) for outcome in outcomes if outcome.result is not None]
+    for on, report in measured:
+        _output.stdout.print(f"{on}:", markup=False, soft_wrap=True)
+        _print_machine(report.machine)
+    rows = [
+        (
+            on.removeprefix("ssh://"),
+            *(cell for name, cell in zip(_COLUMNS, cells, strict=True) if name in _SHOWN_OF_BOARDS),
+        )
+        for on, report in measured
+        for cells in (_cells(result, result is report.fastest) for result in report.results)
+    ]
+    if not rows:
+        return
+    (first, *_) = (result for _, report in measured for result in report.results)
+    _output.print_table(
+        f"{measured[0][1].bundle}: latency of a picture, in memory → Result ({first.pictures}; {first.profile})",
+        ("on", *_SHOWN_OF_BOARDS),
+        rows,
+        numeric=_SHOWN_OF_BOARDS[3:],
+    )
+
+
+def _write_files(measured: BenchReport, *, plot: Path | None, report: Path | None) -> None:
+    from edgecnn.measure.report import plot_report
+
     if report is not None:
         _write_report(report, measured)
     if plot is not None:
@@ -103,19 +172,21 @@ def command(
             plot_report(measured, plot)
         else:
             _output.people.print(f"note: {plot} was not written: nothing was measured", style="yellow")
-    if measured.failures:
-        raise typer.Exit(max(failure.exit_code for failure in measured.failures))
 
 
-def _print_report(measured: BenchReport) -> None:
-    versions = ", ".join(f"{name} {version}" for name, version in measured.machine.versions.items())
-    _output.stdout.print(measured.machine.summary, markup=False, soft_wrap=True)
+def _print_machine(machine: Machine) -> None:
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    _output.stdout.print(machine.summary, markup=False, soft_wrap=True)
     _output.stdout.print(
-        f"{measured.machine.os}, Linux {measured.machine.kernel}, Python {measured.machine.python}, {versions}",
+        f"{machine.os}, Linux {machine.kernel}, Python {machine.python}, {versions}",
         markup=False,
         soft_wrap=True,
         style="dim",
     )
+
+
+def _print_report(measured: BenchReport) -> None:
+    _print_machine(measured.machine)
     if not measured.results:
         return
     fastest = measured.fastest
