@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edgecnn._verbs.compress import compress
     from edgecnn._verbs.convert import convert
     from edgecnn._verbs.demo import demo
+    from edgecnn._verbs.devices import devices
     from edgecnn._verbs.evaluate import evaluate
     from edgecnn._verbs.inspect import compare_layers, inspect
     from edgecnn._verbs.prune import prune
@@ -59,6 +60,7 @@ _HOMES = {
     "compress": "edgecnn._verbs.compress",
     "convert": "edgecnn._verbs.convert",
     "demo": "edgecnn._verbs.demo",
+    "devices": "edgecnn._verbs.devices",
     "evaluate": "edgecnn._verbs.evaluate",
     "evaluate_versus": "edgecnn._verbs.versus",
     "inspect": "edgecnn._verbs.inspect",
@@ -97,6 +99,7 @@ __all__ = [
     "compress",
     "convert",
     "demo",
+    "devices",
     "evaluate",
     "evaluate_versus",
     "inspect",

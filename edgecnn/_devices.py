@@ -65,6 +65,11 @@ class Executor:
     options: Mapping[str, str] = field(default_factory=dict)
     by_name_only: bool = False
 
+    @property
+    def word_in_full(self) -> str:
+        """What asks for exactly this."""
+        return f"{self.runtime}:{self.word}"
+
 
 # Of one kind, in order of preference.
 EXECUTORS: tuple[Executor, ...] = (
@@ -248,7 +253,7 @@ def _exact(text: str, runtime: str, rest: str) -> DeviceName | None:
 
 def device_words() -> list[str]:
     """Every word that `parse_device` knows, but for numbered devices."""
-    return [*KINDS, "auto", *(f"{row.runtime}:{row.word}" for row in EXECUTORS)]
+    return [*KINDS, "auto", *(row.word_in_full for row in EXECUTORS)]
 
 
 def default_threads() -> int:

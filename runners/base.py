@@ -195,6 +195,11 @@ def open_runner(
         precision=run_precision,
         threads=threads or threads_here(),
     )
+    try:
+        _check_int8(backend.opened, artifact)
+    except DeviceError:
+        backend.close()
+        raise
     manifest = opened.manifest
     task = with_thresholds(manifest.task, score=score, nms_iou=nms_iou)
     runner = Runner(backend, frame=manifest.frame, task=task, batch=manifest.batch)
@@ -346,7 +351,7 @@ def absent_device(
     text = f"device {device.text!r} is not there for {runtime}; here it has: {', '.join(available)}."
     if why:
         text += f" {why[0].upper()}{why[1:].rstrip('.')}."
-    ways = [f"{row.runtime}:{row.word} needs {row.needs} (pip install 'edgecnn[{row.extra}]')" for row in wanted]
+    ways = [f"{row.word_in_full} needs {row.needs} (pip install 'edgecnn[{row.extra}]')" for row in wanted]
     return DeviceError(f"{text} {'; '.join(ways) or 'Ask for one of these, or for auto to let edgecnn choose'}")
 
 
@@ -369,12 +374,22 @@ def check_execution(opened: Opened, path: Path) -> Opened:
     wrong = {
         "fp32": bool(computes) and set(computes) != {"fp32"},
         "bf16": bool(computes) and "bf16" not in computes,
-        "int8": bool(computes) and "int8" not in computes,
     }
     if wrong.get(opened.precision, False):
-        found = ", ".join(f"{count} in {name}" for name, count in computes.items())
-        raise DeviceError(
-            f"{path.name} was asked to run in {opened.precision}, but on {opened.device_name} {opened.provider} "
-            f"computes otherwise (convolutions and matrix products: {found})"
-        )
+        raise _other_precision(opened, path.name)
     return opened
+
+
+def _check_int8(opened: Opened, artifact: Artifact) -> None:
+    """An artifact with layers in int8 must run some of them in int8; how many, its evidence says."""
+    made = artifact.evidence.quantization
+    if made is not None and made.int8_mac_share > 0 and opened.arithmetic and "int8" not in opened.arithmetic:
+        raise _other_precision(opened, artifact.path)
+
+
+def _other_precision(opened: Opened, file: str) -> DeviceError:
+    found = ", ".join(f"{count} in {name}" for name, count in opened.arithmetic.items())
+    return DeviceError(
+        f"{file} was asked to run in {opened.precision}, but on {opened.device_name} {opened.provider} computes "
+        f"otherwise (convolutions and matrix products: {found})"
+    )

@@ -31,7 +31,8 @@ _EDGE_TPU_LIBRARY = "libedgetpu.so.1"
 _EDGE_TPU_OPERATOR = "edgetpu-custom-op"
 _DELEGATE = "DELEGATE"  # what a delegate took over is listed besides
 _MULTIPLIERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL")
-_ARITHMETIC = {"float32": "fp32", "float16": "fp16", "int8": "int8", "uint8": "int8"}
+# The first of an operator's types that is here says what it computes in.
+_ARITHMETIC = {"int16": "int16", "int8": "int8", "uint8": "int8", "float16": "fp16", "float32": "fp32"}
 
 
 class Interpreted:
@@ -128,11 +129,10 @@ def operators_of(interpreter: Any) -> list[tuple[str, str]]:
 def _computes_in(operator: dict[str, Any]) -> str:
     if operator["op_name"] not in _MULTIPLIERS:
         return ""
-    reads, weights = (str(kind.__name__) for kind in operator["operand_types"][:2])
-    if "int16" in (reads, weights):
-        return "int16"
+    # Not the bias, which in an integer operator is int32, nor the shape that a transposed convolution starts with.
+    kinds = {str(kind.__name__) for kind in operator["operand_types"][:3]} - {"int32", "int64"}
     # Of float activations with int8 weights, XNNPACK quantizes the activations as they come.
-    return _ARITHMETIC.get("int8" if "int8" in (reads, weights) else reads, reads)
+    return next((word for kind, word in _ARITHMETIC.items() if kind in kinds), "")
 
 
 def output_order(name: str) -> tuple[str, int]:

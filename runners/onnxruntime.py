@@ -44,7 +44,7 @@ class OnnxRuntimeBackend:
         available = _available(EXECUTORS)
         return [
             FoundDevice(
-                word=f"onnxruntime:{row.word}",
+                word=row.word_in_full,
                 kind=row.kind,
                 provider=row.provider,
                 device_name=_device(row)[0],

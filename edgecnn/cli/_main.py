@@ -17,7 +17,7 @@ from edgecnn.errors import EdgeCnnError
 
 # The order is that of the help text. Verbs are imported when the command line is built; what they need (torch,
 # a runtime) is imported by the function behind them.
-VERBS = ("train", "prune", "compress", "convert", "quantize", "eval", "bench", "run", "inspect", "demo")
+VERBS = ("train", "prune", "compress", "convert", "quantize", "eval", "bench", "run", "devices", "inspect", "demo")
 
 # What OpenCV's wheel wants of the system; the loader's message names one of them.
 _SYSTEM_LIBRARIES = ("libGL", "libgthread-2.0", "libglib-2.0")
