@@ -236,7 +236,7 @@ def choose_artifact(
 def opens_on(artifact: Artifact, device: DeviceName) -> bool:
     """Whether an artifact may be opened on a device: one that was compiled for another may not."""
     runtime = next((runtime for runtime, name in RUNTIMES.items() if name == artifact.format), "")
-    return not artifact.device or artifact.device in {f"{runtime}:{row.word}" for row in device.executors(runtime)}
+    return not artifact.device or artifact.device in {row.word_in_full for row in device.executors(runtime)}
 
 
 def artifacts_for(manifest: Manifest, device: DeviceName, *, precision: str | None) -> list[Artifact]:
