@@ -4,13 +4,15 @@
     python benchmarks/qualcomm.py qualcomm-htp:v75 …       # these
 
 Calibrated on `coco128/train`, measured on 32 pictures of `coco128/val`, float and compiled on the same ones. Nothing
-here is a latency: a simulator has none. Results go to `results/qualcomm.json`.
+here is a latency: a simulator has none. Results go to `results/qualcomm.json`, from which the table in
+`docs/how-to/build-for-a-device.md` is written; `--table` writes it alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ import msgspec
 HERE = Path(__file__).resolve().parent
 SHARED = HERE.parents[1] / "shared"
 RESULTS = HERE / "results" / "qualcomm.json"
+PAGE = HERE.parent / "docs" / "how-to" / "build-for-a-device.md"
+BEGIN, END = "<!-- written by benchmarks/qualcomm.py -->\n", "<!-- end -->"
 BUILD = HERE.parent / "build" / "qualcomm"
 TRAIN, VAL = SHARED / "data" / "coco128" / "train", SHARED / "data" / "coco128" / "val"
 WEIGHTS = SHARED / "models" / "yolox-nano" / "yolox_nano.pth"
@@ -73,21 +77,48 @@ def measure(target: str) -> dict[str, Any]:
     return row
 
 
+def write_table(results: dict[str, Any]) -> None:
+    """Replace the page's table."""
+    lines = [
+        "| target | precision | AP float | AP simulated | drop | operators on the NPU | compiled in s |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for target, row in results["targets"].items():
+        for precision in PRECISIONS:
+            told = row.get(precision)
+            if told is None:
+                continue
+            if "refused" in told:
+                found = re.search(r"map (\d\.\d+).*float artifact (\d\.\d+).*a drop of (\d\.\d+)", told["refused"])
+                cells = [found[2], found[1], f"{found[3]}: refused", "", ""] if found else ["refused", "", "", "", ""]
+            else:
+                on_npu = told["operators"] - sum(told["off_npu"].values())
+                cells = [f"{told[name]:.4f}" for name in ("float", "simulated", "drop")]
+                cells += [f"{on_npu} of {told['operators']}", f"{told['compile_s']:.1f}"]
+            lines.append(f"| `{target}` | {precision} | {' | '.join(cells)} |")
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + after, encoding="utf-8")
+
+
 def main() -> None:
     """Measure what was asked for, and write it beside what was measured before."""
     from edgecnn._devices import default_threads, processor_name
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("targets", nargs="*", metavar="TARGET", default=["qualcomm-htp:v73"])
+    parser.add_argument("--table", action="store_true", help="only write the table")
+    asked = parser.parse_args()
     results: dict[str, Any] = {"targets": {}}
     if RESULTS.exists():
         results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    for target in parser.parse_args().targets:
+    for target in [] if asked.table else asked.targets:
         results["targets"][target] = measure(target)
         results["machine"] = {"cpu": processor_name(), "cores": default_threads()}
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         for precision in PRECISIONS:
             print(target, precision, json.dumps(results["targets"][target].get(precision)))
+    write_table(results)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from tests.contract.networks import TINY
 
 pytestmark = pytest.mark.slow
 QNN = "onnxruntime:qnn"
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -296,11 +297,15 @@ def test_what_decodes_boxes_is_compiled_too_and_answers_as_float_does(
     assert evidence.parity.agreement > 0.95
 
 
-def test_a_batch_is_compiled_too(pictures: Path, tmp_path: Path) -> None:
-    made = convert(TINY["classify"](), target="qualcomm-htp", calibration=pictures, batch=2, out=tmp_path / "x.edge")
-    assert made.refused == ()
-    assert made.bundle is not None
-    with open_runner(made.bundle, device=QNN) as runner:
+def test_the_command_line_compiles_for_another_architecture_and_more_than_one_frame(
+    pictures: Path, tmp_path: Path
+) -> None:
+    out, network = tmp_path / "x.edge", "tests.contract.networks:tiny_classifier"
+    words = ("--target", "qualcomm-htp:v75", "--calibration", pictures, "--batch", "2", "--out", out)
+    made = edgecnn_says("convert", network, *words)
+    assert made.returncode == 0, made.stderr
+    assert "for qualcomm-htp:v75: 13 of 13 operators (100.0%) on the device, off it: none" in made.stdout
+    with open_runner(out, device=QNN) as runner:
         assert isinstance(runner(photographs()["cat"]), Classification)
 
 
@@ -325,7 +330,7 @@ def test_what_the_compiler_refuses_is_a_refusal_and_the_others_are_written(
 
 
 def edgecnn_says(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"}
     command = [sys.executable, "-m", "edgecnn", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
