@@ -117,7 +117,6 @@ class QualcommHtpCompiler:
     def _compiled(self, quantized: Path, context: Path) -> qnn.Assigned:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self._threads
-        options.log_severity_level = 2  # an unknown architecture is only warned of
         for name, value in (
             ("ep.context_enable", "1"),
             ("ep.context_file_path", str(context)),

@@ -73,7 +73,7 @@ class OnnxRuntimeBackend:
                 options.profile_file_prefix = str(folder / "profile")
                 stack.enter_context(quiet("onnxruntime"))
             try:
-                self._session = _session(path, options, row, told)
+                self._session = _session(path, options, row, told, precision)
             except DeviceError:
                 raise
             except Exception as failed:
@@ -134,14 +134,15 @@ class OnnxRuntimeBackend:
 
 def _available(rows: Sequence[Executor]) -> list[str]:
     """The providers of this build, and of those that are plug-ins the ones that are installed and have a device."""
-    built_in = onnxruntime.get_available_providers()
+    built_in = [name for name in onnxruntime.get_available_providers() if name != qnn.PROVIDER]
     if any(row.provider == qnn.PROVIDER for row in rows) and qnn.is_there():
         return [*built_in, qnn.PROVIDER]
     return list(built_in)
 
 
-def _session(path: Path, options: Any, row: Executor, told: Mapping[str, str]) -> Any:
+def _session(path: Path, options: Any, row: Executor, told: Mapping[str, str], precision: str) -> Any:
     if row.provider == qnn.PROVIDER:
+        qnn.check_precision(path, precision)
         return qnn.open_session(path, options, told=told)
     # Providers outside the list are never used; one inside it that fails must not fall back in silence.
     return onnxruntime.InferenceSession(path, options, providers=[(row.provider, told)], disable_fallback=True)

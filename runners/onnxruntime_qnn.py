@@ -18,6 +18,7 @@ from pathlib import Path
 import onnxruntime
 
 from edgecnn._quiet import quiet
+from edgecnn.bundle import QUANTIZED
 from edgecnn.errors import DeviceError, MissingDependencyError
 
 PROVIDER = "QNNExecutionProvider"
@@ -26,6 +27,7 @@ _PACKAGE = "onnxruntime-qnn"
 OPERATORS, OPERATORS_ON_NPU = "edgecnn.operators", "edgecnn.operators_on_npu"
 # Where a value crosses the border of the NPU's part of the graph it is turned from levels into floats, or back.
 _CONVERSIONS = frozenset({"DequantizeLinear", "QuantizeLinear"})
+_WARNINGS = 2
 _RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
 
 
@@ -72,6 +74,19 @@ def runtime_name() -> str:
     return f"onnxruntime {onnxruntime.__version__}, {_PACKAGE} {version(_PACKAGE)}"
 
 
+def check_precision(model: Path, precision: str) -> None:
+    """Float files would be computed in half precision there, whatever was asked for.
+
+    Raises:
+        DeviceError: the file is not quantized.
+    """
+    if precision not in QUANTIZED:
+        raise DeviceError(
+            f"device 'onnxruntime:qnn' computes in integers, {model.name} is {precision}: build for it with "
+            "edgecnn convert --target qualcomm-htp, or open this one on 'cpu'"
+        )
+
+
 def open_session(
     model: Path,
     options: onnxruntime.SessionOptions,
@@ -94,6 +109,8 @@ def open_session(
     except ModuleNotFoundError as missing:
         raise MissingDependencyError("device 'onnxruntime:qnn'", "onnxruntime_qnn", extra="qnn") from missing
     options.add_session_config_entry(_RECORD_ASSIGNMENT, "1")
+    if told:
+        options.log_severity_level = _WARNINGS  # all that comes of a word that it doesn't know
     try:
         with quiet(_PACKAGE) as said:
             devices = _devices(onnxruntime_qnn.get_library_path())

@@ -10,7 +10,7 @@ import cv2
 import msgspec
 import numpy as np
 
-from edgecnn._devices import RUNTIMES, default_threads, parse_device
+from edgecnn._devices import RUNTIMES, parse_device
 from edgecnn._photographs import photographs
 from edgecnn.bundle import Bundle, record_evidence
 from edgecnn.datasets import iterate_frames
@@ -21,7 +21,8 @@ from edgecnn.measure.latency import BenchFailure, BenchReport, BenchResult
 from edgecnn.measure.machine import Machine, describe_machine
 from edgecnn.registry import BACKENDS
 from edgecnn.results import UInt8Array
-from edgecnn.runners.base import held, opens_on
+from edgecnn.runners.base import artifacts_for, held
+from edgecnn.targets import threads_here
 
 PICTURE_SIZE_PX = (640, 480)
 DEFAULT_TIMEOUT_S = 300.0
@@ -124,7 +125,7 @@ def _profile(name: str, iterations: int | None, duration_s: float | None) -> Pro
 
 
 def _thread_counts(threads: int | Sequence[int] | None) -> list[int]:
-    counts = [default_threads()] if threads is None else [threads] if isinstance(threads, int) else list(threads)
+    counts = [threads_here()] if threads is None else [threads] if isinstance(threads, int) else list(threads)
     for count in counts:
         if count < 1:
             raise SpecError(f"threads must be at least 1, got {count}")
@@ -148,11 +149,8 @@ def _plan(
         if format not in (None, meant):
             raise SpecError(f"device {device!r} belongs to {meant}, but the format asked for is {format!r}")
         format = meant  # noqa: A001
-    candidates = [
-        artifact
-        for artifact in bundle.manifest.artifacts
-        if format in (None, artifact.format) and opens_on(artifact, name)
-    ]
+    fitting = artifacts_for(bundle.manifest, name, precision=precision)
+    candidates = [artifact for artifact in fitting if format in (None, artifact.format)]
     installed = BACKENDS.installed()
     absent = list(dict.fromkeys(a.format for a in candidates if a.format not in installed))
     if absent and (format is not None or not any(a.format in installed for a in candidates)):
