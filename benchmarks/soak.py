@@ -145,7 +145,8 @@ def judge(readings: list[Reading]) -> dict[str, Any]:
         # a scrape that is being answered has a thread and two descriptors
         "threads": settled["threads"][1] - settled["threads"][0] <= 1,
         "descriptors": settled["descriptors"][1] - settled["descriptors"][0] <= 3,
-        "rate": parts["cpu_of_first"] < 1 + DECAY_LIMIT or parts["fps_thirds"][1] > parts["fps_thirds"][0] * (1 - DECAY_LIMIT),
+        "rate": parts["cpu_of_first"] < 1 + DECAY_LIMIT
+        or parts["fps_thirds"][1] > parts["fps_thirds"][0] * (1 - DECAY_LIMIT),
     }
     return {
         "growth_mb_per_h": growth,
