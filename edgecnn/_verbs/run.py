@@ -3,52 +3,47 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from edgecnn import __version__
+from edgecnn._verbs._run_outputs import (
+    Counts,
+    LastState,
+    beside,
+    drops,
+    failed,
+    for_its_own_sake,
+    open_page,
+    open_senders,
+    open_sinks,
+    records_of,
+    refuse_overwriting,
+    watch_sinks,
+)
+from edgecnn._verbs._run_signals import Signalled, Signals
 from edgecnn.bundle import Bundle
 from edgecnn.errors import SpecError
 from edgecnn.evidence import Opened
 from edgecnn.results import Result, UInt8Array
 from edgecnn.runners.base import Runner, open_runner
 from edgecnn.runners.live.camera import Camera
-from edgecnn.runners.live.camera_group import CameraGroup, open_cameras
+from edgecnn.runners.live.camera_group import open_cameras
 from edgecnn.runners.live.capture_spec import CaptureSpec
 from edgecnn.runners.live.frames import Frame
 from edgecnn.runners.live.loop import Durations, LiveCounters, live
-from edgecnn.runners.live.reconnect import CameraState, Reconnect
+from edgecnn.runners.live.reconnect import Reconnect
 from edgecnn.runners.live.sinks import Annotated, EndOfRun, Sink
 from edgecnn.runners.live.sinks.beside import SinkBeside
-from edgecnn.runners.live.sinks.by_source import SinkBySource
-from edgecnn.runners.live.sinks.jsonl import JsonLinesSink, records_of_counts
-from edgecnn.runners.live.sinks.pictures import PictureSink
-from edgecnn.runners.live.sinks.video import CODECS, UNKNOWN_FPS, VideoSink
-from edgecnn.runners.live.sinks.window import WindowSink
+from edgecnn.runners.live.sinks.jsonl import records_of_counts
 from edgecnn.runners.live.streams import StateListener
 from edgecnn.runners.live.tracked_runner import tracked_runner
 
 if TYPE_CHECKING:
     from edgecnn.runners.live.sinks.web import WebSink
-
-_Counts: TypeAlias = dict[str, Callable[[], int]]
-
-_SINK_NAMES = {
-    "VideoSink": "record",
-    "SinkBySource": "record",
-    "PictureSink": "record",
-    "JsonLinesSink": "jsonl",
-    "MqttSink": "mqtt",
-    "MetricsSink": "metrics",
-    "WebSink": "web",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,8 +190,8 @@ def run(
     """
     if limit is not None and limit < 1:
         raise SpecError(f"limit must be at least 1, got {limit}")
-    counters, told = LiveCounters(), _LastState(on_state)
-    with _Signals() as signals, contextlib.ExitStack() as stack:
+    counters, told = LiveCounters(), LastState(on_state)
+    with Signals() as signals, contextlib.ExitStack() as stack:
         opened = open_runner(
             bundle,
             device=device,
@@ -208,16 +203,16 @@ def run(
         )
         runner = stack.enter_context(opened)
         sources = [source] if isinstance(source, str | int | Path) else list(source)
-        _refuse_overwriting(sources, record, jsonl)
+        refuse_overwriting(sources, record, jsonl)
         camera, cameras = _open_sources(sources, capture, reconnect, told, stack)
         if len(cameras) > 1 and (count_lines or zones):
             raise SpecError("lines and zones lie in the pixels of one camera: count with one source at a time")
         tracking = [tracked_runner(runner, each, track=track, count_lines=count_lines, zones=zones) for each in cameras]
         tracked = tracking[0]
-        window, own, remarks = _open_sinks(camera, show=show, record=record, jsonl=jsonl)
-        counts: _Counts = _drops(camera, counters)
-        faults: _Counts = {}
-        own += _open_senders(
+        window, own, remarks = open_sinks(camera, show=show, record=record, jsonl=jsonl)
+        counts: Counts = drops(camera, counters)
+        faults: Counts = {}
+        own += open_senders(
             camera,
             runner,
             counters,
@@ -232,11 +227,11 @@ def run(
         remarks += [notice] if (notice := getattr(camera, "notice", None)) else []
         page: WebSink | None = None
         if web is not None:
-            page = _open_page(camera, runner, counters, counts, faults, told, address=web, token=web_token)
+            page = open_page(camera, runner, counters, counts, faults, told, address=web, token=web_token)
             own.append(page)
-        beside = _beside(camera, own, sinks, window)
-        _watch_sinks(beside, counts, faults)
-        takers = [stack.enter_context(sink) for sink in beside]
+        all_sinks = beside(camera, own, sinks, window)
+        watch_sinks(all_sinks, counts, faults)
+        takers = [stack.enter_context(sink) for sink in all_sinks]
         if on_start:
             on_start(
                 RunStart(
@@ -259,7 +254,7 @@ def run(
                 window.hold()  # else the last picture would be gone before anyone saw it
         except EndOfRun as end:
             ended, wall_s = str(end), time.perf_counter() - start
-        except _Signalled as caught:
+        except Signalled as caught:
             ended, wall_s = caught.name, time.perf_counter() - start
         finally:
             signals.defer()  # what is open is closed in peace
@@ -285,38 +280,17 @@ def run(
         ran_on=used,
         frames=counters.frames,
         dropped={where: count for where, count in dropped.items() if count},
-        faults=tuple(f"{taker.name}: {taker.failure}" for taker in _failed(takers)),
+        faults=tuple(f"{taker.name}: {taker.failure}" for taker in failed(takers)),
         wall_s=wall_s,
         fps=counters.frames / wall_s if wall_s > 0 else 0.0,
         stages={stage: _summary(durations) for stage, durations in counters.stages.items()},
         age=_summary(counters.age),
         ended=ended,
         signal=signals.first,
-        written=tuple(str(path) for path in (*_records_of(record, camera), jsonl) if path and Path(path).exists()),
+        written=tuple(str(path) for path in (*records_of(record, camera), jsonl) if path and Path(path).exists()),
         remarks=tuple(remarks),
         counts=tuple(records_of_counts(tracked.counts)) if tracked else (),
     )
-
-
-def _beside(camera: Camera, own: Sequence[Sink], others: Sequence[Sink], window: Sink | None) -> list[Sink]:
-    """The sinks, each in a thread of its own where frames don't wait; a window belongs to the main thread."""
-    sinks = [*own, *others]
-    if not camera.live:
-        return sinks
-    return [sink if sink is window else SinkBeside(sink, _name_of(sink)) for sink in sinks]
-
-
-def _name_of(sink: Sink) -> str:
-    return _SINK_NAMES.get(type(sink).__name__, type(sink).__name__)
-
-
-def _for_its_own_sake(sink: Sink) -> bool:
-    """Whether a run is worth going on for this sink: not where it only shows how the run goes."""
-    return not getattr(sink, "shows_only", False)
-
-
-def _failed(sinks: Sequence[Sink]) -> list[SinkBeside]:
-    return [sink for sink in sinks if isinstance(sink, SinkBeside) and sink.failure is not None]
 
 
 def _deliver_all(
@@ -332,13 +306,13 @@ def _deliver_all(
     """Run the loop; returns why it ended."""
     totals = [count for count in (total, limit) if count is not None]
     expected = min(totals) if totals else None
-    wanted = [sink for sink in sinks if _for_its_own_sake(sink)]
+    wanted = [sink for sink in sinks if for_its_own_sake(sink)]
     with contextlib.closing(results):
         for frame, result in results:
             annotated = Annotated(partial(_draw, runner, frame, result))
             for sink in sinks:
                 sink.deliver(frame, result, annotated)
-            failures = [sink.failure for sink in _failed(wanted) if sink.failure is not None]
+            failures = [sink.failure for sink in failed(wanted) if sink.failure is not None]
             if failures and len(failures) == len(wanted):
                 raise failures[0]  # nobody is left for whom this was done
             if progress and expected:
@@ -352,48 +326,6 @@ def _draw(runner: Runner, frame: Frame, result: Result) -> UInt8Array:
     task: Any = runner.task  # a task draws the results that it makes: which of them, the types don't say
     picture: UInt8Array = task.draw(frame.image, result)
     return picture
-
-
-def _open_sinks(
-    camera: Camera, *, show: bool, record: str | Path | None, jsonl: str | Path | None
-) -> tuple[WindowSink | None, list[Sink], list[str]]:
-    """The window, all sinks that the words ask for, and what was decided for want of better."""
-    sinks: list[Sink] = []
-    remarks: list[str] = []
-    group = isinstance(camera, CameraGroup)
-    window = WindowSink(by_source=group and not camera.stills) if show else None
-    if window:
-        sinks.append(window)
-    if record is not None:
-        path = Path(record)
-        if camera.stills and path.suffix.lower() not in CODECS:
-            sinks.append(PictureSink(path))
-        elif isinstance(camera, CameraGroup) and not camera.stills:
-            if any(each.stills for each in camera.cameras):
-                raise SpecError("pictures and videos are not recorded together: give them one after the other")
-            files = dict(zip(camera.cameras, _records_of(path, camera), strict=True))
-            sinks.append(SinkBySource({each.name: _video(each, file, remarks) for each, file in files.items()}))
-        else:
-            sinks.append(_video(camera, path, remarks))
-    if jsonl is not None:
-        sinks.append(JsonLinesSink(jsonl))
-    return window, sinks, remarks
-
-
-def _video(camera: Camera, path: Path, remarks: list[str]) -> VideoSink:
-    if camera.fps is None:
-        remarks.append(f"the source declares no frame rate: {path.name} has {UNKNOWN_FPS:g} a second")
-    return VideoSink(path, fps=camera.fps or UNKNOWN_FPS, live=camera.live)
-
-
-def _records_of(record: str | Path | None, camera: Camera) -> list[Path]:
-    """The files or the folder that a recording becomes: out-1.mp4, out-2.mp4 of two videos or streams."""
-    if record is None:
-        return []
-    path = Path(record)
-    if not isinstance(camera, CameraGroup) or camera.stills:
-        return [path]
-    return [path.with_stem(f"{path.stem}-{number}") for number in range(1, len(camera.cameras) + 1)]
 
 
 def _open_sources(
@@ -410,123 +342,6 @@ def _open_sources(
     return (group.cameras[0] if len(sources) == 1 else group), group.cameras
 
 
-def _open_senders(
-    camera: Camera,
-    runner: Runner,
-    counters: LiveCounters,
-    dropped: _Counts,
-    faults: _Counts,
-    *,
-    mqtt: str | None,
-    mqtt_qos: int,
-    home_assistant: bool,
-    metrics: str | int | None,
-    report: Callable[[str], None],
-) -> list[Sink]:
-    """The sinks that send over the network; what they stand on is imported only where it is asked for."""
-    if mqtt is None and (mqtt_qos or home_assistant):
-        raise SpecError("an MQTT quality of service, or Home Assistant, needs a broker: give --mqtt URL")
-    senders: list[Sink] = []
-    if mqtt is not None:
-        from edgecnn.runners.live.sinks.mqtt import MqttSink
-
-        sender = MqttSink(mqtt, qos=mqtt_qos, task=runner.task.name, home_assistant=home_assistant, report=report)
-        senders.append(sender)
-        dropped["mqtt"] = lambda: sender.dropped
-        faults["mqtt"] = lambda: sender.faults
-    if metrics is not None:
-        from edgecnn.runners.live.sinks.metrics import MetricsSink
-
-        info = _info(camera, runner)
-        senders.append(MetricsSink(metrics, counters=counters, dropped=dropped, faults=faults, info=info))
-    return senders
-
-
-def _open_page(
-    camera: Camera,
-    runner: Runner,
-    counters: LiveCounters,
-    dropped: _Counts,
-    faults: _Counts,
-    told: _LastState,
-    *,
-    address: str | int,
-    token: str | None,
-) -> WebSink:
-    from edgecnn.runners.live.sinks.web import Watched, WebSink
-
-    def state() -> tuple[str, str]:
-        now: str | None = getattr(camera, "state", None)  # a file has none
-        return (now, told.why) if now else ("recording", "")
-
-    watched = Watched(
-        info=_info(camera, runner),
-        counters=counters,
-        dropped=dropped,
-        faults=faults,
-        state=state,
-        score=lambda: getattr(runner.task, "score_threshold", None),
-        set_score=lambda score: runner.set_thresholds(score=score),
-    )
-    return WebSink(address, watched=watched, token=token)
-
-
-def _info(camera: Camera, runner: Runner) -> dict[str, str]:
-    """What runs, in words for metrics and the page."""
-    used = runner.backend.opened
-    return {
-        "source": camera.name,
-        "task": runner.task.name,
-        "format": runner.format,
-        "precision": runner.precision,
-        "device": used.device_name,
-        "runtime": used.runtime,
-        "version": __version__,
-    }
-
-
-def _drops(camera: Camera, counters: LiveCounters) -> _Counts:
-    """What tells how many frames were dropped so far, by stage."""
-    return {"camera": lambda: camera.dropped} | {
-        stage: partial(counters.dropped.__getitem__, stage) for stage in counters.dropped
-    }
-
-
-def _watch_sinks(sinks: Sequence[Sink], dropped: _Counts, faults: _Counts) -> None:
-    """Add what the sinks drop for want of time, and which of them failed, as far as somebody could want to know."""
-    for sink in sinks:
-        if isinstance(sink, SinkBeside) and _for_its_own_sake(sink):
-            dropped.setdefault(sink.name, partial(getattr, sink, "dropped"))
-            faults.setdefault(sink.name, partial(_has_failed, sink))
-
-
-def _has_failed(sink: SinkBeside) -> int:
-    return int(sink.failure is not None)
-
-
-class _LastState:
-    """Why a live source is in its state; told on to whoever wants to know."""
-
-    def __init__(self, listener: StateListener | None) -> None:
-        self.why = ""
-        self._listener = listener
-
-    def __call__(self, state: CameraState, why: str) -> None:
-        self.why = why
-        if self._listener is not None:
-            self._listener(state, why)
-
-
-def _refuse_overwriting(sources: Sequence[str | int | Path], *outputs: str | Path | None) -> None:
-    """Raise SpecError where what would be written is a file that is read."""
-    for source in sources:
-        if isinstance(source, int) or not Path(source).is_file():
-            continue
-        for output in outputs:
-            if output is not None and Path(output).exists() and Path(output).samefile(source):
-                raise SpecError(f"{output} is the source itself: choose another name for what is written")
-
-
 def _summary(durations: Durations) -> StageSummary:
     if durations.count == 0:
         return StageSummary(p50_ms=None, p90_ms=None, mean_ms=None)
@@ -535,51 +350,3 @@ def _summary(durations: Durations) -> StageSummary:
         p90_ms=round(durations.percentile_ms(90), 4),
         mean_ms=round(durations.total_ns / durations.count / 1e6, 4),
     )
-
-
-class _Signalled(BaseException):
-    """A signal asks the run to end."""
-
-    def __init__(self, number: int) -> None:
-        self.name = signal.Signals(number).name
-        super().__init__(self.name)
-
-
-class _Signals:
-    """SIGINT and SIGTERM during a run: the first ends the loop; while files are closed, none interrupts.
-
-    Attributes:
-        first: number of the signal that came first, or None.
-    """
-
-    def __init__(self) -> None:
-        self.first: int | None = None
-        self._raises = False
-        self._before: dict[int, Any] = {}
-
-    def catch(self) -> None:
-        """From here on, a signal raises _Signalled; only the main thread can have handlers."""
-        if threading.current_thread() is threading.main_thread():
-            self._raises = True
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
-
-    def defer(self) -> None:
-        """From here on, a signal is only noted."""
-        self._raises = False
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.first is None:
-            self.first = number
-        if self._raises:
-            self._raises = False
-            raise _Signalled(number)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
