@@ -151,9 +151,9 @@ def test_the_live_page_is_served_there(device: DeviceEnvironment, wheel: Path) -
     constraints = device.folder / "constraints.txt"
     device.run("python", "-m", "pip", "install", "--quiet", f"{wheel}[web]", "--constraint", constraints)
     said = json.loads(device.run("python", "-c", WATCHED))
-    assert said["status"]["state"] == "recording"
+    assert said["status"]["sources"][0]["state"] == "recording"
     assert said["status"]["score"] == 0.3
-    assert "cat" in " ".join(said["status"]["sees"])
+    assert "cat" in " ".join(said["status"]["sources"][0]["sees"])
     assert said["html"].startswith("<!doctype html>")
     assert said["jpeg"] > 10_000
     assert said["changed"] == {"score": 0.9}

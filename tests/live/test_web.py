@@ -36,7 +36,17 @@ from edgecnn.runners.live.loop import LiveCounters
 from edgecnn.runners.live.sinks import Annotated, EndOfRun
 from edgecnn.runners.live.sinks.web import Watched, WebSink, access, newest, server, watched
 
-from .conftest import LABELS, SquareRunner, StreamServer, find_square, square_at, square_frame, write_video
+from .conftest import (
+    HEIGHT_PX,
+    LABELS,
+    WIDTH_PX,
+    SquareRunner,
+    StreamServer,
+    find_square,
+    square_at,
+    square_frame,
+    write_video,
+)
 
 ROUTES = ("/", "/page.js", "/page.css", "/icon.svg", "/picture", "/snapshot.jpg", "/status", "/healthz", "/readyz")
 TOKEN = "the-token-of-this-test"
@@ -71,11 +81,11 @@ class Page:
         assert self.sink.url is not None
         return int(self.sink.url.rsplit(":", 1)[1].strip("/"))
 
-    def deliver(self, picture: UInt8Array | None = None, result: Result | None = None) -> int:
+    def deliver(self, picture: UInt8Array | None = None, result: Result | None = None, source: str = "test") -> int:
         """One more result; returns its number."""
         index, self.index = self.index, self.index + 1
         image = square_frame(index)
-        frame = frame_now(image if picture is None else picture, index, "test")
+        frame = frame_now(image if picture is None else picture, index, source)
 
         def draw() -> UInt8Array:
             self.drawn.append(index)
@@ -112,7 +122,9 @@ class Page:
 
 
 @contextlib.contextmanager
-def served(address: str | int = 0, *, token: str | None = None, score: float | None = 0.3) -> Iterator[Page]:
+def served(
+    address: str | int = 0, *, token: str | None = None, score: float | None = 0.3, sources: tuple[str, ...] = ("test",)
+) -> Iterator[Page]:
     counters, state, scores = LiveCounters(), ["live"], [score]
 
     def set_score(wanted: float) -> None:
@@ -125,7 +137,7 @@ def served(address: str | int = 0, *, token: str | None = None, score: float | N
         counters=counters,
         dropped={"camera": lambda: 0, "late": lambda: counters.dropped["late"]},
         faults={"mqtt": lambda: 0},
-        state=lambda: (state[0], "why"),
+        sources=dict.fromkeys(sources, lambda: (state[0], "why")),
         score=lambda: scores[0],
         set_score=set_score,
     )
@@ -223,20 +235,43 @@ def test_motion_jpeg_goes_on_until_the_viewer_leaves(page: Page) -> None:
     until(gone)
 
 
+def test_each_of_several_sources_has_its_picture() -> None:
+    with served(sources=("front", "rear")) as page:
+        page.deliver(source="rear")
+        page.deliver(source="front")
+        page.deliver(source="rear")
+        front, rear = page.ask("/picture?source=0"), page.ask("/picture?source=1")
+        assert (front.headers["x-number"], rear.headers["x-number"]) == ("2", "3")
+        assert np.allclose(square_of(rear.body), square_at(2), atol=1)
+        assert [source["frame"] for source in page.ask("/status").json["sources"]] == [1, 2]
+        answers: list[Answer] = []
+        waiting = threading.Thread(target=lambda: answers.append(page.ask("/picture?source=0&after=2")))
+        waiting.start()
+        until(lambda: bool(page.sink._pictures._waiting))
+        page.deliver(source="rear")  # is not what it waits for
+        page.deliver(source="front")
+        waiting.join()
+        assert answers[0].headers["x-number"] == "5"
+        assert page.ask("/snapshot.jpg?source=2").status == 503
+
+
 def test_figures_are_those_of_the_run(page: Page) -> None:
     for _ in range(70):
         page.deliver()
     page.counters.dropped["late"] += 4
     status = page.ask("/status").json
-    assert (status["state"], status["why"], status["frames"], status["frame"]) == ("live", "why", 70, 69)
-    assert (status["size_px"], status["sees"], status["score"]) == ([160, 120], ["1 square"], 0.3)
+    (source,) = status["sources"]
+    assert (source["name"], source["state"], source["why"], source["frame"]) == ("test", "live", "why", 69)
+    assert (source["size_px"], source["sees"]) == ([160, 120], ["1 square"])
+    assert source["silent_s"] >= 0
+    assert (status["frames"], status["score"]) == (70, 0.3)
     assert status["run"] == {"source": "test"}
     assert status["stages"]["infer"] == {
         "count": 70, "p50_ms": 2.0, "p90_ms": 2.0, "p99_ms": None, "longest_ms": 2.0,
     }  # fmt: skip
     assert (status["dropped"], status["recently_dropped"]) == ({"camera": 0, "late": 4}, {"camera": 0, "late": 4})
     assert status["faults"] == {"mqtt": 0}
-    assert status["rate_fps"] > 0 and status["silent_s"] >= 0
+    assert status["rate_fps"] > 0
     until(lambda: len(page.ask("/status").json["history"]) >= 2)
     history = page.ask("/status").json["history"]
     assert [point["second"] for point in history[:2]] == [1, 2]
@@ -250,24 +285,24 @@ def test_figures_are_those_of_the_run(page: Page) -> None:
 
 def test_what_other_networks_see(page: Page) -> None:
     page.deliver(result=Classification(np.array([1, 0]), np.array([0.75, 0.25], np.float32), LABELS))
-    assert page.ask("/status").json["sees"] == ["circle 0.75", "square 0.25"]
+    assert page.ask("/status").json["sources"][0]["sees"] == ["circle 0.75", "square 0.25"]
     page.deliver(result=SegmentationMap(np.zeros((4, 4), np.uint8), LABELS))
-    assert page.ask("/status").json["sees"] == ["square 100 %"]
+    assert page.ask("/status").json["sources"][0]["sees"] == ["square 100 %"]
 
 
 def test_nothing_is_invented_before_the_first_result(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgecnn.runners.live.sinks.web.routes.WAIT_S", 0.05)
     assert page.ask("/picture").status == 204
     assert page.ask("/snapshot.jpg").status == 503
-    status = page.ask("/status").json
-    assert (status["frame"], status["size_px"], status["silent_s"], status["sees"]) == (None, None, None, [])
+    (source,) = page.ask("/status").json["sources"]
+    assert (source["frame"], source["size_px"], source["silent_s"], source["sees"]) == (None, None, None, [])
 
 
 def test_ready_is_who_has_fresh_results_and_healthy_who_answers(page: Page, monkeypatch: pytest.MonkeyPatch) -> None:
     page.state[0] = "connecting"
     assert page.ask("/healthz").body == b"ok\n"
     unready = page.ask("/readyz")
-    assert (unready.status, unready.body) == (503, b"the source is connecting, and no result has come yet\n")
+    assert (unready.status, unready.body) == (503, b"test is connecting, and no result has come yet: why\n")
     page.state[0] = "live"
     page.deliver()
     assert (page.ask("/readyz").status, page.ask("/readyz").body) == (200, b"ok\n")
@@ -275,7 +310,7 @@ def test_ready_is_who_has_fresh_results_and_healthy_who_answers(page: Page, monk
     assert b"the last result came 0 s ago: why" in page.ask("/readyz").body
 
     stuck = LiveCounters()  # frames come, and none is answered
-    told = watched.Status(replace(page.sink._watched, counters=stuck))
+    told = watched.Status(replace(page.sink._watched, counters=stuck), page.sink._pictures)
     stuck.stages["capture"].add(1)
     assert told.why_not_healthy() is None  # not yet
     monkeypatch.setattr(watched, "STUCK_S", 0.4)
@@ -672,7 +707,9 @@ def test_a_run_shows_itself_and_no_login(run_squares: Any, stream_server: Stream
     )
     status = answers["/status"].json
     assert status["run"]["source"] == f"http://***@127.0.0.1:{stream_server.server_address[1]}/stream"
-    assert (status["state"], status["sees"], status["run"]["task"]) == ("live", ["1 square"], "detect")
+    (source,) = status["sources"]
+    assert (source["name"], source["state"], source["sees"]) == (status["run"]["source"], "live", ["1 square"])
+    assert (source["why"], status["run"]["task"]) == (f"frames of {WIDTH_PX}x{HEIGHT_PX} px", "detect")
     assert status["faults"] == {"jsonl": 0, "Broken": 1, "Visitor": 0}  # and the page goes on
     assert set(status["dropped"]) == {"camera", "infer", "deliver", "late", "jsonl", "Broken", "Visitor"}
     assert answers["/picture"].status == answers["/readyz"].status == 200
@@ -692,7 +729,7 @@ def test_a_recording_is_shown_too_and_a_stuck_viewer_does_not_slow_it(run_square
         viewer = socket.create_connection(("127.0.0.1", port))
         viewer.sendall(b"GET /video.mjpeg HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         stuck.append(viewer)
-        assert get(port, "/status").json["state"] == "recording"
+        assert get(port, "/status").json["sources"][0]["state"] == "recording"
 
     visitor = Visitor(3, visit)
     source = write_video(tmp_path / "in.avi", frames=30)

@@ -21,7 +21,7 @@ except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] == "edgecnn":
         raise
     raise MissingDependencyError("the live page", missing.name or "starlette", extra="web") from missing
-from edgecnn.runners.live.sinks.web.newest import NewestPicture
+from edgecnn.runners.live.sinks.web.newest import NewestPictures
 from edgecnn.runners.live.sinks.web.watched import Status, Watched
 
 __all__ = ["Watched", "WebSink"]
@@ -56,7 +56,7 @@ class WebSink:
         self._host, self._port = parse_address(address, _WHAT)
         self._token = None if token is None else checked_token(token)
         self._watched = watched
-        self._pictures = NewestPicture()
+        self._pictures = NewestPictures(tuple(watched.sources))
         self._first_score = watched.score()
         self._server: WebServer | None = None
         self.url: str | None = None
@@ -92,7 +92,7 @@ class WebSink:
         if token is None and not is_loopback(address):
             token = made = secrets.token_urlsafe(24)
         access = Access(host=self._host, address=address, port=port, token=token)
-        status = Status(self._watched)
+        status = Status(self._watched, self._pictures)
         self._server = WebServer(
             Guard(application(self._watched, status, self._pictures), access, asset("login.html")),
             listening,

@@ -1,10 +1,11 @@
-"""The newest annotated picture as JPEG: made when somebody asks for it, and once, however many ask."""
+"""The newest annotated picture of each source as JPEG: made when somebody asks, and once, however many ask."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,7 +25,7 @@ class Delivered:
     """One result as it came.
 
     Attributes:
-        number: counts results, from 1.
+        number: counts results of all sources, from 1.
         at_s: monotonic, when it came.
     """
 
@@ -43,24 +44,28 @@ class Jpeg:
     data: bytes
 
 
-class NewestPicture:
-    """One place, which a newer result takes over; viewers wait for it in the server's loop.
+class NewestPictures:
+    """One place for each source, which a newer result takes over; viewers wait for it in the server's loop.
 
     What a viewer has no time for, it never gets: nothing is kept for anybody.
+
+    Args:
+        sources: names, as frames have them; a frame of another name (a picture's path) is of the first.
     """
 
-    def __init__(self) -> None:
-        self._newest: Delivered | None = None
-        self._jpeg: Jpeg | None = None
+    def __init__(self, sources: Sequence[str]) -> None:
+        self._places = {name: index for index, name in enumerate(sources)}
+        self._newest: list[Delivered | None] = [None] * len(self._places)
+        self._jpegs: list[Jpeg | None] = [None] * len(self._places)
+        self._number = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[asyncio.Future[None]] = set()
         self._waking = threading.Lock()
         self._closed = False
 
-    @property
-    def newest(self) -> Delivered | None:
-        """What came last."""
-        return self._newest
+    def newest(self, source: int) -> Delivered | None:
+        """What came last of a source, counted from 0; of one that isn't there, nothing did."""
+        return self._newest[source] if source < len(self._newest) else None
 
     def serve_in(self, loop: asyncio.AbstractEventLoop) -> None:
         """Viewers wait in this loop."""
@@ -68,32 +73,35 @@ class NewestPicture:
 
     def put(self, frame: Frame, result: Result, annotated: Annotated) -> None:
         """Take the newest result; from any one thread."""
-        number = self._newest.number + 1 if self._newest else 1
-        self._newest = Delivered(number=number, at_s=time.monotonic(), frame=frame, result=result, annotated=annotated)
+        self._number += 1
+        self._newest[self._places.get(frame.source, 0)] = Delivered(
+            number=self._number, at_s=time.monotonic(), frame=frame, result=result, annotated=annotated
+        )
         with self._waking:
             if self._waiting and self._loop is not None and not self._closed:
                 self._loop.call_soon_threadsafe(self._wake)
 
-    async def after(self, number: int, *, wait_s: float) -> Jpeg | None:
-        """The newest picture, if need be after waiting for one that is newer than `number`; None if none came.
+    async def after(self, number: int, source: int, *, wait_s: float) -> Jpeg | None:
+        """A source's newest picture, if need be after waiting for another than `number`; None if none came.
 
         A number that was not reached yet is of another run, and any picture is newer.
         """
-        if not self._is_newer(number) and not self._closed:
+        end_s = time.monotonic() + wait_s
+        while not self._is_newer(number, source) and not self._closed and (left_s := end_s - time.monotonic()) > 0:
             waiting = asyncio.get_running_loop().create_future()
             with self._waking:
                 self._waiting.add(waiting)
             try:
-                if not self._is_newer(number):  # it may have come before anyone waited
-                    await asyncio.wait([waiting], timeout=wait_s)
+                if not self._is_newer(number, source):  # it may have come before anyone waited
+                    await asyncio.wait([waiting], timeout=left_s)
             finally:
                 self._waiting.discard(waiting)
-        newest = self._newest
-        return self._encoded(newest) if newest is not None and self._is_newer(number) else None
+        newest = self.newest(source)
+        return self._encoded(newest, source) if newest is not None and newest.number != number else None
 
-    def snapshot(self) -> Jpeg | None:
-        """The newest picture in its own size."""
-        newest = self._newest
+    def snapshot(self, source: int) -> Jpeg | None:
+        """A source's newest picture in its own size."""
+        newest = self.newest(source)
         if newest is None:
             return None
         return Jpeg(delivered=newest, data=_encode(newest.annotated.picture, _SNAPSHOT_QUALITY))
@@ -109,20 +117,22 @@ class NewestPicture:
             self._closed = True
         self._wake()
 
-    def _is_newer(self, number: int) -> bool:
-        return self._newest is not None and self._newest.number != number
+    def _is_newer(self, number: int, source: int) -> bool:
+        newest = self.newest(source)
+        return newest is not None and newest.number != number
 
     def _wake(self) -> None:
         for waiting in self._waiting:
             if not waiting.done():
                 waiting.set_result(None)
 
-    def _encoded(self, newest: Delivered) -> Jpeg:
+    def _encoded(self, newest: Delivered, source: int) -> Jpeg:
         """The picture of `newest`; in the server's thread alone, so that nothing is made twice."""
-        if self._jpeg is None or self._jpeg.delivered.number != newest.number:
+        jpeg = self._jpegs[source]
+        if jpeg is None or jpeg.delivered.number != newest.number:
             picture = _shrunk(newest.annotated.picture)
-            self._jpeg = Jpeg(delivered=newest, data=_encode(picture, _SHOWN_QUALITY))
-        return self._jpeg
+            jpeg = self._jpegs[source] = Jpeg(delivered=newest, data=_encode(picture, _SHOWN_QUALITY))
+        return jpeg
 
 
 def _shrunk(picture: UInt8Array) -> UInt8Array:

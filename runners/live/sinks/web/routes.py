@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from edgecnn.errors import SpecError
 from edgecnn.runners.live.sinks.web.access import body_of
-from edgecnn.runners.live.sinks.web.newest import Jpeg, NewestPicture
+from edgecnn.runners.live.sinks.web.newest import Jpeg, NewestPictures
 from edgecnn.runners.live.sinks.web.watched import Status, Watched
 
 WAIT_S: Final = 10.0
@@ -38,12 +38,12 @@ def asset(name: str) -> str:
     return resources.files(__package__).joinpath("page", name).read_text(encoding="utf-8")
 
 
-def application(watched: Watched, status: Status, pictures: NewestPicture) -> Starlette:
+def application(watched: Watched, status: Status, pictures: NewestPictures) -> Starlette:
     """All routes."""
 
     async def picture(request: Request) -> Response:
-        """The newest picture, newer than number `after`; 204 where none came for 10 s."""
-        jpeg = await pictures.after(_number(request, "after"), wait_s=WAIT_S)
+        """The newest picture of source `source`, newer than number `after`; 204 where none came for 10 s."""
+        jpeg = await pictures.after(_number(request, "after"), _number(request, "source"), wait_s=WAIT_S)
         if jpeg is None:
             return Response(status_code=204)
         delivered = jpeg.delivered
@@ -52,11 +52,13 @@ def application(watched: Watched, status: Status, pictures: NewestPicture) -> St
 
     async def video(request: Request) -> Response:
         """Motion JPEG, for programs that show nothing else."""
-        return StreamingResponse(_parts(pictures), media_type="multipart/x-mixed-replace; boundary=frame")
+        return StreamingResponse(
+            _parts(pictures, _number(request, "source")), media_type="multipart/x-mixed-replace; boundary=frame"
+        )
 
     async def snapshot(request: Request) -> Response:
         """The newest picture in full size, as a file."""
-        jpeg = pictures.snapshot()
+        jpeg = pictures.snapshot(_number(request, "source"))
         if jpeg is None:
             return PlainTextResponse("no picture yet\n", 503)
         taken = time.gmtime(jpeg.delivered.frame.captured_unix_ns // 1_000_000_000)
@@ -66,7 +68,7 @@ def application(watched: Watched, status: Status, pictures: NewestPicture) -> St
 
     async def figures(request: Request) -> Response:
         """All figures; of the history, what came after second `since`."""
-        return _json(status.now(pictures.newest, since=_number(request, "since")))
+        return _json(status.now(since=_number(request, "since")))
 
     async def score(request: Request) -> Response:
         """Change the score threshold, for the whole run."""
@@ -83,7 +85,7 @@ def application(watched: Watched, status: Status, pictures: NewestPicture) -> St
         return _verdict(status.why_not_healthy())
 
     async def readiness(request: Request) -> Response:
-        return _verdict(status.why_not_ready(pictures.newest))
+        return _verdict(status.why_not_ready())
 
     served = [Route(path, _static(*named)) for path, named in _ASSETS.items()]
     return Starlette(
@@ -109,11 +111,11 @@ def _static(name: str, media_type: str) -> _Endpoint:
     return answer
 
 
-async def _parts(pictures: NewestPicture) -> AsyncIterator[bytes]:
+async def _parts(pictures: NewestPictures, source: int) -> AsyncIterator[bytes]:
     """One picture after the other; the next is asked for when the viewer has taken the last."""
     number = 0
     while not pictures.closed:
-        jpeg: Jpeg | None = await pictures.after(number, wait_s=WAIT_S)
+        jpeg: Jpeg | None = await pictures.after(number, source, wait_s=WAIT_S)
         if jpeg is not None:
             number = jpeg.delivered.number
             head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg.data)}\r\n\r\n"

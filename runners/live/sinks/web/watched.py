@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from typing import Any, Final
 from edgecnn.results import Classification, Instances, Result, SegmentationMap
 from edgecnn.runners.live.loop import LiveCounters
 from edgecnn.runners.live.sinks.figures import figures_of
-from edgecnn.runners.live.sinks.web.newest import Delivered
+from edgecnn.runners.live.sinks.web.newest import NewestPictures
 from edgecnn.runners.live.window import WINDOW_S, Recent, SlidingTotals
 
 HISTORY_S: Final = 120
@@ -29,7 +30,8 @@ class Watched:
         counters: what the loop fills.
         dropped: what tells, by stage, how many frames or results were dropped so far.
         faults: what tells, by sink, how many faults it had so far.
-        state: what the source does ("live", "stalled", …), and why, without any login.
+        sources: what tells of each source what it does ("live", "stalled", …), and why; no name and no reason holds a
+            login.
         score: the score threshold that a detector has now; None where the task has none.
         set_score: changes it; raises SpecError.
     """
@@ -38,7 +40,7 @@ class Watched:
     counters: LiveCounters
     dropped: Mapping[str, Callable[[], int]]
     faults: Mapping[str, Callable[[], int]]
-    state: Callable[[], tuple[str, str]]
+    sources: Mapping[str, Callable[[], tuple[str, str]]]
     score: Callable[[], float | None]
     set_score: Callable[[float], None]
 
@@ -46,8 +48,8 @@ class Watched:
 class Status:
     """The run in figures: as of now, over the last minute, and second by second."""
 
-    def __init__(self, watched: Watched) -> None:
-        self._watched = watched
+    def __init__(self, watched: Watched, pictures: NewestPictures) -> None:
+        self._watched, self._pictures = watched, pictures
         self._started_unix_ms = time.time_ns() // 1_000_000
         self._started_s = time.monotonic()
         self._totals = SlidingTotals(self._dropped)
@@ -75,27 +77,20 @@ class Status:
         self._before = dropped
         self._totals.sample()
 
-    def now(self, newest: Delivered | None, *, since: int = 0) -> dict[str, Any]:
+    def now(self, *, since: int = 0) -> dict[str, Any]:
         """All that the page shows; of the history, what came after second `since`.
 
         A second that was not reached yet is of another run: all of the history is new then.
         """
         watched, counters = self._watched, self._watched.counters
-        state, why = watched.state()
         since = since if since <= self._seconds else 0
-        frame = newest.frame if newest else None
         return {
             "run": dict(watched.info),
             "started_unix_ms": self._started_unix_ms,
-            "state": state,
-            "why": why,
+            "sources": [self._of_source(index, name) for index, name in enumerate(watched.sources)],
             "score": watched.score(),
             "frames": counters.frames,
-            "frame": frame.index if frame else None,
-            "size_px": [frame.image.shape[1], frame.image.shape[0]] if frame else None,
-            "silent_s": round(time.monotonic() - newest.at_s, 1) if newest else None,
             "rate_fps": round(counters.age.window.recent(5.0).rate_hz, 2),
-            "sees": _words(newest.result) if newest else [],
             "window_s": WINDOW_S,
             "age": _figures(counters.age.window.recent()),
             "stages": {stage: _figures(durations.window.recent()) for stage, durations in counters.stages.items()},
@@ -106,14 +101,15 @@ class Status:
             "history": [point for point in self._points if point["second"] > since],
         }
 
-    def why_not_ready(self, newest: Delivered | None) -> str | None:
-        """Why results are not to be relied on just now; None where they come."""
-        state, why = self._watched.state()
-        if newest is None:
-            return f"the source is {state}, and no result has come yet"
-        silent_s = time.monotonic() - newest.at_s
-        if silent_s > READY_S:
-            return f"the source is {state}, and the last result came {silent_s:.0f} s ago" + (f": {why}" if why else "")
+    def why_not_ready(self) -> str | None:
+        """Why a source's results are not to be relied on just now, of the first such; None where all come."""
+        for index, (name, tell) in enumerate(self._watched.sources.items()):
+            newest = self._pictures.newest(index)
+            silent_s = math.inf if newest is None else time.monotonic() - newest.at_s
+            if silent_s > READY_S:
+                state, why = tell()
+                last = f"the last result came {silent_s:.0f} s ago" if newest else "no result has come yet"
+                return f"{name} is {state}, and {last}" + (f": {why}" if why else "")
         return None
 
     def why_not_healthy(self) -> str | None:
@@ -127,6 +123,20 @@ class Status:
         if waiting and not infer.recent(STUCK_S).count and time.monotonic() - self._started_s > STUCK_S:
             return f"frames come, and the network has answered none for {STUCK_S:g} s"
         return None
+
+    def _of_source(self, index: int, name: str) -> dict[str, Any]:
+        newest = self._pictures.newest(index)
+        state, why = self._watched.sources[name]()
+        frame = newest.frame if newest else None
+        return {
+            "name": name,
+            "state": state,
+            "why": why,
+            "frame": frame.index if frame else None,
+            "size_px": [frame.image.shape[1], frame.image.shape[0]] if frame else None,
+            "silent_s": round(time.monotonic() - newest.at_s, 1) if newest else None,
+            "sees": _words(newest.result) if newest else [],
+        }
 
     def _dropped(self) -> dict[str, int]:
         return {stage: count() for stage, count in self._watched.dropped.items()}

@@ -9,6 +9,8 @@ const stageNames = { capture: "capture (wait)", fit: "fit", infer: "infer", fini
 
 // --- the picture: one is asked for when the last is shown, so that a slow network gets fewer, and never old ones
 
+let source = 0; // which is shown, of several
+let asking = new AbortController();
 let paused = false;
 let shown = null; // { blob, number }
 let resume = () => {};
@@ -35,19 +37,31 @@ async function watch() {
   let last = 0;
   for (;;) {
     await watching();
+    const [from, timer] = [source, setTimeout(() => asking.abort(), 20 * SECOND_MS)];
     try {
-      const answer = await fetch(`/picture?after=${last}`, { signal: AbortSignal.timeout(20 * SECOND_MS) });
+      const answer = await fetch(`/picture?source=${from}&after=${last}`, { signal: asking.signal });
       if (answer.status === 200) {
         last = Number(answer.headers.get("X-Number"));
-        await show(await answer.blob(), last);
+        const blob = await answer.blob();
+        if (from === source) await show(blob, last);
       } else if (answer.status !== 204) {
         await after(SECOND_MS);
       }
     } catch {
-      await after(SECOND_MS);
+      if (from === source) await after(SECOND_MS);
     }
+    clearTimeout(timer);
+    if (asking.signal.aborted) asking = new AbortController();
+    if (from !== source) last = 0;
   }
 }
+
+$("which").addEventListener("change", () => {
+  source = $("which").selectedIndex;
+  $("snapshot").href = `/snapshot.jpg?source=${source}`;
+  asking.abort();
+  if (latest !== null) tell(latest);
+});
 
 $("pause").addEventListener("click", () => {
   paused = !paused;
@@ -93,6 +107,7 @@ async function send() {
 
 // --- figures
 
+let latest = null;
 let history = [];
 let run = null; // when it started
 let historySeconds = 120;
@@ -137,17 +152,8 @@ function tell(status) {
   }
   historySeconds = status.history_s;
   history = history.concat(status.history).slice(-historySeconds);
-  setState(status.state);
-  const silent = status.silent_s !== null && status.silent_s > 2;
-  if (bright[status.state] && !silent) notice(status.frame === null ? "Waiting for the first result." : "");
-  else {
-    const since = status.silent_s === null ? "No result yet." : `No result for ${status.silent_s.toFixed(0)} s.`;
-    notice(bright[status.state] || !status.why ? since : `${since} The source ${status.why}`);
-  }
-  $("source").textContent = status.run.source;
-  $("source").title = status.run.source;
-  document.title = `${status.run.source} – edgecnn`;
-  sees(status.sees);
+  latest = { ...status, history: [] };
+  tellSource(status.sources);
   $("rate").textContent = number(status.rate_fps);
   $("age").textContent = number(status.age.p50_ms);
   $("infer").textContent = number(status.stages.infer.p50_ms);
@@ -163,6 +169,29 @@ function tell(status) {
   const failed = Object.entries(status.faults).filter(([, count]) => count).map(([sink, count]) => `${sink} failed: ${count}`);
   $("run").textContent = [`${task}, ${format} ${precision} on ${device}`, runtime, `edgecnn ${version}`,
     `${status.frames} results`, ...failed].join(" · ");
+}
+
+function tellSource(sources) {
+  const of = sources[source] ?? sources[0];
+  setState(of.state);
+  const silent = of.silent_s !== null && of.silent_s > 2;
+  if (bright[of.state] && !silent) notice(of.frame === null ? "Waiting for the first result." : "");
+  else {
+    const since = of.silent_s === null ? "No result yet." : `No result for ${of.silent_s.toFixed(0)} s.`;
+    notice(bright[of.state] || !of.why ? since : `${since} The source ${of.why}`);
+  }
+  sees(of.sees);
+  $("source").textContent = $("source").title = of.name;
+  document.title = `${of.name} – edgecnn`;
+  const several = sources.length > 1;
+  $("which").hidden = !several;
+  $("source").hidden = several;
+  const names = sources.map(({ name, state }) => (state === of.state || bright[state] ? name : `${name} (${state})`));
+  if (several && $("which").dataset.names !== names.join("\n")) {
+    $("which").dataset.names = names.join("\n");
+    $("which").replaceChildren(...names.map((name) => element("option", name)));
+    $("which").selectedIndex = source;
+  }
 }
 
 function sees(words) {
