@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -149,16 +150,14 @@ def open_page(
 ) -> WebSink:
     from edgecnn.runners.live.sinks.web import Watched, WebSink
 
-    def state() -> tuple[str, str]:
-        now: str | None = getattr(camera, "state", None)  # a file has none
-        return (now, told.why) if now else ("recording", "")
+    cameras: Sequence[Camera] = getattr(camera, "cameras", (camera,))
 
     watched = Watched(
         info=_info(camera, runner),
         counters=counters,
         dropped=dropped,
         faults=faults,
-        state=state,
+        sources={each.name: partial(told.state_of, each, alone=len(cameras) == 1) for each in cameras},
         score=lambda: getattr(runner.task, "score_threshold", None),
         set_score=lambda score: runner.set_thresholds(score=score),
     )
@@ -199,16 +198,25 @@ def _has_failed(sink: SinkBeside) -> int:
 
 
 class LastState:
-    """Why a live source is in its state; told on to whoever wants to know."""
+    """Why live sources are in their state; told on to whoever wants to know."""
 
     def __init__(self, listener: StateListener | None) -> None:
-        self.why = ""
         self._listener = listener
+        self._told: deque[str] = deque(maxlen=256)
 
     def __call__(self, state: CameraState, why: str) -> None:
-        self.why = why
+        self._told.append(why)
         if self._listener is not None:
             self._listener(state, why)
+
+    def state_of(self, camera: Camera, *, alone: bool) -> tuple[str, str]:
+        """What a source does, and why; where there are several, a reason begins with its source's name."""
+        state: str | None = getattr(camera, "state", None)
+        if state is None:
+            return "recording", ""
+        begin = "" if alone else f"{camera.name}: "
+        mine = [why for why in tuple(self._told) if why.startswith(begin)]
+        return state, mine[-1].removeprefix(begin) if mine else ""
 
 
 def refuse_overwriting(sources: Sequence[str | int | Path], *outputs: str | Path | None) -> None:
