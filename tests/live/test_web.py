@@ -272,13 +272,18 @@ def test_figures_are_those_of_the_run(page: Page) -> None:
     assert (status["dropped"], status["recently_dropped"]) == ({"camera": 0, "late": 4}, {"camera": 0, "late": 4})
     assert status["faults"] == {"mqtt": 0}
     assert status["rate_fps"] > 0
-    until(lambda: len(page.ask("/status").json["history"]) >= 2)
+
+    def full_seconds() -> list[dict[str, Any]]:  # on a busy machine, the first may be over before anything came
+        return [point for point in page.ask("/status").json["history"] if point["stages_ms"]["infer"] is not None]
+
+    until(lambda: len(page.ask("/status").json["history"]) >= 2 and bool(full_seconds()))
     history = page.ask("/status").json["history"]
     assert [point["second"] for point in history[:2]] == [1, 2]
     assert sum(point["dropped"]["late"] for point in history) == 4
-    assert history[0]["stages_ms"]["infer"] == 2.0
-    assert (history[0]["infer"]["p50_ms"], history[0]["infer"]["p99_ms"]) == (2.0, None)
-    assert 0 <= history[0]["age"]["p50_ms"] <= history[0]["age"]["p90_ms"] <= history[0]["longest_age_ms"]
+    full = full_seconds()[0]
+    assert full["stages_ms"]["infer"] == 2.0
+    assert (full["infer"]["p50_ms"], full["infer"]["p99_ms"]) == (2.0, None)
+    assert 0 <= full["age"]["p50_ms"] <= full["age"]["p90_ms"] <= full["longest_age_ms"]
     assert page.ask("/status?since=1").json["history"][0]["second"] == 2
     assert page.ask("/status?since=99999").json["history"][0]["second"] == 1  # of another run
 
