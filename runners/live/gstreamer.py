@@ -28,6 +28,7 @@ OPEN_TIMEOUT_S: Final = 5.0
 _STEP_NS: Final = 100_000_000  # an error ends the wait for a frame at the next of these
 _SINK: Final = "edgecnn"
 _TO_BGR: Final = f"videoconvert ! video/x-raw,format=BGR ! appsink name={_SINK}"
+_ELEMENT: Final = re.compile(r"[a-z][a-z0-9_-]*")
 _BETWEEN: Final = re.compile(r"\s+!\s+")
 _INSTALL: Final = (
     "apt-get install gir1.2-gst-plugins-base-1.0 gstreamer1.0-plugins-good libgirepository1.0-dev libcairo2-dev gcc "
@@ -223,7 +224,7 @@ def pipeline_name(source: str) -> str:
     """The pipeline's elements, without their properties, which may hold a login."""
     description = source.removeprefix(PREFIX)
     elements = [part.split(maxsplit=1)[0] for part in _BETWEEN.split(description) if part.strip()]
-    return f"{PREFIX} {' ! '.join(element for element in elements if '/' not in element and '=' not in element)}"
+    return f"{PREFIX} {' ! '.join(element for element in elements if _ELEMENT.fullmatch(element))}"
 
 
 def _rate(caps: Any) -> float | None:

@@ -13,6 +13,7 @@ import cv2
 
 from edgecnn.errors import DeviceError
 from edgecnn.results import UInt8Array
+from edgecnn.runners.live._opencv import quiet
 from edgecnn.runners.live.frames import Frame, frame_now, frame_of
 from edgecnn.runners.live.handover import Handover
 from edgecnn.runners.live.reconnect import CameraState, Reconnect
@@ -54,7 +55,8 @@ class OpenCvGrabber:
 
     def grab(self) -> UInt8Array | None:
         """The next picture; None at the end, on an error, or when the read timeout passed."""
-        there, image = self._capture.read()
+        with quiet():  # what it would say about a silence, our states say
+            there, image = self._capture.read()
         return cast(UInt8Array, image) if there else None
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import cv2
 
 from edgecnn.errors import DeviceError
 from edgecnn.results import UInt8Array
-from edgecnn.runners.live._opencv import FILE_OPTIONS, open_video, quiet
+from edgecnn.runners.live._opencv import FILE_OPTIONS, open_video
 from edgecnn.runners.live.capture_spec import CaptureSpec
 from edgecnn.runners.live.diagnosis import why_closed
 from edgecnn.runners.live.files import VideoCamera, declared_fps, declared_frames
@@ -42,8 +42,7 @@ class StreamGrabber(OpenCvGrabber):
     def grab(self) -> UInt8Array | None:
         """The next picture; None at the end, on an error, or when the read timeout passed."""
         asked_s = time.monotonic()
-        with quiet():
-            image = super().grab()
+        image = super().grab()
         # at a timeout, FFmpeg's parser still hands out the frame that it held back, which is as old as the silence
         return image if time.monotonic() - asked_s < self._stall_s else None
 

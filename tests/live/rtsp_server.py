@@ -42,7 +42,7 @@ class ClockFactory(GstRtspServer.RTSPMediaFactory):  # type: ignore[misc]
         self._fps, self._lose_every = asked.fps, asked.lose_every
         self._width_px, self._height_px = map(int, asked.size.split("x"))
         caps = f"video/x-raw,format=GRAY8,width={self._width_px},height={self._height_px},framerate={asked.fps}/1"
-        source = f'appsrc name=clock is-live=true format=time do-timestamp=true block=false caps="{caps}"'
+        source = f'appsrc name=clock is-live=true format=time do-timestamp=true caps="{caps}"'
         encoder = ENCODERS[asked.codec].format(key_interval=asked.key_interval)
         self.set_launch(f"( {source} ! {encoder} )")
         self.set_shared(False)
@@ -55,24 +55,24 @@ class ClockFactory(GstRtspServer.RTSPMediaFactory):  # type: ignore[misc]
             payloader = media.get_element().get_by_name("pay0")
             kinds = Gst.PadProbeType.BUFFER | Gst.PadProbeType.BUFFER_LIST
             payloader.get_static_pad("src").add_probe(kinds, self._lose, itertools.count(1))
-        threading.Thread(target=self._draw, args=(appsrc,), daemon=True).start()
+        wanted, over = threading.Event(), threading.Event()
+        appsrc.connect("need-data", lambda *_: wanted.set())
+        media.connect("unprepared", lambda _: over.set())
+        threading.Thread(target=self._draw, args=(appsrc, wanted, over), daemon=True).start()
 
     def _lose(self, _pad: Any, _info: Any, counted: Iterator[int]) -> Any:
         """Let every n-th packet (or run of packets) get lost, as a network does."""
         lost = next(counted) % self._lose_every == 0
         return Gst.PadProbeReturn.DROP if lost else Gst.PadProbeReturn.OK
 
-    def _draw(self, appsrc: Any) -> None:
+    def _draw(self, appsrc: Any, wanted: threading.Event, over: threading.Event) -> None:
         """Push pictures for as long as somebody watches."""
-        start, index, seen = time.monotonic(), 0, False
-        while True:
+        wanted.wait()
+        start, index = time.monotonic(), 0
+        while not over.wait(max(0.0, start + index / self._fps - time.monotonic())):
             picture = grey_picture(time.monotonic_ns(), self._width_px, self._height_px)
-            flow = appsrc.emit("push-buffer", Gst.Buffer.new_wrapped(picture))
-            if flow != Gst.FlowReturn.OK and seen:
-                return
-            seen = seen or flow == Gst.FlowReturn.OK  # at first it is not ready yet
+            appsrc.emit("push-buffer", Gst.Buffer.new_wrapped(picture))
             index += 1
-            time.sleep(max(0.0, start + index / self._fps - time.monotonic()))
 
 
 def main() -> None:

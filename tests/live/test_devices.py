@@ -46,8 +46,8 @@ with open_camera("/dev/video77", on_state=lambda state, why: states.append(state
 
 
 @pytest.fixture(scope="module")
-def device(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Opens /dev/video77 in a process that has one, with these words, and tells what came."""
+def program(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Runs Python in a process that has a /dev/video77; what it prints is JSON."""
     folder = tmp_path_factory.mktemp("device")
     library, jpeg = folder / "fake_v4l2.so", folder / "red.jpg"
     subprocess.run([str(COMPILER), "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl"], check=True)
@@ -55,10 +55,10 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Any:
     red[:, :, 2] = 255
     cv2.imwrite(str(jpeg), red)
 
-    def watch(words: dict[str, Any], *, frames: int = 5, **camera: int) -> dict[str, Any]:
+    def run(*command: str, **camera: int) -> dict[str, Any]:
         environment = {f"FAKE_{name.upper()}": str(value) for name, value in {"jpeg": jpeg, **camera}.items()}
         ran = subprocess.run(
-            [sys.executable, "-c", _WATCH, json.dumps([words, frames])],
+            [sys.executable, *command],
             env={**os.environ, **environment, "LD_PRELOAD": str(library)},
             capture_output=True,
             text=True,
@@ -67,6 +67,16 @@ def device(tmp_path_factory: pytest.TempPathFactory) -> Any:
         assert ran.returncode == 0, ran.stderr
         told: dict[str, Any] = json.loads(ran.stdout)
         return told
+
+    return run
+
+
+@pytest.fixture
+def device(program: Any) -> Any:
+    """Opens /dev/video77 with these words, and tells what came."""
+
+    def watch(words: dict[str, Any], *, frames: int = 5, **camera: int) -> Any:
+        return program("-c", _WATCH, json.dumps([words, frames]), **camera)
 
     return watch
 
@@ -104,3 +114,10 @@ def test_frames_have_the_drivers_stamps(device: Any) -> None:
 def test_a_camera_that_is_unplugged_is_opened_again(device: Any) -> None:
     told = device({}, frames=12, unplugged_after=5)
     assert told["reconnects"] >= 2 and told["states"][:4] == ["live", "connecting", "live", "connecting"]
+
+
+def test_the_command_line_asks_a_camera_and_notes_what_it_gave(program: Any) -> None:
+    words = "--camera /dev/video77 --camera-size 1280x720 --camera-fps 15 --camera-format YUYV --limit 3 --json"
+    summary = program("-m", "edgecnn", "run", "default-detector", *words.split())
+    assert (summary["source"], summary["frames"], summary["ended"]) == ("/dev/video77", 3, "limit")
+    assert "/dev/video77 gives 10 frames/s instead of 15" in summary["remarks"]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgecnn.cli import _main
 from edgecnn.errors import DeviceError, MissingDependencyError, SpecError
 from edgecnn.runners.live.camera import name_of, open_camera
 from edgecnn.runners.live.gstreamer import gstreamer
@@ -128,10 +129,12 @@ def test_a_pipeline_reads_rtsp_and_returns_with_its_server() -> None:
 
 @needs_gstreamer
 @pytest.mark.skipif(not rtsp_is_here(), reason=NEEDS)
-def test_over_udp_a_pipeline_that_waits_for_key_frames_leaves_out_what_lacks_packets() -> None:
+def test_over_udp_a_pipeline_that_waits_for_key_frames_leaves_out_what_lacks_packets(run_squares: Any) -> None:
     with RtspServer(transport="udp", lose_every=11, key_interval=10) as server:
         source = f"gst: rtspsrc location={server.url()} protocols=udp latency=0"
-        with open_camera(f"{source} ! rtph264depay wait-for-keyframe=true ! avdec_h264 output-corrupt=false") as camera:
+        pipeline = f"{source} ! rtph264depay wait-for-keyframe=true ! avdec_h264 output-corrupt=false"
+        assert _main.main(["run", "no.edge", "--camera", pipeline, "--limit", "2"]) == 0
+        with open_camera(pipeline) as camera:
             for frame in camera:
                 assert read_ms(frame.image) is not None
                 if frame.index == 20:

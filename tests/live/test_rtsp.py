@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import random
 import threading
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
+from edgecnn.cli import _main
 from edgecnn.errors import DeviceError, SpecError
 from edgecnn.runners.live.camera import Camera, open_camera
 from edgecnn.runners.live.reconnect import Reconnect
@@ -101,6 +103,21 @@ def test_a_login_is_used_and_what_is_wrong_with_one_is_said_without_it(
         open_camera(server.url(login=f"watcher:{QUOTED}@"))
     everything = " ".join([*said, str(caught.value), *capfd.readouterr()])
     assert "heim" not in everything and "watcher" not in everything
+
+
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_the_command_line_watches_a_stream_and_prints_no_login(
+    run_squares: Any, transport: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with RtspServer(user="watcher", password=SECRET, transport=transport) as server:
+        url = server.url(login=f"watcher:{QUOTED}@")
+        command = ["run", "no.edge", "--camera", url, "--rtsp-transport", transport, "--limit", "5", "--json"]
+        assert _main.main(command) == 0
+    printed, said = capfd.readouterr()
+    summary = json.loads(printed)
+    assert summary["source"] == f"rtsp://***@127.0.0.1:{server.port}/clock" and summary["frames"] == 5
+    assert ("smeared" in str(summary["remarks"])) == (transport == "udp")
+    assert "heim" not in printed + said and "watcher" not in printed + said
 
 
 def test_a_host_that_is_none_and_a_server_of_another_kind_are_told_apart() -> None:
