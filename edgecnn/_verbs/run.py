@@ -187,17 +187,22 @@ def run(
         camera = stack.enter_context(open_camera(source, reconnect=reconnect, on_state=on_state))
         tracked = tracked_runner(runner, camera, track=track, count_lines=count_lines, zones=zones)
         window, own, remarks = _open_sinks(camera, show=show, record=record, jsonl=jsonl)
+        tallies = _Tallies(camera, counters)
         own += _open_senders(
             camera,
             runner,
             counters,
+            tallies,
             mqtt=mqtt,
             mqtt_qos=mqtt_qos,
             home_assistant=home_assistant,
             metrics=metrics,
             report=remarks.append,
         )
-        takers = [stack.enter_context(sink) for sink in _beside(camera, own, sinks, window)]
+        takers = _beside(camera, own, sinks, window)
+        tallies.add_sinks(takers)
+        for taker in takers:
+            stack.enter_context(taker)
         if on_start:
             on_start(RunStart(camera=camera, runner=runner, remarks=tuple(remarks)))
         signals.catch()
@@ -331,6 +336,7 @@ def _open_senders(
     camera: Camera,
     runner: Runner,
     counters: LiveCounters,
+    tallies: _Tallies,
     *,
     mqtt: str | None,
     mqtt_qos: int,
@@ -342,16 +348,13 @@ def _open_senders(
     if mqtt is None and (mqtt_qos or home_assistant):
         raise SpecError("an MQTT quality of service, or Home Assistant, needs a broker: give --mqtt URL")
     senders: list[Sink] = []
-    dropped: dict[str, Callable[[], int]] = {"camera": lambda: camera.dropped}
-    dropped |= {stage: partial(counters.dropped.__getitem__, stage) for stage in counters.dropped}
-    faults: dict[str, Callable[[], int]] = {}
     if mqtt is not None:
         from edgecnn.runners.live.sinks.mqtt import MqttSink
 
         sender = MqttSink(mqtt, qos=mqtt_qos, task=runner.task.name, home_assistant=home_assistant, report=report)
         senders.append(sender)
-        dropped["mqtt"] = lambda: sender.dropped
-        faults["mqtt"] = lambda: sender.faults
+        tallies.dropped["mqtt"] = lambda: sender.dropped
+        tallies.faults["mqtt"] = lambda: sender.faults
     if metrics is not None:
         from edgecnn.runners.live.sinks.metrics import MetricsSink
 
@@ -365,8 +368,43 @@ def _open_senders(
             "runtime": used.runtime,
             "version": __version__,
         }
-        senders.append(MetricsSink(metrics, counters=counters, dropped=dropped, faults=faults, info=info))
+        told = {"dropped": tallies.dropped, "faults": tallies.faults}
+        senders.append(MetricsSink(metrics, counters=counters, info=info, **told))
     return senders
+
+
+class _Tallies:
+    """What tells, while a run goes on, how much was dropped and how often something failed.
+
+    Attributes:
+        dropped: by stage or sink.
+        faults: by sink.
+    """
+
+    def __init__(self, camera: Camera, counters: LiveCounters) -> None:
+        self.dropped: dict[str, Callable[[], int]] = {"camera": lambda: camera.dropped}
+        self.dropped |= {stage: partial(counters.dropped.__getitem__, stage) for stage in counters.dropped}
+        self.faults: dict[str, Callable[[], int]] = {}
+
+    def add_sinks(self, sinks: Sequence[Sink]) -> None:
+        """What works beside the loop: added to what a sink of that name tells itself."""
+        for sink in sinks:
+            if isinstance(sink, SinkBeside) and _for_its_own_sake(sink):
+                dropped, faults = (told.get(sink.name, _none) for told in (self.dropped, self.faults))
+                self.dropped[sink.name] = partial(_sum, dropped, partial(getattr, sink, "dropped"))
+                self.faults[sink.name] = partial(_sum, faults, partial(_has_failed, sink))
+
+
+def _none() -> int:
+    return 0
+
+
+def _sum(one: Callable[[], int], other: Callable[[], int]) -> int:
+    return one() + other()
+
+
+def _has_failed(sink: SinkBeside) -> int:
+    return int(sink.failure is not None)
 
 
 def _refuse_overwriting(source: str | int | Path, *outputs: str | Path | None) -> None:
