@@ -2,9 +2,9 @@
 
 `edgecnn.run` on a stream that is faster than the network (MJPEG over HTTP, a process of its own), with tracking,
 drawing, JSON lines and metrics, which are fetched as it goes. Every few seconds, what the process holds is read:
-resident memory, threads, descriptors, frames so far, processor time. After the warm-up, memory must not grow by 1 MB an hour,
-threads and descriptors must stay as they were, and the rate must not decay; where others use the machine too, the
-processor time of a frame says more than the rate. No recording: a video file's index grows with the video.
+resident memory, threads, descriptors, frames so far, processor time. After the warm-up, memory must not grow by 1 MB
+an hour, threads and descriptors must stay as they were, and the rate must not decay; where others use the machine too,
+the processor time of a frame says more than the rate. No recording: a video file's index grows with the video.
 
 Results go to `results/soak.json`; exit code 1 where something is not flat.
 """
@@ -140,13 +140,13 @@ def judge(readings: list[Reading]) -> dict[str, Any]:
     half = len(rss_mb) // 2
     # A short run cannot tell a megabyte an hour from noise: then the halves' medians must agree to half a megabyte.
     step_mb = float(np.median(rss_mb[half:]) - np.median(rss_mb[:half]))
+    fps_first, fps_last = parts["fps_thirds"]
     flat = {
         "memory": growth["value"] < GROWTH_LIMIT_MB_PER_H or step_mb < GROWTH_LIMIT_MB_PER_H / 2,
         # a scrape that is being answered has a thread and two descriptors
         "threads": settled["threads"][1] - settled["threads"][0] <= 1,
         "descriptors": settled["descriptors"][1] - settled["descriptors"][0] <= 3,
-        "rate": parts["cpu_of_first"] < 1 + DECAY_LIMIT
-        or parts["fps_thirds"][1] > parts["fps_thirds"][0] * (1 - DECAY_LIMIT),
+        "rate": parts["cpu_of_first"] < 1 + DECAY_LIMIT or fps_last > fps_first * (1 - DECAY_LIMIT),
     }
     return {
         "growth_mb_per_h": growth,

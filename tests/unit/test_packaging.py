@@ -72,7 +72,12 @@ def test_the_source_archive_holds_tests_and_documents(packed: Path) -> None:
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
     expected = {"README.md", "LICENSE", "NOTICE", "CHANGELOG.md", "constraints.txt", "Makefile", "pyproject.toml"}
-    expected |= {"tests/unit/test_packaging.py", "docs/decisions/0001-layout.md", "benchmarks/import_time.py"}
+    expected |= {
+        "tests/unit/test_packaging.py",
+        "docs/decisions/0001-layout.md",
+        "benchmarks/import_time.py",
+        "examples/robot_loop.py",
+    }
     assert expected - names == set()
 
 
