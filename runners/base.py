@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgecnn._devices import RUNTIMES, DeviceName, Executor, parse_device, processor_name
 from edgecnn.bundle import PRECISIONS, QUANTIZED, Artifact, Bundle, Manifest, TensorSpec
 from edgecnn.errors import BundleError, DeviceError, MissingDependencyError, SpecError
-from edgecnn.evidence import Opened
+from edgecnn.evidence import LayerTime, Opened
 from edgecnn.frame import FrameFitter, FrameSpec
 from edgecnn.registry import BACKENDS
 from edgecnn.results import Result, UInt8Array
@@ -45,6 +45,39 @@ class FoundDevice:
     kind: str
     provider: str
     device_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRequest:
+    """How layers are to be timed.
+
+    Attributes:
+        device, precision, threads: as for a back end.
+        warmup, calls: inferences before, and those that count.
+    """
+
+    device: DeviceName
+    precision: str
+    threads: int
+    warmup: int = 3
+    calls: int = 20
+
+
+def layer_times(layers: Sequence[LayerTime], samples_ms: Sequence[Sequence[float]], calls: int) -> list[LayerTime]:
+    """The layers with their times and shares, slowest first.
+
+    Args:
+        layers: without times.
+        samples_ms: of each; one that runs several times in an inference has as many a call.
+        calls: inferences.
+    """
+    times = [float(np.median(taken)) * len(taken) / calls for taken in samples_ms]
+    total = sum(times) or 1.0
+    timed = [
+        msgspec.structs.replace(layer, time_ms=round(taken, 6), share=round(taken / total, 6))
+        for layer, taken in zip(layers, times, strict=True)
+    ]
+    return sorted(timed, key=lambda layer: -layer.time_ms)
 
 
 class Backend(Protocol):
