@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from edgecnn.cli import _output
 from edgecnn.errors import SpecError, StorageError
@@ -31,6 +32,7 @@ _COLUMNS = (
     "remark",
 )
 _NOT_ENOUGH = "–"
+_LAYERS_SHOWN = 10
 
 
 def command(
@@ -59,6 +61,10 @@ def command(
     timeout: Annotated[float, typer.Option(help="Seconds of silence after which a process is given up.")] = 300.0,
     record: Annotated[bool, typer.Option("--record/--no-record", help="Write the figures into the bundle.")] = True,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of the distributions: FILE.png.")] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Also tell how long each layer takes, by the runtime's own profile.")
+    ] = False,
+    layers_plot: Annotated[Path | None, typer.Option(help="Write a picture of the slowest layers: FILE.png.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write everything, raw samples included: FILE.json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: a list, one object an artifact.")] = False,
 ) -> None:
@@ -66,13 +72,14 @@ def command(
     from edgecnn._verbs.bench import bench
     from edgecnn.measure._figures import check_plotting
     from edgecnn.measure.latency import row
-    from edgecnn.measure.report import plot_report
+    from edgecnn.measure.report import plot_layers, plot_report
 
-    for path in (plot, report):
+    for path in (plot, layers_plot, report):
         if path is not None and not path.parent.is_dir():
             raise StorageError(f"{path} cannot be written: {path.parent} is not a folder")
-    if plot is not None:
-        check_plotting(plot)  # before minutes are spent on measuring
+    for picture in (plot, layers_plot):
+        if picture is not None:
+            check_plotting(picture)  # before minutes are spent on measuring
     with _output.progress_bar("bench") as progress:
         measured = bench(
             bundle,
@@ -87,6 +94,7 @@ def command(
             duration_s=duration,
             timeout_s=timeout,
             record=record,
+            layers=layers or layers_plot is not None,
             progress=progress,
         )
     if as_json:
@@ -95,6 +103,7 @@ def command(
         _output.print_json(rows)
     else:
         _print_report(measured)
+        _print_layers(measured)
     _remark(measured)
     if report is not None:
         _write_report(report, measured)
@@ -103,6 +112,11 @@ def command(
             plot_report(measured, plot)
         else:
             _output.people.print(f"note: {plot} was not written: nothing was measured", style="yellow")
+    if layers_plot is not None:
+        if any(result.layers for result in measured.results):
+            plot_layers(measured, layers_plot)
+        else:
+            _say(f"note: {layers_plot} was not written: no layers were timed", "yellow")
     if measured.failures:
         raise typer.Exit(max(failure.exit_code for failure in measured.failures))
 
@@ -129,6 +143,21 @@ def _print_report(measured: BenchReport) -> None:
     )
 
 
+def _print_layers(measured: BenchReport) -> None:
+    for result in measured.results:
+        if result.layers:
+            total_ms = sum(layer.time_ms for layer in result.layers)
+            _output.print_table(
+                f"{_name(result)}: the slowest of {len(result.layers)} layers, {total_ms:.2f} ms together, profiled",
+                ("layer", "operator", "computes", "ms", "share"),
+                [
+                    (escape(t.name), escape(t.kind), t.computes, f"{t.time_ms:.3f}", f"{t.share:.1%}")
+                    for t in result.layers[:_LAYERS_SHOWN]
+                ],
+                numeric=("ms", "share"),
+            )
+
+
 def _cells(result: BenchResult, is_fastest: bool) -> tuple[object, ...]:
     return (
         "★" if is_fastest else "",
@@ -147,6 +176,12 @@ def _cells(result: BenchResult, is_fastest: bool) -> tuple[object, ...]:
 
 def _remark(measured: BenchReport) -> None:
     for result in measured.results:
+        if result.layers_missing:
+            _say(f"note: no layers of {_name(result)}: {result.layers_missing}", "yellow")
+        if result.ran_on.simulated:
+            _say(f"note: {result.device_name} is simulated: it shows that things work, not how fast they are", "yellow")
+        if result.ran_on.operators_elsewhere:
+            _say(f"note: {_name(result)} ran on {result.ran_on.summary}", "yellow")
         if result.unstable:
             _say(f"unstable: {_name(result)}: {'; '.join(result.unstable)}", "yellow")
     if measured.machine.emulated:
