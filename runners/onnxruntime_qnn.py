@@ -1,7 +1,7 @@
 """Qualcomm's NPU in ONNX Runtime: the plug-in onnxruntime-qnn, on the chip, or on an x86-64 PC in its simulator.
 
-The simulator computes what the chip computes, bit for bit as far as its maker says, and takes seconds a frame: what is
-measured there is accuracy, never time.
+The simulator runs what was compiled for the chip, and takes seconds a frame: what is measured there is accuracy, never
+time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Assigned:
     """Where ONNX Runtime put the nodes of a graph.
 
     Attributes:
-        on_npu: names of the nodes that the NPU has.
+        on_npu: names of the nodes that the NPU has, but for conversions.
         elsewhere: name → operator of those that it doesn't have, but for conversions.
         conversions: how many conversions between levels and floats are left to the processor.
     """
@@ -108,11 +108,11 @@ def open_session(
         import onnxruntime_qnn
     except ModuleNotFoundError as missing:
         raise MissingDependencyError("device 'onnxruntime:qnn'", "onnxruntime_qnn", extra="qnn") from missing
-    options.add_session_config_entry(_RECORD_ASSIGNMENT, "1")
     if told:
         options.log_severity_level = _WARNINGS  # all that comes of a word that it doesn't know
     try:
         with quiet(_PACKAGE) as said:
+            options.add_session_config_entry(_RECORD_ASSIGNMENT, "1")  # warns where it was told before
             devices = _devices(onnxruntime_qnn.get_library_path())
             if devices:
                 chosen = {"backend_path": onnxruntime_qnn.get_qnn_htp_path(), **(told or {})}
@@ -142,16 +142,16 @@ def assigned(session: onnxruntime.InferenceSession) -> Assigned:
     """Where the nodes of a session of `open_session` are; a compiled context is one node."""
     on_npu: set[str] = set()
     elsewhere: dict[str, str] = {}
-    conversions: Counter[str] = Counter()
+    conversions = 0
     for part in session.get_provider_graph_assignment_info():
         for node in part.get_nodes():
-            if part.ep_name == PROVIDER:
+            if node.op_type in _CONVERSIONS:
+                conversions += part.ep_name != PROVIDER
+            elif part.ep_name == PROVIDER:
                 on_npu.add(node.name)
-            elif node.op_type in _CONVERSIONS:
-                conversions[node.op_type] += 1
             else:
                 elsewhere[node.name] = node.op_type
-    return Assigned(frozenset(on_npu), elsewhere, conversions.total())
+    return Assigned(frozenset(on_npu), elsewhere, conversions)
 
 
 def placed(session: onnxruntime.InferenceSession) -> Counter[str]:

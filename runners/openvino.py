@@ -33,7 +33,18 @@ _ARITHMETIC = {
     "i8": "int8",
     "u8": "int8",
 }
-MULTIPLIERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "Gemm", "convolution", "fully_connected")
+MULTIPLIERS = (
+    "Convolution",
+    "GroupConvolution",
+    "ConvolutionBackpropData",
+    "GroupConvolutionBackpropData",
+    "Deconvolution",
+    "FullyConnected",
+    "MatMul",
+    "Gemm",
+    "convolution",
+    "fully_connected",
+)
 _NO_OPERATORS = ("Const", "Constant", "Input", "Parameter", "Output", "Result")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import msgspec
@@ -28,6 +29,7 @@ PICTURE_SIZE_PX = (640, 480)
 DEFAULT_TIMEOUT_S = 300.0
 _DISTINCT_PICTURES = 8
 _MOST_PICTURES = 16
+_LAYERS_RECORDED = 10
 
 
 def bench(
@@ -44,6 +46,7 @@ def bench(
     duration_s: float | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     record: bool = True,
+    layers: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
     on_spawn: Callable[[Job, int], None] | None = None,
 ) -> BenchReport:
@@ -65,6 +68,7 @@ def bench(
         duration_s: at least so long for each artifact, instead of the profile's rule; with `iterations`, both.
         timeout_s: how long a process may say nothing beyond what its work takes.
         record: write the figures into the bundle's manifest.
+        layers: also tell how long each of the runtime's operators takes, from its own profile.
         progress: called with (steps done, steps in all, what is being done).
         on_spawn: called with each job and the id of its process.
 
@@ -87,6 +91,7 @@ def bench(
         pictures_name=pictures_name,
         profile=rule,
         timeout_s=timeout_s,
+        layers=layers,
         progress=progress,
         on_spawn=on_spawn,
     )
@@ -233,13 +238,18 @@ def record_latency(folder: Path, results: Sequence[BenchResult], machine: Machin
             for old in artifact.evidence.latency
             if _measured_as(old.figures, msgspec.convert(old.machine, Machine)) not in replaced
         ]
-        added = [LatencyEvidence(figures=r.figures(), machine=msgspec.to_builtins(machine)) for r in new]
+        added = [LatencyEvidence(figures=_recorded(result), machine=msgspec.to_builtins(machine)) for result in new]
         evidence[artifact.key] = msgspec.structs.replace(artifact.evidence, latency=(*kept, *added))
     try:
         record_evidence(bundle, evidence)
     except StorageError as failed:
         return [f"the figures were not written into the bundle: {failed}"]
     return []
+
+
+def _recorded(result: BenchResult) -> dict[str, Any]:
+    """The figures that a manifest keeps: of layers, the slowest."""
+    return msgspec.structs.replace(result, layers=result.layers[:_LAYERS_RECORDED]).figures()
 
 
 def _measured_as(figures: dict[str, object], machine: Machine) -> tuple[object, ...]:

@@ -78,7 +78,7 @@ def time_layers(path: Path, request: LayerRequest, frame: UInt8Array) -> list[La
             name=next(names) if known and multiplies else "",
             kind=kind,
             where=where,
-            computes=_computes_in(kind),
+            computes=_computes_in(kind) if multiplies else "",
             time_ms=0,
         )
         for (kind, where), multiplies in zip(operators, multiplying, strict=True)

@@ -15,6 +15,7 @@ from edgecnn.runners.base import LayerRequest, layer_times
 from edgecnn.runners.onnxruntime import kernels_in, open_session
 
 _ENDINGS = ("_kernel_time", "_nchwc")
+_MULTIPLIERS = ("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "QLinearConv")
 _ARITHMETIC = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "int8", "uint8": "int8"}
 
 
@@ -33,7 +34,7 @@ def time_layers(path: Path, request: LayerRequest, frame: UInt8Array) -> list[La
     times: dict[tuple[str, str, str, str], list[float]] = defaultdict(list)
     for kernel in kernels:
         told = kernel["args"]
-        key = (_torch_name(kernel["name"]), told["op_name"], told["provider"], _computes_in(told))
+        key = (_torch_name(kernel["name"], told["op_name"]), told["op_name"], told["provider"], _computes_in(told))
         times[key].append(kernel["dur"] / 1e3)
     runs = request.warmup + request.calls
     after_warmup = [taken[len(taken) * request.warmup // runs :] for taken in times.values()]
@@ -45,12 +46,16 @@ def time_layers(path: Path, request: LayerRequest, frame: UInt8Array) -> list[La
 
 
 def _computes_in(told: dict[str, Any]) -> str:
-    """What the first input is made of, which is what convolutions and matrix products compute in."""
+    """Of a convolution or matrix product, what its first input is made of."""
+    if told["op_name"] not in _MULTIPLIERS:
+        return ""
     shapes = told.get("input_type_shape") or [{}]
     return _ARITHMETIC.get(next(iter(shapes[0]), ""), "")
 
 
-def _torch_name(name: str) -> str:
+def _torch_name(name: str, kind: str) -> str:
+    """As "body.0" from "network.body.0/Relu_nchwc_kernel_time", a convolution that a ReLU was fused into."""
     for ending in _ENDINGS:
         name = name.removesuffix(ending)
-    return name.removeprefix("network.")
+    name = name.removeprefix("network.")
+    return name.partition("/")[0] if kind in _MULTIPLIERS else name

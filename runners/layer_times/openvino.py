@@ -32,7 +32,11 @@ def time_layers(path: Path, request: LayerRequest, frame: UInt8Array) -> list[La
     return layer_times(
         [
             LayerTime(
-                name=_torch_name(name, kind), kind=kind, where=execution, computes=computes_in(execution), time_ms=0
+                name=_torch_name(name, kind),
+                kind=kind,
+                where=execution,
+                computes=computes_in(execution) if kind in MULTIPLIERS else "",
+                time_ms=0,
             )
             for name, kind, execution in times
         ],

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import edgecnn.targets
-from edgecnn import FrameSpec, convert
+from edgecnn import FrameSpec, convert, prune
 from edgecnn._verbs.convert import target_notes
 from edgecnn.errors import EdgeCnnError, SpecError, UnknownNameError
 from edgecnn.registry import BACKENDS, COMPILERS
@@ -134,6 +134,12 @@ def test_convert_refuses_what_the_target_does_not_run(words: dict[str, Any], sai
         convert("torchvision:resnet18", out=tmp_path / "x.edge", **words)
     assert said in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pruning_takes_the_rounding_of_a_target_and_refuses_one_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match=r"did you mean qualcomm-htp\?"):
+        prune("torchvision:resnet18", out=tmp_path / "x.model", round_to="qualcom-htp")
+    assert load_target("qualcomm-htp").round_channels_to == 32
 
 
 def test_a_frame_that_is_much_for_a_board_gets_a_note_and_is_not_changed() -> None:
