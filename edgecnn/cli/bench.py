@@ -13,7 +13,7 @@ from edgecnn.errors import SpecError, StorageError
 
 if TYPE_CHECKING:
     from edgecnn._verbs.on_boards import OnBoard
-    from edgecnn.measure.latency import BenchReport, BenchResult
+    from edgecnn.measure.latency import BenchFailure, BenchReport, BenchResult
     from edgecnn.measure.machine import Machine
 
 _COLUMNS = (
@@ -33,7 +33,6 @@ _COLUMNS = (
     "file MB",
     "remark",
 )
-_SHOWN_OF_BOARDS = ("", "format", "precision", "threads", "p50 ms", "p90 ms", "infer", "cold ms", "peak MB")
 _NOT_ENOUGH = "–"
 _LAYERS_SHOWN = 10
 
@@ -161,23 +160,35 @@ def _print_boards(outcomes: list[OnBoard[BenchReport]]) -> None:
     for on, report in measured:
         _output.stdout.print(f"{on}:", markup=False, soft_wrap=True)
         _print_machine(report.machine)
-    rows = [
-        (
-            on.removeprefix("ssh://"),
-            *(cell for name, cell in zip(_COLUMNS, cells, strict=True) if name in _SHOWN_OF_BOARDS),
-        )
-        for on, report in measured
-        for cells in (_cells(result, result is report.fastest) for result in report.results)
-    ]
-    if not rows:
+    if not measured:
         return
-    (first, *_) = (result for _, report in measured for result in report.results)
+    # Where nobody asked for threads, each board has its own number, and the row is the same.
+    counts = [{*(r.threads for r in report.results), *(f.threads for f in report.failures)} for _, report in measured]
+    several = any(len(threads) > 1 for threads in counts)
+
+    def what(each: BenchResult | BenchFailure) -> tuple[str, ...]:
+        return (each.format, each.precision, *([str(each.threads)] if several else []))
+
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    for on, report in measured:
+        for result in report.results:
+            cells.setdefault(what(result), {})[on] = _latencies(result, result is report.fastest)
+        for failure in report.failures:
+            cells.setdefault(what(failure), {})[on] = "failed"
+    boards = [on for on, _ in measured]
+    report = measured[0][1]
+    pictures = f" ({report.results[0].pictures}; {report.results[0].profile})" if report.results else ""
     _output.print_table(
-        f"{measured[0][1].bundle}: latency of a picture, in memory → Result ({first.pictures}; {first.profile})",
-        ("on", *_SHOWN_OF_BOARDS),
-        rows,
-        numeric=_SHOWN_OF_BOARDS[3:],
+        f"{report.bundle}: p50 / p90 in ms of a picture, in memory → Result{pictures}",
+        ("format", "precision", *(["threads"] if several else []), *(on.removeprefix("ssh://") for on in boards)),
+        [(*row, *(held.get(on, "") for on in boards)) for row, held in cells.items()],
+        numeric=[on.removeprefix("ssh://") for on in boards],
     )
+
+
+def _latencies(result: BenchResult, is_fastest: bool) -> str:
+    figures = [_NOT_ENOUGH if ms is None else f"{ms:.2f}" for ms in (result.p50_ms, result.p90_ms)]
+    return ("★ " if is_fastest else "") + " / ".join(figures)
 
 
 def _write_files(measured: BenchReport, *, plot: Path | None, layers_plot: Path | None, report: Path | None) -> None:

@@ -102,8 +102,8 @@ def test_several_boards_work_at_once_and_give_one_table(
     assert [row.get("n") for row in rows] == [2, 2, None]
     assert main(words) == 3
     printed = capsys.readouterr()
-    assert printed.out.count("colour: latency of a picture") == 1
-    table = printed.out.partition("colour: latency of a picture")[2]
+    assert printed.out.count("colour: p50 / p90 in ms") == 1
+    table = printed.out.partition("colour: p50")[2]
     assert all(board.url.removeprefix("ssh://") in table for board in (one, two))
     assert f"{off.url}: cannot be reached" in printed.err
 
