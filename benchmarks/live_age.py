@@ -2,7 +2,8 @@
 
 A server (a process of its own) draws its clock into every picture of a stream of 30 a second: the age of each result is
 read from the picture itself, codec, network and buffers included, at the moment the result is handed over. The network
-is slower than the stream. OpenCV's plain loop (read, infer, read, …) beside it, in the same minute's length.
+is slower than the stream. OpenCV's plain loop (read, infer, read, …) beside it, for a quarter of the time, because its
+age only grows.
 
 The bound: one frame interval, one inference (p99), the stream's own delay (median, of frames that nobody infers on),
 and 15 ms. Streams: MJPEG over HTTP (`clock_stream.py`), RTSP with H.264 over TCP and UDP (`tests/live/rtsp_server.py`),
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import subprocess
 import sys
 import time
@@ -127,7 +129,7 @@ def ages_of(
 
     plain = Ages(clock)
     capture = cv2.VideoCapture(url)
-    end = time.monotonic() + seconds
+    end = time.monotonic() + seconds / 4
     while time.monotonic() < end:
         there, image = capture.read()
         assert there, "the stream ended"
@@ -137,10 +139,11 @@ def ages_of(
     found = live.summary()
     return {
         "live": found,
-        "opencv, plain loop": plain.summary(),
+        "opencv, plain loop": {"seconds": seconds / 4, **plain.summary()},
         "stream_delay_ms": round(delay_ms, 1),
         "inference_p99_ms": round(network_ms, 1),
         "bound_ms": round(bound_ms, 1),
+        "load_average": round(os.getloadavg()[0], 1),  # of the machine, which may be shared
         "within_bound": found["p99_ms"] <= bound_ms and not found["unreadable"],
     }
 
