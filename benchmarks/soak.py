@@ -12,6 +12,7 @@ Results go to `results/soak.json`; exit code 1 where something is not flat.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import socket
@@ -101,7 +102,8 @@ class Scraper(threading.Thread):
     def run(self) -> None:
         """Until it is over."""
         while not self.over.wait(2):
-            with urllib.request.urlopen(self._url, timeout=30) as answer:
+            # the run may end while it is being asked
+            with contextlib.suppress(OSError), urllib.request.urlopen(self._url, timeout=30) as answer:
                 self.fetched += b"edgecnn_frames_total" in answer.read()
 
 

@@ -20,10 +20,9 @@ def turn(detections: edgecnn.Detections, width_px: int) -> float:
     return float(left + right) / width_px - 1
 
 
-def main(source: str) -> None:
-    """Steer until the source ends."""
+if __name__ == "__main__":
     with (
-        edgecnn.open_camera(source) as camera,
+        edgecnn.open_camera(sys.argv[1] if len(sys.argv) > 1 else 0) as camera,
         edgecnn.open_runner("default-detector") as runner,
         edgecnn.start_live(camera, runner) as loop,
     ):
@@ -35,7 +34,3 @@ def main(source: str) -> None:
                 frame, detections = newest
                 print(f"turn {turn(detections, frame.image.shape[1]):+.2f}, seen {frame.age_ns / 1e6:.0f} ms ago")
             time.sleep(1 / RATE_HZ)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "0")

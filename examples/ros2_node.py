@@ -24,7 +24,6 @@ def to_message(frame: edgecnn.Frame, detections: edgecnn.Detections, messages: A
 
 
 def main(source: str) -> None:
-    """Publish until the node is shut down."""
     import rclpy
     from vision_msgs import msg as messages
 
@@ -32,8 +31,7 @@ def main(source: str) -> None:
     node = rclpy.create_node("edgecnn")
     publisher = node.create_publisher(messages.Detection2DArray, "detections", 1)
     with edgecnn.open_camera(source) as camera, edgecnn.open_runner("default-detector") as runner:
-        publish = lambda frame, found: publisher.publish(to_message(frame, found, messages))  # noqa: E731
-        with edgecnn.start_live(camera, runner, on_result=publish):
+        with edgecnn.start_live(camera, runner, on_result=lambda f, d: publisher.publish(to_message(f, d, messages))):
             rclpy.spin(node)
 
 

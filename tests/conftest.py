@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import edgecnn.runners
-from hypothesis import settings
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # each has a core, and so have the programs that its tests start
     os.environ.setdefault("OMP_NUM_THREADS", "1")
