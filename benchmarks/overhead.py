@@ -45,7 +45,7 @@ def bare_call(backend: Any) -> Callable[[Frame], object]:
     if hasattr(backend, "_request"):
         request = backend._request
         return lambda frame: request.infer(frame, share_inputs=True, share_outputs=True)
-    interpreter = backend._interpreter
+    interpreter = backend._engine._interpreter
     put, take = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()
 
     def call(frame: Frame) -> object:

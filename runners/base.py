@@ -256,7 +256,7 @@ def choose_artifact(
         if format not in (None, meant):
             raise SpecError(f"device {device.text!r} belongs to {meant}, but the format asked for is {format!r}")
         format = meant  # noqa: A001
-    for candidate in [format] if format else _formats_for(device, _usable_formats(manifest, device)):
+    for candidate in [format] if format else formats_for(device, _usable_formats(manifest, device)):
         for artifact in _best_first(manifest, candidate, device):
             if precision is None:
                 return artifact, artifact.precision
@@ -313,7 +313,7 @@ def _usable_formats(manifest: Manifest, device: DeviceName) -> list[str]:
     return usable
 
 
-def _formats_for(device: DeviceName, usable: Sequence[str]) -> list[str]:
+def formats_for(device: DeviceName, usable: Sequence[str]) -> list[str]:
     """The formats whose runtime has such a device here.
 
     Raises:
@@ -331,9 +331,9 @@ def _formats_for(device: DeviceName, usable: Sequence[str]) -> list[str]:
         else:
             has = [there.word for there in found]
             absent.append(absent_device(device, runtime=runtimes[name], available=has, wanted=wanted))
-    if not fitting and len(absent) > 1:
+    if absent and not fitting:
         raise DeviceError("\n".join(str(error) for error in absent))
-    return fitting or list(usable)
+    return fitting
 
 
 def _best_first(manifest: Manifest, format: str, device: DeviceName) -> list[Artifact]:  # noqa: A002

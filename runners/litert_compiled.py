@@ -27,9 +27,10 @@ from edgecnn.errors import DeviceError
 from edgecnn.evidence import Opened
 from edgecnn.results import UInt8Array
 from edgecnn.runners.base import Arrays, check_execution
-from edgecnn.runners.litert_interpreter import PACKAGE, count_operators, output_order
+from edgecnn.runners.litert_interpreter import PACKAGE, argmax_channels, count_operators, output_order
 from edgecnn.runners.vulkan import vulkan_devices
 
+_GPU_CHANNELS = 4
 _TRIAL_TIMEOUT_S = 600.0  # compiling a large network for a slow GPU
 _ADAPTER = re.compile(r"Selected adapter: (?P<name>.+?), arch=.*adapterType=(?P<type>.+)")
 _SHARED = re.compile(r"(\d+) operations will run on the GPU, and the remaining (\d+) operations will run on the CPU")
@@ -48,6 +49,7 @@ class Compiled:
         self, path: Path, *, outputs: Sequence[TensorSpec], executor: Executor, precision: str, threads: int
     ) -> None:
         _try_apart(path, executor.provider, precision, threads)
+        _refuse_known_faults(path, executor.kind)
         with quiet(PACKAGE) as said:
             try:
                 self._model: Any = _compile(path, executor.provider, precision, threads)
@@ -151,6 +153,20 @@ def _compile(path: Path, provider: str, precision: str, threads: int) -> Any:
         gpu_options=GpuOptions(enforce_f32=precision != "fp16"),
     )
     return CompiledModel.from_file(str(path), options=options)
+
+
+def _refuse_known_faults(path: Path, kind: str) -> None:
+    """Raise DeviceError for what the GPU accelerator computes wrong, without a word.
+
+    It pads channels to a multiple of four with zeros, and its ARG_MAX counts those: where all scores are negative, it
+    answers a class that does not exist (ai-edge-litert 2.3).
+    """
+    channels = argmax_channels(path) if kind == "gpu" else []
+    if odd := [count for count in channels if count % _GPU_CHANNELS]:
+        raise DeviceError(
+            f"{path.name} decides between {odd[0]} classes in its graph, which LiteRT's GPU accelerator does wrong "
+            f"unless there are a multiple of {_GPU_CHANNELS}; run it on the CPU, or in another format"
+        )
 
 
 def _try_apart(path: Path, provider: str, precision: str, threads: int) -> None:

@@ -112,6 +112,17 @@ def count_operators(path: Path) -> int:
         return len(operators_of(Interpreter(model_path=str(path))))
 
 
+def argmax_channels(path: Path) -> list[int]:
+    """Between how many classes each ARG_MAX of a file decides."""
+    with quiet(PACKAGE):
+        interpreter = Interpreter(model_path=str(path))
+        return [
+            int(interpreter._get_tensor_details(operator["inputs"][0], 0)["shape"][-1])
+            for operator in interpreter._get_ops_details()
+            if operator["op_name"] == "ARG_MAX"
+        ]
+
+
 def multipliers_in(path: Path) -> list[str]:
     """The torch names of a file's convolutions and matrix products, in the order of execution."""
     with quiet(PACKAGE):

@@ -22,7 +22,7 @@ from edgecnn.measure.latency import BenchFailure, BenchReport, BenchResult
 from edgecnn.measure.machine import Machine, describe_machine
 from edgecnn.registry import BACKENDS
 from edgecnn.results import UInt8Array
-from edgecnn.runners.base import artifacts_for, held
+from edgecnn.runners.base import artifacts_for, formats_for, held
 from edgecnn.targets import threads_here
 
 PICTURE_SIZE_PX = (640, 480)
@@ -57,7 +57,8 @@ def bench(
 
     Args:
         bundle: a NAME.edge folder.
-        device: as for `open_runner`.
+        device: as for `open_runner`; what an accelerator answers is first compared with the processor's answers, and
+            beyond the precision's limit the artifact fails.
         format: only this; without it, every artifact whose runtime is installed.
         precision: only this; "bf16" runs OpenVINO's fp32 file in bf16. Without it, each artifact in its own.
         threads: of one inference, or several to compare; without it, the cores that this process may use.
@@ -160,6 +161,8 @@ def _plan(
     absent = list(dict.fromkeys(a.format for a in candidates if a.format not in installed))
     if absent and (format is not None or not any(a.format in installed for a in candidates)):
         raise MissingDependencyError(f"{absent[0]} artifacts", absent[0], extra=BACKENDS.extra(absent[0]))
+    there = list(dict.fromkeys(a.format for a in candidates if a.format in installed))
+    running = there if format is not None else formats_for(name, there)
     jobs = [
         Job(
             bundle=bundle.folder,
@@ -169,7 +172,7 @@ def _plan(
             threads=count,
         )
         for artifact in candidates
-        if artifact.format in installed
+        if artifact.format in running
         and (
             precision in (None, artifact.precision)
             or precision in BACKENDS.get(artifact.format).precisions(artifact.precision)
@@ -182,6 +185,9 @@ def _plan(
     notes = [
         f"{name} is left out, its runtime is not installed: pip install 'edgecnn[{BACKENDS.extra(name)}]'"
         for name in absent
+    ]
+    notes += [
+        f"{left_out} is left out, its runtime has no {device} here" for left_out in there if left_out not in running
     ]
     return jobs, notes
 

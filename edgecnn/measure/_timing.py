@@ -22,9 +22,10 @@ import msgspec
 import numpy as np
 
 import edgecnn
+from edgecnn._devices import parse_device
 from edgecnn.bundle import Artifact
 from edgecnn.errors import StorageError
-from edgecnn.evidence import LayerTime, Opened
+from edgecnn.evidence import LayerTime, Opened, ParityEvidence
 from edgecnn.measure.latency import (
     BenchFailure,
     BenchResult,
@@ -225,6 +226,7 @@ class _Timed:
         self._peak_rss_mb = 0.0
         self._samples: dict[str, list[int]] = {}
         self._rounds: list[RoundFigures] = []
+        self._agreement: ParityEvidence | None = None
         self._layers: dict[str, Any] = {"layers": [], "missing": ""}
 
     def open(self, pictures: Path) -> None:
@@ -239,6 +241,12 @@ class _Timed:
             pictures=str(pictures),
         )
         self._opened = answer or {}
+
+    def agree(self) -> None:
+        """Whether an accelerator's answers are the processor's; the processor itself needs no comparison."""
+        if "cpu" not in parse_device(self.job.device).kinds:
+            answer = self._ask("agree")
+            self._agreement = None if answer is None else msgspec.convert(answer["evidence"], ParityEvidence)
 
     def warm(self, profile: Profile) -> None:
         """The warm-up."""
@@ -317,6 +325,7 @@ class _Timed:
             pictures_mb=self._opened["pictures_mb"],
             measured_utc=datetime.now(UTC).isoformat(timespec="seconds"),
             samples=samples,
+            agreement=self._agreement,
             layers=msgspec.convert(self._layers["layers"], tuple[LayerTime, ...]),
             layers_missing=self._layers["missing"],
             **figures,
@@ -385,6 +394,7 @@ def time_jobs(
                     on_spawn(job, child.pid)
                 timed.append(_Timed(job, child))
                 timed[-1].open(picture_file)
+                timed[-1].agree()
         for state in timed:
             steps.next(f"{state.job.name}: warm-up")
             state.warm(profile)

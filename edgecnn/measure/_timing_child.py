@@ -4,6 +4,7 @@ It obeys one JSON line on stdin with one JSON line on stdout, and is blocked in 
 others are measured undisturbed:
 
   {"do": "open", "bundle": …, "format": …, "precision": …, "device": …, "threads": …, "pictures": FILE.npz}
+  {"do": "agree"}
   {"do": "warm", "seconds": …}
   {"do": "measure", "samples": …, "seconds": …, "cap_seconds": …, "settle_seconds": …}
   {"do": "layers"}
@@ -29,17 +30,19 @@ import numpy as np  # noqa: E402
 
 from edgecnn._devices import parse_device  # noqa: E402
 from edgecnn.bundle import Bundle  # noqa: E402
-from edgecnn.errors import DeviceError, EdgeCnnError  # noqa: E402
+from edgecnn.errors import DeviceError, EdgeCnnError, ParityError  # noqa: E402
 from edgecnn.frame import FrameFitter  # noqa: E402
 from edgecnn.measure.machine import peak_rss_mb  # noqa: E402
+from edgecnn.measure.parity import Sample, compare, describe  # noqa: E402
 from edgecnn.registry import BACKENDS, LAYER_TIMERS  # noqa: E402
 from edgecnn.results import UInt8Array  # noqa: E402
-from edgecnn.runners.base import LayerRequest, Runner, choose_artifact, open_runner  # noqa: E402
+from edgecnn.runners.base import Arrays, LayerRequest, Runner, choose_artifact, open_runner  # noqa: E402
 
 _IMPORTED_NS = time.monotonic_ns()
 
 _WINDOW_CALLS = 8
 _SETTLED = 0.02
+_COMPARED = 2  # pictures, where a device's answers are compared with the processor's
 
 
 class TimingChild:
@@ -57,6 +60,8 @@ class TimingChild:
         match request["do"]:
             case "open":
                 return self.open(**arguments)
+            case "agree":
+                return self.agree()
             case "warm":
                 return self.warm(**arguments)
             case "measure":
@@ -104,6 +109,34 @@ class TimingChild:
             "used": msgspec.to_builtins(self._runner.backend.opened),
             "pictures_mb": sum(picture.nbytes for picture in loaded) / 1e6,
         }
+
+    def agree(self) -> dict[str, Any]:
+        """Compare the device's answers with those that the same artifact gives on the processor.
+
+        Raises:
+            ParityError: they differ by more than the precision's limit.
+        """
+        runner = self._runner
+        assert runner is not None
+        fitted = [FrameFitter(runner.frame)(next(self._pictures)) for _ in range(_COMPARED)]
+        batch = Bundle.open(self._opened["bundle"]).manifest.batch
+        frames = [(np.repeat(frame, batch, axis=0), place) for frame, place in fitted]
+        answers = [_copied(runner.backend.infer(frame)) for frame, _ in frames]
+        with open_runner(**{**self._opened, "device": "cpu"}) as reference:
+            samples = [Sample(frame, place, _copied(reference.backend.infer(frame)), ()) for frame, place in frames]
+        evidence = compare(
+            samples,
+            answers,
+            task=runner.task,
+            precision=runner.precision,
+            match_results=False,
+            device_name=runner.backend.opened.device_name,
+            versions={"reference": reference.backend.opened.summary},
+            ran_on=runner.backend.opened,
+        )
+        if evidence.ok is False:
+            raise ParityError(f"on {evidence.device_name}: {describe(evidence, reference='the processor')}")
+        return {"evidence": msgspec.to_builtins(evidence)}
 
     def warm(self, seconds: float) -> dict[str, Any]:
         """Run until the median of a window of calls stays within 2 % over three windows, or time is over."""
@@ -184,6 +217,10 @@ class TimingChild:
         before = time.perf_counter_ns()
         self._runner(picture)
         return time.perf_counter_ns() - before
+
+
+def _copied(answer: Arrays) -> Arrays:
+    return {name: values.copy() for name, values in answer.items()}
 
 
 def main() -> None:

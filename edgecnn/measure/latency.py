@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgecnn.evidence import LayerTime, Opened
+from edgecnn.evidence import LayerTime, Opened, ParityEvidence
 from edgecnn.measure.machine import Conditions, Machine
 
 CONFIDENCE = 0.99
@@ -115,6 +115,8 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
         pictures: what was looked at ("photographs, 640x480").
         pictures_mb: memory of those pictures.
         measured_utc: when.
+        agreement: of an accelerator's answers with the processor's on the same artifact; beyond its precision's limit
+            the artifact fails. None on the processor.
         layers: the runtime's operators, slowest first; empty where nobody asked, or `layers_missing` says why.
         layers_missing: why there are none, though asked for.
         samples: raw.
@@ -153,6 +155,7 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     pictures_mb: float
     measured_utc: str
     samples: Samples
+    agreement: ParityEvidence | None = None
     layers: tuple[LayerTime, ...] = ()
     layers_missing: str = ""
 

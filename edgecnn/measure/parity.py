@@ -149,11 +149,11 @@ def relative_error(samples: Sequence[Sample], answers: Sequence[Arrays], task: T
     return max(_relative_errors(samples, answers, task).values())
 
 
-def describe(evidence: ParityEvidence) -> str:
-    """Why an artifact failed, in one sentence."""
+def describe(evidence: ParityEvidence, *, reference: str = "torch") -> str:
+    """Why an artifact failed, in one sentence; `reference` is what it was compared with."""
     name, error = max(evidence.tensors.items(), key=lambda item: item[1])
     limit = "none" if evidence.limit is None else f"{evidence.limit:.2g}"
-    text = f"output {name!r} differs from torch by {error:.2g} (limit {limit}) on {evidence.frames} frames"
+    text = f"output {name!r} differs from {reference} by {error:.2g} (limit {limit}) on {evidence.frames} frames"
     if evidence.agreement is not None:
         text += f"; results agree by {evidence.agreement:.4f}"
     if evidence.worst_box_iou is not None:

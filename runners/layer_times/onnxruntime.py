@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecnn._quiet import quiet
+from edgecnn.errors import DeviceError
 from edgecnn.evidence import LayerTime
 from edgecnn.results import UInt8Array
 from edgecnn.runners.base import LayerRequest, layer_times
@@ -20,7 +21,13 @@ _ARITHMETIC = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "int8": "
 
 
 def time_layers(path: Path, request: LayerRequest, frame: UInt8Array) -> list[LayerTime]:
-    """The kernels that ONNX Runtime ran, with the median of their times."""
+    """The kernels that ONNX Runtime ran, with the median of their times.
+
+    Raises:
+        DeviceError: asked of an accelerator: the profile tells when kernels were started there, not how long they ran.
+    """
+    if request.device.kinds != {"cpu"}:
+        raise DeviceError("ONNX Runtime tells the times of layers on the CPU only: ask for --device cpu")
     with tempfile.TemporaryDirectory(prefix="edgecnn-") as folder, quiet("onnxruntime"):
         _, session = open_session(path, device=request.device, threads=request.threads, profile=Path(folder))
         inputs = {session.get_inputs()[0].name: frame}

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgecnn import Bundle
@@ -17,6 +18,8 @@ from edgecnn.errors import DeviceError
 from edgecnn.measure.latency import BenchReport
 from edgecnn.registry import LAYER_TIMERS
 from edgecnn.runners.base import LayerRequest, layer_times
+
+from .conftest import require_format
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +88,12 @@ def test_json_has_layers_only_where_they_were_asked_for(own_bundle: Path, capsys
     assert set(told["layers"][0]) == {"name", "kind", "where", "computes", "time_ms", "share"}
 
 
-def test_litert_tells_layers_of_the_processor_only(tmp_path: Path) -> None:
-    import numpy as np
-
-    pytest.importorskip("ai_edge_litert", reason="needs the extra [tflite]")
+@pytest.mark.parametrize("format_name", ["tflite", "onnx"])
+def test_layers_are_told_only_where_the_runtime_measures_them(format_name: str, tmp_path: Path) -> None:
+    require_format(format_name)
     request = LayerRequest(device=parse_device("gpu"), precision="fp32", threads=1)
     with pytest.raises(DeviceError, match="on the CPU only"):
-        LAYER_TIMERS.get("tflite")(tmp_path / "none.tflite", request, np.zeros((1, 8, 8, 3), np.uint8))
+        LAYER_TIMERS.get(format_name)(tmp_path / "none", request, np.zeros((1, 8, 8, 3), np.uint8))
 
 
 def test_a_layer_that_runs_twice_in_an_inference_counts_twice() -> None:

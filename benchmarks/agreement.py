@@ -1,0 +1,207 @@
+"""Does `bench` say what the runtimes' own tools say of the same file?
+
+    python benchmarks/agreement.py [--rounds 12] [--threads 1] [--iterations 60] [--tries 5] [--out FILE.json]
+
+Of one detector in each format, the `infer` stage of `edgecnn bench` beside OpenVINO's `benchmark_app`, LiteRT's
+`litert-benchmark` and a bare ONNX Runtime loop. Every figure is the median of a process of its own; the processes take
+turns (ours, theirs, theirs, ours, …), so that a machine that slows down slows both, and what is told is the median of
+the turns' ratios with its 95 % interval. Then `bench` is run several times, to see by how much its p90 moves, and
+whether it says so where the machine is not quiet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+import edgecnn
+from edgecnn.bundle import Bundle
+from edgecnn.measure._timing import others_share
+from edgecnn.measure.machine import describe_machine, read_core_times
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LIMIT = 0.03
+P90_LIMIT = 0.05
+_DRAWS = 2000
+_QUIET_CORES = 0.1  # kept busy by other programs
+_BARE_LOOP = """
+import sys, time
+import numpy as np
+import onnxruntime
+
+path, threads, iterations = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+(given,) = session.get_inputs()
+frames = np.random.default_rng(0).integers(0, 256, (8, *given.shape), np.uint8)
+times = []
+for turn in range(iterations + 20):
+    start = time.perf_counter_ns()
+    session.run(None, {given.name: frames[turn % 8]})
+    times.append(time.perf_counter_ns() - start)
+print(np.median(times[20:]) / 1e6)
+"""
+
+
+def bench_rows(bundle: Path, *words: str) -> list[dict[str, Any]]:
+    """What `edgecnn bench` says."""
+    command = [sys.executable, "-m", "edgecnn", "bench", str(bundle), "--no-record", "--json", *words]
+    rows: list[dict[str, Any]] = json.loads(output_of(command))
+    return rows
+
+
+def output_of(command: list[str]) -> str:
+    """What a program prints; its errors where it fails."""
+    home = os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": home})
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}")
+    return done.stdout
+
+
+def script(name: str) -> str:
+    """A program of this environment."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def benchmark_app_ms(file: Path, threads: int, iterations: int) -> float:
+    """OpenVINO's own: synchronous, one stream, in the precision that a runner asks for."""
+    words = ["-d", "CPU", "-api", "sync", "-hint", "none", "-nstreams", "1", "-infer_precision", "f32"]
+    count = ["-nthreads", str(threads), "-niter", str(iterations)]
+    said = output_of([script("benchmark_app"), "-m", str(file), *words, *count])
+    found = re.search(r"Median:\s+([\d.]+) ms", said)
+    assert found, said
+    return float(found[1])
+
+
+def litert_benchmark_ms(file: Path, threads: int, iterations: int) -> float:
+    """LiteRT's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        words = ["--num_threads", str(threads), "--num_runs", str(iterations), "--warmup_runs", "20"]
+        output_of([script("litert-benchmark"), "--model", str(file), *words, "--result_json", str(result)])
+        return float(json.loads(result.read_text())["latency"]["median_ms"])
+
+
+def bare_loop_ms(file: Path, threads: int, iterations: int) -> float:
+    """The shortest program that runs an ONNX file."""
+    return float(output_of([sys.executable, "-c", _BARE_LOOP, str(file), str(threads), str(iterations)]))
+
+
+# Format → the tool's name, and its median in ms.
+TOOLS: dict[str, tuple[str, Callable[[Path, int, int], float]]] = {
+    "openvino": ("benchmark_app", benchmark_app_ms),
+    "tflite": ("litert-benchmark", litert_benchmark_ms),
+    "onnx": ("bare ONNX Runtime loop", bare_loop_ms),
+}
+
+
+def compare(bundle: Bundle, format_name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One format: medians of both sides, turn by turn, and what follows."""
+    file = bundle.checked_path(bundle.artifact(format_name, "fp32"))
+    tool, theirs_of = TOOLS[format_name]
+    ours: list[float] = []
+    theirs: list[float] = []
+    before, cpu_before = read_core_times(), children_cpu_s()
+
+    def measure_ours() -> None:
+        words = ("--format", format_name, "--threads", str(options.threads), "--iterations", str(options.iterations))
+        (row,) = bench_rows(bundle.folder, *words)
+        assert row["error"] is None, row["reason"]
+        ours.append(row["stages"]["infer"])
+
+    def measure_theirs() -> None:
+        theirs.append(theirs_of(file, options.threads, options.iterations))
+
+    for turn in range(options.rounds):
+        for measure in (measure_ours, measure_theirs)[:: 1 if turn % 2 else -1]:
+            measure()
+    others, stolen = others_share(before, read_core_times(), own_cpu_s=children_cpu_s() - cpu_before)
+    ratios = np.array(ours) / np.array(theirs) - 1
+    drawn = np.random.default_rng(0).choice(ratios, (_DRAWS, len(ratios)))
+    low, high = np.percentile(np.median(drawn, axis=1), (2.5, 97.5)).tolist()
+    difference = float(np.median(ratios))
+    return {
+        "format": format_name,
+        "tool": tool,
+        "bench_infer_ms": ours,
+        "tool_ms": theirs,
+        "difference": {"value": difference, "low": low, "high": high},
+        "difference_of_the_fastest": min(ours) / min(theirs) - 1,
+        "agrees": abs(difference) <= LIMIT,
+        "others_busy_cores": others,
+        "stolen": stolen,
+        "quiet": others is not None and others <= _QUIET_CORES,
+    }
+
+
+def repeat(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
+    """The p90 of `bench`, several times over, and what it says of the machine each time."""
+    tries = []
+    for _ in range(options.tries):
+        (row,) = bench_rows(bundle.folder, "--format", "onnx", "--threads", str(options.threads))
+        tries.append({"p90_ms": row["p90_ms"], "n": row["n"], "unstable": row["unstable"]})
+    p90 = [one["p90_ms"] for one in tries]
+    spread = max(p90) / min(p90) - 1
+    said = all(one["unstable"] for one in tries)
+    return {"tries": tries, "p90_spread": spread, "within_limit": spread <= P90_LIMIT, "said_that_it_is_unstable": said}
+
+
+def children_cpu_s() -> float:
+    """Processor time of the processes that have ended."""
+    import resource
+
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def main() -> int:
+    """Compare, print, write; exit code 1 if a limit is exceeded on a quiet machine, or noise was not told."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=12, help="turns of each pair")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--iterations", type=int, default=60, help="inferences of each process")
+    parser.add_argument("--tries", type=int, default=5, help="how often p90 is measured")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results" / "agreement.json")
+    options = parser.parse_args()
+    machine = describe_machine()
+    print(machine.summary)
+    with tempfile.TemporaryDirectory() as folder:
+        made = edgecnn.convert("default-detector", out=Path(folder) / "detector.edge", precision=("fp32",))
+        assert made.bundle is not None, made.refused
+        rows = []
+        for name in TOOLS:
+            row = compare(made.bundle, name, options)
+            rows.append(row)
+            difference = row["difference"]
+            print(
+                f"{name:9} bench {np.median(row['bench_infer_ms']):7.3f} ms, {row['tool']} "
+                f"{np.median(row['tool_ms']):7.3f} ms: {difference['value']:+.2%} "
+                f"[{difference['low']:+.2%}, {difference['high']:+.2%}] (limit {LIMIT:.0%}); "
+                f"fastest {row['difference_of_the_fastest']:+.2%}; others kept {row['others_busy_cores']} cores busy"
+                f"{'' if row['quiet'] else '  (NOT QUIET: run it again alone)'}"
+            )
+        repeated = repeat(made.bundle, options)
+        p90 = ", ".join(f"{one['p90_ms']:.2f}" for one in repeated["tries"])
+        believed = "each said that it is unstable" if repeated["said_that_it_is_unstable"] else "not all said unstable"
+        print(f"p90 {p90} ms: {repeated['p90_spread']:.1%} apart (limit {P90_LIMIT:.0%}); {believed}")
+    result = {"machine": msgspec.to_builtins(machine), "threads": options.threads, "rows": rows, "repeat": repeated}
+    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    agreed = all(row["agrees"] or not row["quiet"] for row in rows)
+    return 0 if agreed and (repeated["within_limit"] or repeated["said_that_it_is_unstable"]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
