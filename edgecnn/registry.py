@@ -64,6 +64,10 @@ class Registry(Generic[T]):
         """The extra that brings what `name` needs."""
         return self._entry(name).extra
 
+    def needs(self, name: str) -> tuple[str, ...]:
+        """The import names of which one must be there for it."""
+        return self._entry(name).needs
+
     def get(self, name: str) -> T:
         """Import and return the part.
 

@@ -339,7 +339,7 @@ def formats_for(device: DeviceName, usable: Sequence[str]) -> list[str]:
         else:
             has = [there.word for there in found]
             absent.append(absent_device(device, runtime=runtimes[name], available=has, wanted=wanted))
-    if not fitting:
+    if absent and not fitting:
         raise DeviceError("\n".join(str(error) for error in absent))
     return fitting
 

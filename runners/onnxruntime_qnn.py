@@ -119,9 +119,12 @@ def open_session(
                 options.add_provider_for_devices(devices, chosen)
                 session = onnxruntime.InferenceSession(model, options)
     except Exception as failed:
+        way_out = (
+            ". It wants a Qualcomm HTP of the architecture that the file was compiled for, with its driver; elsewhere "
+            "open the bundle on 'cpu'"
+        )
         raise DeviceError(
-            f"device 'onnxruntime:qnn' cannot open {model.name}: {_first_line(failed)}. It wants a Qualcomm HTP of the "
-            "architecture that the file was compiled for, with its driver; elsewhere open the bundle on 'cpu'"
+            f"device 'onnxruntime:qnn' cannot open {model.name}: {_first_line(failed)}{'' if told else way_out}"
         ) from failed
     if (refused := re.search(r"Invalid HTP architecture: \S+", said.text)) is not None:  # it takes another in silence
         raise DeviceError(f"{_PACKAGE} {version(_PACKAGE)} doesn't know it: {refused.group()}; update it")

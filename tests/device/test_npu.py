@@ -329,6 +329,19 @@ def test_what_the_compiler_refuses_is_a_refusal_and_the_others_are_written(
     assert refusal.reason.startswith("QNN's compiler refuses the network for qualcomm-htp:v73")
 
 
+def test_a_compiler_that_dies_ends_no_more_than_its_artifact(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "compiler_that_dies.py").write_text("import os\nos.abort()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr("edgecnn.converters.qualcomm_htp._CHILD", "compiler_that_dies")
+    made = convert(TINY["classify"](), target="qualcomm-htp", calibration=pictures, out=tmp_path / "x.edge")
+    assert made.bundle is not None
+    assert [artifact.label for artifact in made.bundle.manifest.artifacts] == ["onnx fp32"]
+    (refusal,) = made.refused
+    assert refusal.reason.startswith("QNN's compiler ended its process at this network, for qualcomm-htp:v73: signal 6")
+
+
 def edgecnn_says(*words: str | Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"}
     command = [sys.executable, "-m", "edgecnn", *map(str, words)]
