@@ -249,6 +249,21 @@ def test_a_lost_connection_is_taken_up_again(board: LoopbackBoard, colour_bundle
     assert board.jobs() == []
 
 
+def test_at_whatever_step_the_connection_is_lost_it_goes_on(board: LoopbackBoard, colour_bundle: Bundle) -> None:
+    lines: list[str] = []
+
+    def drop(address: str, text: str) -> None:
+        lines.append(text)
+        if text.startswith(("sending", "making", "running")):
+            assert board.drop_connections()
+
+    (outcome,) = edgecnn.bench_on(colour_bundle, board.url, status=drop, **FEW)
+    assert outcome.error is None
+    assert lines.count("the connection was lost: taking it up again") == 3
+    assert lines.count("making its environment") == 1
+    assert board.jobs() == []
+
+
 def test_a_connection_that_does_not_come_back_leaves_nothing(
     board: LoopbackBoard, colour_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
