@@ -60,12 +60,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     from torch import nn
 
     torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
-    )
+    convolutions = [nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 16, 3, 2, 1), nn.Conv2d(16, 16, 3, 2, 1)]
+    layers = [
+        layer
+        for convolution in convolutions
+        for layer in (convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU())
+    ]
     model = edgecnn.TrainedModel(
-        module=nn.Sequential(network, nn.Linear(16, 5)),
-        frame=edgecnn.FrameSpec(height_px=64, width_px=64, fit="stretch", scale=1 / 64),
+        module=nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)),
+        frame=edgecnn.FrameSpec(
+            height_px=64, width_px=64, fit="stretch", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+        ),
         task=edgecnn.Classify(labels=("a", "b", "c", "d", "e")),
         name="tiny",
     )
