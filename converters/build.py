@@ -29,7 +29,15 @@ from edgecnn.converters.for_target import make_for_target
 from edgecnn.converters.int8.bench import Int8Settings, LabelledPictures
 from edgecnn.converters.layers import record_layers
 from edgecnn.converters.quantize_bundle import Conversion, make_int8
-from edgecnn.errors import AccuracyError, BlindError, ConversionError, DeviceError, GateError, ParityError
+from edgecnn.errors import (
+    AccuracyError,
+    BlindError,
+    ConversionError,
+    DeviceError,
+    GateError,
+    MissingDependencyError,
+    ParityError,
+)
 from edgecnn.evidence import AccuracyEvidence, Evidence, ParityEvidence, PreprocessEvidence
 from edgecnn.frame import FrameFitter
 from edgecnn.measure import parity
@@ -99,7 +107,7 @@ def build_bundle(
     steps = _Steps(2 + len(formats) * len(precisions), progress)
     converters = {name: CONVERTERS.get(name) for name in formats}  # what is missing is said before the work
     if target is not None and set(precisions) & set(target.compiled):
-        COMPILERS.get(target.compiler)
+        _require_compiler(target)
     steps.next(f"preparing {model.name}")
     with staged(out) as staging:
         model, deployable, samples = _deployed(model, pictures)
@@ -142,6 +150,12 @@ def build_bundle(
     if int8 is not None and bundle is not None:
         int8.forget_search()
     return Conversion(bundle, tuple(refused), model.warnings)
+
+
+def _require_compiler(target: Target) -> None:
+    if target.compiler not in COMPILERS.installed():
+        needs, extra = COMPILERS.needs(target.compiler), COMPILERS.extra(target.compiler)
+        raise MissingDependencyError(f"target {target.name!r}", " or ".join(needs), extra=extra)
 
 
 class _Steps:

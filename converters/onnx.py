@@ -19,6 +19,7 @@ from edgecnn.errors import ConversionError
 # The exporter's own opset, read by ONNX Runtime from 1.14 (2023) on. Asked for another, it converts the graph
 # afterwards, which is one more thing to go wrong and buys nothing for convolutions.
 OPSET = 18
+_WEIGHT = ".weight"
 _SMALLEST_WEIGHT = 64  # values; below, a cast costs more than it saves
 
 
@@ -59,6 +60,7 @@ class OnnxConverter:
                     assert program is not None
                     graph = onnxslim.slim(program.model_proto)
                     _drop_notes(graph)
+                    _name_after_layers(graph)
                     onnx.checker.check_model(graph)
             except Exception as failed:
                 raise ConversionError(f"torch's ONNX exporter failed on this graph: {_first_line(failed)}") from failed
@@ -104,6 +106,38 @@ def _drop_notes(graph: Any) -> None:
         value.ClearField("doc_string")
     graph.graph.ClearField("metadata_props")
     graph.ClearField("metadata_props")
+
+
+def _name_after_layers(graph: Any) -> None:
+    """Name nodes, and what they write, after the torch network's layers, so that a runtime's profile tells them.
+
+    A node with weights gets its layer's name ("network.body.0"), one after it "network.body.0/Relu".
+    """
+    outputs = {value.name for value in graph.graph.output}
+    taken = {value.name for value in (*graph.graph.input, *graph.graph.initializer)} | outputs
+    layer_of: dict[str, str] = {}
+    renamed: dict[str, str] = {}
+    for node in graph.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        own = next((name.removesuffix(_WEIGHT) for name in node.input if name.endswith(_WEIGHT)), "")
+        layer = own or next((layer_of[name] for name in node.input if layer_of.get(name)), "")
+        node.name = _unused(own or "/".join(filter(None, (layer, node.op_type))), taken)
+        for place, name in enumerate(node.output):
+            if name and name not in outputs:
+                renamed[name] = node.name if place == 0 else _unused(f"{node.name}:{place}", taken)
+                node.output[place] = renamed[name]
+            layer_of[node.output[place]] = layer
+    for value in graph.graph.value_info:
+        value.name = renamed.get(value.name, value.name)
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """The name, or with a number behind it where it is taken."""
+    found, number = name, 2
+    while found in taken:
+        found, number = f"{name}_{number}", number + 1
+    taken.add(found)
+    return found
 
 
 def _first_line(error: BaseException) -> str:

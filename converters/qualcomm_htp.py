@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import time
+import json
+import logging
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
-import onnxruntime
 
 from edgecnn.compression.plan import RangeMethod
 from edgecnn.compression.ranges import TensorHistogram, choose_range
@@ -20,11 +22,14 @@ from edgecnn.converters.int8.onnx_calibration import collect, open_session, run
 from edgecnn.converters.int8.onnx_correction import Corrections
 from edgecnn.converters.int8.onnx_graph import Graph
 from edgecnn.converters.int8.onnx_whole import layers_with_weights, quantized_whole, tensors_with_ranges
-from edgecnn.errors import ConversionError, DeviceError
+from edgecnn.errors import ConversionError
 from edgecnn.measure.damage import damage
 from edgecnn.results import UInt8Array
 from edgecnn.runners import onnxruntime_qnn as qnn
 from edgecnn.targets import Target
+
+_CHILD = "edgecnn.runners._qnn_compile_child"
+logger = logging.getLogger(__name__)
 
 _BITS = {"int8": 8, "int8-a16": 16}
 # 16 bits hold all that was seen; in 8 what is rare may be cut, if that makes less noise.
@@ -65,17 +70,16 @@ class QualcommHtpCompiler:
         with_least_noise, method = self._quantized(bits)
         quantized = folder / "quantized.onnx"
         quantized.write_bytes(with_least_noise.SerializeToString())
-        path, started = folder / "model.onnx", time.perf_counter()
-        where = self._compiled(quantized, path)
-        compile_s = time.perf_counter() - started
+        path = folder / "model.onnx"
+        told = self._compiled(quantized, path)
         quantized.unlink()
         # What the compiler's own front end added off the NPU counts as off it, too.
-        off = Counter(kind for name, kind in where.elsewhere.items())
+        off = Counter(told["elsewhere"].values())
         operators = len(self._graph.nodes)
         _write_counts(path, operators=operators, on_npu=operators - off.total())
         layers = rules.find_layers(self._graph, self._source.layers)
         off_layers = {
-            name for name, nodes in layers.items() if any(self._name(index) in where.elsewhere for index in nodes)
+            name for name, nodes in layers.items() if any(self._name(index) in told["elsewhere"] for index in nodes)
         }
         return Compiled(
             Converted([path], f"edgecnn QDQ, onnx {onnx.__version__}; {qnn.runtime_name()}, {self._target.name}"),
@@ -83,8 +87,8 @@ class QualcommHtpCompiler:
             operators=operators,
             off_device=dict(off),
             off_layers=frozenset(off_layers),
-            conversions=where.conversions,
-            compile_s=round(compile_s, 2),
+            conversions=told["conversions"],
+            compile_s=round(told["compile_s"], 2),
         )
 
     def _quantized(self, bits: int) -> tuple[Any, RangeMethod]:
@@ -114,24 +118,22 @@ class QualcommHtpCompiler:
         names = [spec.name for spec in self._source.outputs]
         return [dict(zip(names, run(session, names, frame), strict=True)) for frame in self._frames]
 
-    def _compiled(self, quantized: Path, context: Path) -> qnn.Assigned:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self._threads
-        options.log_severity_level = 2  # an unknown architecture is only warned of
-        for name, value in (
-            ("ep.context_enable", "1"),
-            ("ep.context_file_path", str(context)),
-            ("ep.context_embed_mode", "1"),  # one file, whatever it is called
-        ):
-            options.add_session_config_entry(name, value)
-        told = {"htp_arch": self._target.architecture.removeprefix("v")}
-        try:
-            session = qnn.open_session(quantized, options, told=told)
-        except DeviceError as failed:
-            raise ConversionError(f"QNN's compiler refuses the network for {self._target.name}: {failed}") from failed
+    def _compiled(self, quantized: Path, context: Path) -> dict[str, Any]:
+        """Compile in a process of its own; what it says: see `edgecnn.runners._qnn_compile_child`."""
+        architecture = self._target.architecture.removeprefix("v")
+        words = [str(quantized), str(context), architecture, str(self._threads)]
+        child = subprocess.run([sys.executable, "-m", _CHILD, *words], capture_output=True, text=True, check=False)
+        logger.debug("QNN's compiler said: %s", child.stderr)
+        if child.returncode != 0:
+            raise ConversionError(
+                f"QNN's compiler ended its process at this network, for {self._target.name}: {_last_words(child)}"
+            )
+        told: dict[str, Any] = json.loads(child.stdout)
+        if "refused" in told:
+            raise ConversionError(f"QNN's compiler refuses the network for {self._target.name}: {told['refused']}")
         if not context.exists():
             raise ConversionError(f"QNN's compiler wrote nothing for {self._target.name}")
-        return qnn.assigned(session)
+        return told
 
     def _name(self, index: int) -> str:
         return str(self._graph.nodes[index].output[0])
@@ -142,3 +144,9 @@ def _write_counts(context: Path, *, operators: int, on_npu: int) -> None:
     model = onnx.load(context)
     onnx.helper.set_model_props(model, {qnn.OPERATORS: str(operators), qnn.OPERATORS_ON_NPU: str(on_npu)})
     context.write_bytes(model.SerializeToString())
+
+
+def _last_words(child: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.strip() for line in child.stderr.splitlines() if line.strip(" \x1b[m")]
+    how = f"signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
+    return f"{how}: {lines[-1][-300:]}" if lines else how

@@ -51,6 +51,26 @@ class Opened(Record, frozen=True, kw_only=True):
         return f"{self.device_name} ({', '.join(parts)})" + (", simulated" if self.simulated else "")
 
 
+class LayerTime(Record, frozen=True, kw_only=True):
+    """How long one operator took, as the runtime has it after fusing.
+
+    Attributes:
+        name: of the torch network's layer, where the artifact carries it; "" or the runtime's own otherwise.
+        kind: the operator, in the runtime's words.
+        where: what executed it.
+        computes: "fp32", "int8", …; "" where the runtime doesn't say.
+        time_ms: of one inference, while profiling: the sum of all is more than an inference takes otherwise.
+        share: of that sum.
+    """
+
+    name: str
+    kind: str
+    where: str
+    computes: str
+    time_ms: float
+    share: float = 0.0
+
+
 class ParityEvidence(Record, frozen=True, kw_only=True):
     """What comparing an artifact with the torch network gave.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -10,9 +11,15 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from edgecnn.errors import MissingDependencyError, UnknownNameError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edgecnn.converters.base import Converter, TargetCompiler
     from edgecnn.converters.int8.base import Int8Writer
-    from edgecnn.runners.base import Backend
+    from edgecnn.evidence import LayerTime
+    from edgecnn.results import UInt8Array
+    from edgecnn.runners.base import Backend, LayerRequest
+
+    LayerTimer = Callable[[Path, LayerRequest, UInt8Array], list[LayerTime]]
 
 T = TypeVar("T")
 
@@ -57,6 +64,10 @@ class Registry(Generic[T]):
         """The extra that brings what `name` needs."""
         return self._entry(name).extra
 
+    def needs(self, name: str) -> tuple[str, ...]:
+        """The import names of which one must be there for it."""
+        return self._entry(name).needs
+
     def get(self, name: str) -> T:
         """Import and return the part.
 
@@ -97,6 +108,11 @@ BACKENDS.add(
     extra="tflite",
     needs=("ai_edge_litert", "tflite_runtime"),
 )
+
+LAYER_TIMERS: Registry[LayerTimer] = Registry("format")
+LAYER_TIMERS.add("openvino", "edgecnn.runners.layer_times.openvino:time_layers", extra="openvino")
+LAYER_TIMERS.add("onnx", "edgecnn.runners.layer_times.onnxruntime:time_layers", extra="onnx")
+LAYER_TIMERS.add("tflite", "edgecnn.runners.layer_times.litert:time_layers", extra="tflite")
 
 CONVERTERS: Registry[type[Converter]] = Registry("format")
 CONVERTERS.add("onnx", "edgecnn.converters.onnx:OnnxConverter", extra="convert", needs=("onnx",))

@@ -14,13 +14,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn._devices import RUNTIMES, DeviceName, Executor, default_threads, parse_device, processor_name
+from edgecnn._devices import RUNTIMES, DeviceName, Executor, parse_device, processor_name
 from edgecnn.bundle import PRECISIONS, QUANTIZED, Artifact, Bundle, Manifest, TensorSpec
 from edgecnn.errors import BundleError, DeviceError, MissingDependencyError, SpecError
-from edgecnn.evidence import Opened
+from edgecnn.evidence import LayerTime, Opened
 from edgecnn.frame import FrameFitter, FrameSpec
 from edgecnn.registry import BACKENDS
 from edgecnn.results import Result, UInt8Array
+from edgecnn.targets import formats_here, threads_here
 from edgecnn.tasks import Task
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -44,6 +45,39 @@ class FoundDevice:
     kind: str
     provider: str
     device_name: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRequest:
+    """How layers are to be timed.
+
+    Attributes:
+        device, precision, threads: as for a back end.
+        warmup, calls: inferences before, and those that count.
+    """
+
+    device: DeviceName
+    precision: str
+    threads: int
+    warmup: int = 3
+    calls: int = 20
+
+
+def layer_times(layers: Sequence[LayerTime], samples_ms: Sequence[Sequence[float]], calls: int) -> list[LayerTime]:
+    """The layers with their times and shares, slowest first.
+
+    Args:
+        layers: without times.
+        samples_ms: of each; one that runs several times in an inference has as many a call.
+        calls: inferences.
+    """
+    times = [float(np.median(taken)) * len(taken) / calls for taken in samples_ms]
+    total = sum(times) or 1.0
+    timed = [
+        msgspec.structs.replace(layer, time_ms=round(taken, 6), share=round(taken / total, 6))
+        for layer, taken in zip(layers, times, strict=True)
+    ]
+    return sorted(timed, key=lambda layer: -layer.time_ms)
 
 
 class Backend(Protocol):
@@ -173,7 +207,7 @@ def open_runner(
         format: "onnx", "openvino" or "tflite"; without it the first of openvino, onnx, tflite that the bundle
             holds, that is installed here, and that has such a device.
         precision: what is to run; without it fp32 where the bundle has it. "bf16" runs OpenVINO's fp32 file.
-        threads: of one inference; without it, the cores that this process may use.
+        threads: of one inference; without it, the cores that this process may use, or what its board's target says.
         score, nms_iou: a detector's thresholds; without them, the bundle's.
 
     Raises:
@@ -192,7 +226,7 @@ def open_runner(
         outputs=opened.manifest.outputs,
         device=name,
         precision=run_precision,
-        threads=threads or default_threads(),
+        threads=threads or threads_here(),
     )
     try:
         _check_int8(backend.opened, artifact)
@@ -235,7 +269,14 @@ def choose_artifact(
 def opens_on(artifact: Artifact, device: DeviceName) -> bool:
     """Whether an artifact may be opened on a device: one that was compiled for another may not."""
     runtime = next((runtime for runtime, name in RUNTIMES.items() if name == artifact.format), "")
-    return not artifact.device or artifact.device in {f"{runtime}:{row.word}" for row in device.executors(runtime)}
+    return not artifact.device or artifact.device in {row.word_in_full for row in device.executors(runtime)}
+
+
+def artifacts_for(manifest: Manifest, device: DeviceName, *, precision: str | None) -> list[Artifact]:
+    """Those that may be opened on a device; where some were compiled for it, and no precision is asked for, these."""
+    fitting = [artifact for artifact in manifest.artifacts if opens_on(artifact, device)]
+    compiled = [artifact for artifact in fitting if artifact.device]
+    return compiled if compiled and precision is None else fitting
 
 
 def held(manifest: Manifest) -> str:
@@ -264,7 +305,8 @@ def with_thresholds(task: Task, *, score: float | None, nms_iou: float | None) -
 
 def _usable_formats(manifest: Manifest, device: DeviceName) -> list[str]:
     held = {artifact.format for artifact in manifest.artifacts if opens_on(artifact, device)}
-    usable = [name for name in BACKENDS.installed() if name in held]
+    installed = BACKENDS.installed()
+    usable = [name for name in formats_here() if name in installed and name in held]
     if held and not usable:
         first = next(name for name in BACKENDS.names() if name in held)
         raise MissingDependencyError("this bundle", " or ".join(sorted(held)) + " runtime", extra=BACKENDS.extra(first))

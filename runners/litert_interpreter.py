@@ -112,6 +112,30 @@ def count_operators(path: Path) -> int:
         return len(operators_of(Interpreter(model_path=str(path))))
 
 
+def multipliers_in(path: Path) -> list[str]:
+    """The torch names of a file's convolutions and matrix products, in the order of execution."""
+    with quiet(PACKAGE):
+        interpreter = Interpreter(model_path=str(path))
+        if not hasattr(interpreter, "_get_ops_details"):
+            return []
+        return [
+            _torch_name(interpreter._get_tensor_details(operator["outputs"][0], 0)["name"])
+            for operator in interpreter._get_ops_details()
+            if operator["op_name"] in _MULTIPLIERS
+        ]
+
+
+def _torch_name(tensor: str) -> str:
+    """As "body.0" from "….Deployable/….Net_network/torch.nn.modules.container.Sequential_body/….Conv2d_0;1".
+
+    A tensor that several layers were fused into has all their names: the convolution's is wanted.
+    """
+    names = [[part.rpartition(".")[2] for part in name.split(";")[0].split("/")] for name in tensor.split(";;")]
+    chosen = next((name for name in names if name[-1].startswith(("Conv", "Linear"))), names[0])
+    words = [word for part in chosen if (word := part.partition("_")[2])]
+    return ".".join(words).removeprefix("network.")
+
+
 def operators_of(interpreter: Any) -> list[tuple[str, str]]:
     """(name, what it computes in) of each operator; the second is "" where it multiplies nothing.
 

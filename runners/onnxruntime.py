@@ -56,32 +56,15 @@ class OnnxRuntimeBackend:
     def __init__(
         self, path: Path, *, outputs: Sequence[TensorSpec], device: DeviceName, precision: str, threads: int
     ) -> None:
-        available = _available(device.executors("onnxruntime"))
-        row = choose_executor(device, runtime="onnxruntime", package="onnxruntime", available=available)
-        on_cpu = row.provider == _CPU
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # warnings about graph details are not for users
-        options.add_session_config_entry(_RECORD_ASSIGNMENT, "1")
-        told = {**row.options, **({"device_id": str(device.index)} if device.index is not None else {})}
         with contextlib.ExitStack() as stack:
             folder: Path | None = None
-            if not on_cpu and row.provider != qnn.PROVIDER:
+            chosen = _chosen(device)
+            if chosen.provider == qnn.PROVIDER:
+                qnn.check_precision(path, precision)
+            elif chosen.provider != _CPU:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgecnn-")))
-                options.enable_profiling = True
-                options.profile_file_prefix = str(folder / "profile")
                 stack.enter_context(quiet("onnxruntime"))
-            try:
-                self._session = _session(path, options, row, told)
-            except DeviceError:
-                raise
-            except Exception as failed:
-                raise DeviceError(f"onnxruntime cannot open {path.name} on {row.provider}: {failed}") from failed
-            if self._session.get_providers()[0] != row.provider:
-                raise absent_device(
-                    device, runtime="onnxruntime", available=self._session.get_providers(), wanted=[row]
-                )
+            row, self._session = open_session(path, device=device, threads=threads, profile=folder)
             self._input = self._session.get_inputs()[0].name
             self._outputs = [spec.name for spec in outputs]
             found = [output.name for output in self._session.get_outputs()]
@@ -124,27 +107,66 @@ class OnnxRuntimeBackend:
         """Provider → kernels that it ran in one inference, from the runtime's own profile."""
         self.infer(np.zeros(self._session.get_inputs()[0].shape, np.uint8))
         self._session.end_profiling()
-        (profile,) = folder.glob("profile*.json")
+        (profile,) = folder.glob("*.json")
         return Counter(
-            event["args"]["provider"]
-            for event in json.loads(profile.read_text(encoding="utf-8"))
-            if event.get("cat") == "Node" and "provider" in event.get("args", {})
+            kernel["args"]["provider"] for kernel in kernels_in(json.loads(profile.read_text(encoding="utf-8")))
         )
+
+
+def open_session(
+    path: Path, *, device: DeviceName, threads: int, profile: Path | None = None
+) -> tuple[Executor, onnxruntime.InferenceSession]:
+    """The row of the table that was chosen, and a session on its provider alone.
+
+    Args:
+        path: the file.
+        device: as asked for.
+        threads: of one inference.
+        profile: a folder for ONNX Runtime's profile, which `end_profiling` writes; None for none.
+
+    Raises:
+        DeviceError: the device is not there, or ONNX Runtime fails on the file.
+    """
+    row = _chosen(device)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # warnings about graph details are not for users
+    options.add_session_config_entry(_RECORD_ASSIGNMENT, "1")
+    if profile is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = str(profile / "profile")
+    told = {**row.options, **({"device_id": str(device.index)} if device.index is not None else {})}
+    if row.provider == qnn.PROVIDER:
+        return row, qnn.open_session(path, options, told=told)
+    try:
+        # Providers outside the list are never used; one inside it that fails must not fall back in silence.
+        session = onnxruntime.InferenceSession(path, options, providers=[(row.provider, told)], disable_fallback=True)
+    except Exception as failed:
+        raise DeviceError(f"onnxruntime cannot open {path.name} on {row.provider}: {failed}") from failed
+    if session.get_providers()[0] != row.provider:
+        raise absent_device(device, runtime="onnxruntime", available=session.get_providers(), wanted=[row])
+    return row, session
+
+
+def _chosen(device: DeviceName) -> Executor:
+    available = _available(device.executors("onnxruntime"))
+    return choose_executor(device, runtime="onnxruntime", package="onnxruntime", available=available)
 
 
 def _available(rows: Sequence[Executor]) -> list[str]:
     """The providers of this build, and of those that are plug-ins the ones that are installed and have a device."""
-    built_in = onnxruntime.get_available_providers()
+    built_in = [name for name in onnxruntime.get_available_providers() if name != qnn.PROVIDER]
     if any(row.provider == qnn.PROVIDER for row in rows) and qnn.is_there():
         return [*built_in, qnn.PROVIDER]
-    return list(built_in)
+    return built_in
 
 
-def _session(path: Path, options: Any, row: Executor, told: Mapping[str, str]) -> Any:
-    if row.provider == qnn.PROVIDER:
-        return qnn.open_session(path, options, told=told)
-    # Providers outside the list are never used; one inside it that fails must not fall back in silence.
-    return onnxruntime.InferenceSession(path, options, providers=[(row.provider, told)], disable_fallback=True)
+def kernels_in(profile: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of a profile's events, those of kernels that ran; each tells its provider."""
+    return [
+        event for event in profile if event.get("cat") == "Node" and event.get("args", {}).get("provider") is not None
+    ]
 
 
 def _assigned(session: Any) -> Counter[str]:

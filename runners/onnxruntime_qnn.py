@@ -1,7 +1,7 @@
 """Qualcomm's NPU in ONNX Runtime: the plug-in onnxruntime-qnn, on the chip, or on an x86-64 PC in its simulator.
 
-The simulator computes what the chip computes, bit for bit as far as its maker says, and takes seconds a frame: what is
-measured there is accuracy, never time.
+The simulator runs what was compiled for the chip, and takes seconds a frame: what is measured there is accuracy, never
+time.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 import onnxruntime
 
 from edgecnn._quiet import quiet
+from edgecnn.bundle import QUANTIZED
 from edgecnn.errors import DeviceError, MissingDependencyError
 
 PROVIDER = "QNNExecutionProvider"
@@ -26,6 +27,7 @@ _PACKAGE = "onnxruntime-qnn"
 OPERATORS, OPERATORS_ON_NPU = "edgecnn.operators", "edgecnn.operators_on_npu"
 # Where a value crosses the border of the NPU's part of the graph it is turned from levels into floats, or back.
 _CONVERSIONS = frozenset({"DequantizeLinear", "QuantizeLinear"})
+_WARNINGS = 2
 _RECORD_ASSIGNMENT = "session.record_ep_graph_assignment_info"
 
 
@@ -34,7 +36,7 @@ class Assigned:
     """Where ONNX Runtime put the nodes of a graph.
 
     Attributes:
-        on_npu: names of the nodes that the NPU has.
+        on_npu: names of the nodes that the NPU has, but for conversions.
         elsewhere: name → operator of those that it doesn't have, but for conversions.
         conversions: how many conversions between levels and floats are left to the processor.
     """
@@ -72,6 +74,19 @@ def runtime_name() -> str:
     return f"onnxruntime {onnxruntime.__version__}, {_PACKAGE} {version(_PACKAGE)}"
 
 
+def check_precision(model: Path, precision: str) -> None:
+    """Float files would be computed in half precision there, whatever was asked for.
+
+    Raises:
+        DeviceError: the file is not quantized.
+    """
+    if precision not in QUANTIZED:
+        raise DeviceError(
+            f"device 'onnxruntime:qnn' computes in integers, {model.name} is {precision}: build for it with "
+            "edgecnn convert --target qualcomm-htp, or open this one on 'cpu'"
+        )
+
+
 def open_session(
     model: Path,
     options: onnxruntime.SessionOptions,
@@ -93,18 +108,23 @@ def open_session(
         import onnxruntime_qnn
     except ModuleNotFoundError as missing:
         raise MissingDependencyError("device 'onnxruntime:qnn'", "onnxruntime_qnn", extra="qnn") from missing
-    options.add_session_config_entry(_RECORD_ASSIGNMENT, "1")
+    if told:
+        options.log_severity_level = _WARNINGS  # all that comes of a word that it doesn't know
     try:
         with quiet(_PACKAGE) as said:
+            options.add_session_config_entry(_RECORD_ASSIGNMENT, "1")  # warns where it was told before
             devices = _devices(onnxruntime_qnn.get_library_path())
             if devices:
                 chosen = {"backend_path": onnxruntime_qnn.get_qnn_htp_path(), **(told or {})}
                 options.add_provider_for_devices(devices, chosen)
                 session = onnxruntime.InferenceSession(model, options)
     except Exception as failed:
+        way_out = (
+            ". It wants a Qualcomm HTP of the architecture that the file was compiled for, with its driver; elsewhere "
+            "open the bundle on 'cpu'"
+        )
         raise DeviceError(
-            f"device 'onnxruntime:qnn' cannot open {model.name}: {_first_line(failed)}. It wants a Qualcomm HTP of the "
-            "architecture that the file was compiled for, with its driver; elsewhere open the bundle on 'cpu'"
+            f"device 'onnxruntime:qnn' cannot open {model.name}: {_first_line(failed)}{'' if told else way_out}"
         ) from failed
     if (refused := re.search(r"Invalid HTP architecture: \S+", said.text)) is not None:  # it takes another in silence
         raise DeviceError(f"{_PACKAGE} {version(_PACKAGE)} doesn't know it: {refused.group()}; update it")
@@ -125,16 +145,16 @@ def assigned(session: onnxruntime.InferenceSession) -> Assigned:
     """Where the nodes of a session of `open_session` are; a compiled context is one node."""
     on_npu: set[str] = set()
     elsewhere: dict[str, str] = {}
-    conversions: Counter[str] = Counter()
+    conversions = 0
     for part in session.get_provider_graph_assignment_info():
         for node in part.get_nodes():
-            if part.ep_name == PROVIDER:
+            if node.op_type in _CONVERSIONS:
+                conversions += part.ep_name != PROVIDER
+            elif part.ep_name == PROVIDER:
                 on_npu.add(node.name)
-            elif node.op_type in _CONVERSIONS:
-                conversions[node.op_type] += 1
             else:
                 elsewhere[node.name] = node.op_type
-    return Assigned(frozenset(on_npu), elsewhere, conversions.total())
+    return Assigned(frozenset(on_npu), elsewhere, conversions)
 
 
 def placed(session: onnxruntime.InferenceSession) -> Counter[str]:

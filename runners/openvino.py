@@ -20,7 +20,8 @@ from edgecnn.runners.base import Arrays, FoundDevice, absent_device, check_execu
 # error 2e-3 to 7e-3): the precision that was asked for is set, never left to chance.
 _HINTS = {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"}
 _ACCELERATOR_HINTS = {**_HINTS, "fp16": "f16"}  # what a GPU or NPU is for
-_CAPABILITIES = {"bf16": "BF16"}  # without it, OpenVINO would run f32 and say nothing
+# Without it, OpenVINO would run another and say nothing; an NPU has no fp32.
+_CAPABILITIES = {"fp32": "FP32", "bf16": "BF16"}
 # The ends of the names of OpenVINO's kernels ("brgconv_avx512_1x1_f32"). The graph's "runtimePrecision" is that of
 # what goes in, which for weights stored in f16 is not what is computed in.
 _ARITHMETIC = {
@@ -32,7 +33,18 @@ _ARITHMETIC = {
     "i8": "int8",
     "u8": "int8",
 }
-_MULTIPLIERS = ("Convolution", "Deconvolution", "FullyConnected", "MatMul", "Gemm", "convolution", "fully_connected")
+MULTIPLIERS = (
+    "Convolution",
+    "GroupConvolution",
+    "ConvolutionBackpropData",
+    "GroupConvolutionBackpropData",
+    "Deconvolution",
+    "FullyConnected",
+    "MatMul",
+    "Gemm",
+    "convolution",
+    "fully_connected",
+)
 _NO_OPERATORS = ("Const", "Constant", "Input", "Parameter", "Output", "Result")
 
 
@@ -63,21 +75,11 @@ class OpenVinoBackend:
     def __init__(
         self, path: Path, *, outputs: Sequence[TensorSpec], device: DeviceName, precision: str, threads: int
     ) -> None:
-        core = openvino.Core()
-        target = _target(core, device)
-        wanted = _CAPABILITIES.get(precision)
-        if wanted is not None and wanted not in core.get_property(target, "OPTIMIZATION_CAPABILITIES"):
-            raise DeviceError(f"openvino's {target} here cannot compute in {precision}: ask for fp32")
-        on_cpu = target == "CPU"
-        hint = (_HINTS if on_cpu else _ACCELERATOR_HINTS).get(precision, "f32")
-        config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
-        if on_cpu:
-            config["INFERENCE_NUM_THREADS"] = str(threads)
+        core, target, compiled = compile_file(path, device=device, precision=precision, threads=threads)
         try:
-            compiled = core.compile_model(path, target, config)
             self._request = compiled.create_infer_request()
         except Exception as failed:
-            raise DeviceError(f"openvino cannot compile {path.name} for {target}: {failed}") from failed
+            raise DeviceError(f"openvino cannot run {path.name} on {target}: {failed}") from failed
         named = {name: port for port in compiled.outputs for name in port.names}
         absent = [spec.name for spec in outputs if spec.name not in named]
         if absent:
@@ -114,6 +116,39 @@ class OpenVinoBackend:
         self._outputs = []
 
 
+def compile_file(
+    path: Path, *, device: DeviceName, precision: str, threads: int, profiling: bool = False
+) -> tuple[Any, str, Any]:
+    """The core, OpenVINO's name of the device, and the file compiled for it.
+
+    Raises:
+        DeviceError: the device is not there, can't compute in this precision, or OpenVINO fails on the file.
+    """
+    core = openvino.Core()
+    target = _target(core, device)
+    wanted = _CAPABILITIES.get(precision)
+    capabilities = core.get_property(target, "OPTIMIZATION_CAPABILITIES") if wanted is not None else ()
+    if wanted is not None and wanted not in capabilities:
+        known = ", ".join(capabilities).lower()
+        raise DeviceError(f"openvino's {target} here cannot compute in {precision}: ask for another (it has {known})")
+    on_cpu = target == "CPU"
+    hint = (_HINTS if on_cpu else _ACCELERATOR_HINTS).get(precision, "f32")
+    config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}
+    if on_cpu:
+        config["INFERENCE_NUM_THREADS"] = str(threads)
+    if profiling:
+        config["PERF_COUNT"] = "YES"
+    try:
+        return core, target, core.compile_model(path, target, config)
+    except Exception as failed:
+        raise DeviceError(f"openvino cannot compile {path.name} for {target}: {failed}") from failed
+
+
+def computes_in(kernel: str) -> str:
+    """What a kernel computes in, by its name; "" where the name doesn't say."""
+    return _ARITHMETIC.get(kernel.rpartition("_")[2].lower(), "")
+
+
 def _target(core: Any, device: DeviceName) -> str:
     """OpenVINO's name of the device: "CPU", "GPU", "GPU.1"."""
     available = core.available_devices
@@ -148,8 +183,8 @@ def _graph(compiled: Any) -> tuple[int, dict[str, int]]:
         if layer in _NO_OPERATORS:
             continue
         operators += 1
-        if layer in _MULTIPLIERS:
-            computes = told["primitiveType"].astype(str).rpartition("_")[2].lower()
-            if computes in _ARITHMETIC:
-                arithmetic[_ARITHMETIC[computes]] += 1
+        if layer in MULTIPLIERS:
+            computes = computes_in(told["primitiveType"].astype(str))
+            if computes:
+                arithmetic[computes] += 1
     return operators, dict(arithmetic.most_common())

@@ -189,7 +189,8 @@ class _Writer:
                 continue
             if graph.is_constant(name):
                 if node.op_type in _VALUE_OPERATORS and graph.is_float(name):
-                    node.input[place] = self._dequantized_constant(name, bits)
+                    # HTP multiplies matrices of 16 bits with those of 8, and with no others.
+                    node.input[place] = self._dequantized_constant(name, 8 if node.op_type == "MatMul" else bits)
             elif graph.is_float(name):
                 node.input[place] = self._in_bits(name, bits)
         if _is_layer(graph, node):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import msgspec
 import numpy as np
 
-from edgecnn._devices import RUNTIMES, default_threads, parse_device
+from edgecnn._devices import RUNTIMES, parse_device
 from edgecnn._photographs import photographs
 from edgecnn.bundle import Bundle, record_evidence
 from edgecnn.datasets import iterate_frames
@@ -21,12 +22,14 @@ from edgecnn.measure.latency import BenchFailure, BenchReport, BenchResult
 from edgecnn.measure.machine import Machine, describe_machine
 from edgecnn.registry import BACKENDS
 from edgecnn.results import UInt8Array
-from edgecnn.runners.base import held, opens_on
+from edgecnn.runners.base import artifacts_for, held
+from edgecnn.targets import threads_here
 
 PICTURE_SIZE_PX = (640, 480)
 DEFAULT_TIMEOUT_S = 300.0
 _DISTINCT_PICTURES = 8
 _MOST_PICTURES = 16
+_LAYERS_RECORDED = 10
 
 
 def bench(
@@ -43,6 +46,7 @@ def bench(
     duration_s: float | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     record: bool = True,
+    layers: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
     on_spawn: Callable[[Job, int], None] | None = None,
 ) -> BenchReport:
@@ -64,6 +68,7 @@ def bench(
         duration_s: at least so long for each artifact, instead of the profile's rule; with `iterations`, both.
         timeout_s: how long a process may say nothing beyond what its work takes.
         record: write the figures into the bundle's manifest.
+        layers: also tell how long each of the runtime's operators takes, from its own profile.
         progress: called with (steps done, steps in all, what is being done).
         on_spawn: called with each job and the id of its process.
 
@@ -86,6 +91,7 @@ def bench(
         pictures_name=pictures_name,
         profile=rule,
         timeout_s=timeout_s,
+        layers=layers,
         progress=progress,
         on_spawn=on_spawn,
     )
@@ -124,7 +130,7 @@ def _profile(name: str, iterations: int | None, duration_s: float | None) -> Pro
 
 
 def _thread_counts(threads: int | Sequence[int] | None) -> list[int]:
-    counts = [default_threads()] if threads is None else [threads] if isinstance(threads, int) else list(threads)
+    counts = [threads_here()] if threads is None else [threads] if isinstance(threads, int) else list(threads)
     for count in counts:
         if count < 1:
             raise SpecError(f"threads must be at least 1, got {count}")
@@ -148,11 +154,8 @@ def _plan(
         if format not in (None, meant):
             raise SpecError(f"device {device!r} belongs to {meant}, but the format asked for is {format!r}")
         format = meant  # noqa: A001
-    candidates = [
-        artifact
-        for artifact in bundle.manifest.artifacts
-        if format in (None, artifact.format) and opens_on(artifact, name)
-    ]
+    fitting = artifacts_for(bundle.manifest, name, precision=precision)
+    candidates = [artifact for artifact in fitting if format in (None, artifact.format)]
     installed = BACKENDS.installed()
     absent = list(dict.fromkeys(a.format for a in candidates if a.format not in installed))
     if absent and (format is not None or not any(a.format in installed for a in candidates)):
@@ -235,13 +238,18 @@ def record_latency(folder: Path, results: Sequence[BenchResult], machine: Machin
             for old in artifact.evidence.latency
             if _measured_as(old.figures, msgspec.convert(old.machine, Machine)) not in replaced
         ]
-        added = [LatencyEvidence(figures=r.figures(), machine=msgspec.to_builtins(machine)) for r in new]
+        added = [LatencyEvidence(figures=_recorded(result), machine=msgspec.to_builtins(machine)) for result in new]
         evidence[artifact.key] = msgspec.structs.replace(artifact.evidence, latency=(*kept, *added))
     try:
         record_evidence(bundle, evidence)
     except StorageError as failed:
         return [f"the figures were not written into the bundle: {failed}"]
     return []
+
+
+def _recorded(result: BenchResult) -> dict[str, Any]:
+    """The figures that a manifest keeps: of layers, the slowest."""
+    return msgspec.structs.replace(result, layers=result.layers[:_LAYERS_RECORDED]).figures()
 
 
 def _measured_as(figures: dict[str, object], machine: Machine) -> tuple[object, ...]:

@@ -17,7 +17,7 @@ from edgecnn.errors import SpecError
 from edgecnn.evidence import Opened
 from edgecnn.measure.accuracy import Accuracy, measure_accuracy
 from edgecnn.measure.leakage import pictures_seen, refuse_seen_pictures
-from edgecnn.runners.base import Runner, choose_artifact, open_runner, opens_on, with_thresholds
+from edgecnn.runners.base import Runner, artifacts_for, choose_artifact, open_runner, with_thresholds
 from edgecnn.sources import SAVED_SUFFIX
 from edgecnn.tasks import Classify, Detect, InstanceSegment, Task
 
@@ -291,11 +291,10 @@ def artifacts_to_measure(
     device: str = "cpu",
 ) -> list[Artifact]:
     """The bundle's artifacts of this format and precision that open on this device, all where neither is given."""
-    name = parse_device(device)
     return [
         artifact
-        for artifact in bundle.manifest.artifacts
-        if format in (None, artifact.format) and precision in (None, artifact.precision) and opens_on(artifact, name)
+        for artifact in artifacts_for(bundle.manifest, parse_device(device), precision=precision)
+        if format in (None, artifact.format) and precision in (None, artifact.precision)
     ]
 
 

@@ -63,6 +63,7 @@ def bench_on(
     duration_s: float | None = None,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     record: bool = True,
+    layers: bool = False,
     status: Status | None = None,
 ) -> list[OnBoard[BenchReport]]:
     """Time a bundle's artifacts on boards, several at once; the other arguments are those of `bench`.
@@ -107,7 +108,7 @@ def bench_on(
         items += pictures
         words["data"] = f"../{place}"
     work = Work(
-        words=("bench", f"../{folder}", "--no-record", *_flags(words)),
+        words=("bench", f"../{folder}", "--no-record", *(["--layers"] if layers else []), *_flags(words)),
         items=tuple(items),
         extras=_extras(artifacts),
         report=_REPORT,

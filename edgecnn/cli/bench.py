@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from edgecnn.cli import _on_options, _output
 from edgecnn.errors import SpecError, StorageError
@@ -33,6 +34,7 @@ _COLUMNS = (
     "remark",
 )
 _NOT_ENOUGH = "–"
+_LAYERS_SHOWN = 10
 
 
 def command(
@@ -62,6 +64,10 @@ def command(
     record: Annotated[bool, typer.Option("--record/--no-record", help="Write the figures into the bundle.")] = True,
     on: _on_options.On = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of the distributions: FILE.png.")] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Also tell how long each layer takes, by the runtime's own profile.")
+    ] = False,
+    layers_plot: Annotated[Path | None, typer.Option(help="Write a picture of the slowest layers: FILE.png.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write everything, raw samples included: FILE.json.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON: a list, one object an artifact.")] = False,
 ) -> None:
@@ -70,11 +76,12 @@ def command(
     from edgecnn.measure._figures import check_plotting
     from edgecnn.measure.latency import row
 
-    for path in (plot, report):
+    for path in (plot, layers_plot, report):
         if path is not None and not path.parent.is_dir():
             raise StorageError(f"{path} cannot be written: {path.parent} is not a folder")
-    if plot is not None:
-        check_plotting(plot)  # before minutes are spent on measuring
+    for picture in (plot, layers_plot):
+        if picture is not None:
+            check_plotting(picture)  # before minutes are spent on measuring
     words: dict[str, Any] = {
         "device": device,
         "format": format,
@@ -87,9 +94,10 @@ def command(
         "duration_s": duration,
         "timeout_s": timeout,
         "record": record,
+        "layers": layers or layers_plot is not None,
     }
     if on:
-        _bench_on_boards(bundle, on, words, plot=plot, report=report, as_json=as_json)
+        _bench_on_boards(bundle, on, words, plot=plot, layers_plot=layers_plot, report=report, as_json=as_json)
         return
     with _output.progress_bar("bench") as progress:
         measured = bench(bundle, progress=progress, **words)
@@ -99,21 +107,29 @@ def command(
         _output.print_json(rows)
     else:
         _print_report(measured)
+        _print_layers(measured)
     _remark(measured)
-    _write_files(measured, plot=plot, report=report)
+    _write_files(measured, plot=plot, layers_plot=layers_plot, report=report)
     if measured.failures:
         raise typer.Exit(max(failure.exit_code for failure in measured.failures))
 
 
 def _bench_on_boards(
-    bundle: Path, on: list[str], words: dict[str, Any], *, plot: Path | None, report: Path | None, as_json: bool
+    bundle: Path,
+    on: list[str],
+    words: dict[str, Any],
+    *,
+    plot: Path | None,
+    layers_plot: Path | None,
+    report: Path | None,
+    as_json: bool,
 ) -> None:
     """The same on boards: one table, a board's own failure among its rows."""
     from edgecnn._verbs.on_boards import bench_on
     from edgecnn.measure.latency import row
 
     if len(on) > 1:
-        _on_options.refuse_with_several_boards(plot=plot, report=report)
+        _on_options.refuse_with_several_boards(plot=plot, layers_plot=layers_plot, report=report)
     outcomes = bench_on(bundle, on, status=_on_options.say_status, **words)
     measured = [(outcome.on, outcome.result) for outcome in outcomes if outcome.result is not None]
     if as_json:
@@ -129,8 +145,10 @@ def _bench_on_boards(
     else:
         _print_boards(outcomes)
     for on_board, one in measured:
+        if not as_json:
+            _print_layers(one)
         _remark(one, on=on_board if len(on) > 1 else "")
-        _write_files(one, plot=plot, report=report)
+        _write_files(one, plot=plot, layers_plot=layers_plot, report=report)
     code = _on_options.say_errors(outcomes)
     code = max([code, *(failure.exit_code for _, one in measured for failure in one.failures)])
     if code:
@@ -173,8 +191,8 @@ def _latencies(result: BenchResult, is_fastest: bool) -> str:
     return ("★ " if is_fastest else "") + " / ".join(figures)
 
 
-def _write_files(measured: BenchReport, *, plot: Path | None, report: Path | None) -> None:
-    from edgecnn.measure.report import plot_report
+def _write_files(measured: BenchReport, *, plot: Path | None, layers_plot: Path | None, report: Path | None) -> None:
+    from edgecnn.measure.report import plot_layers, plot_report
 
     if report is not None:
         _write_report(report, measured)
@@ -182,7 +200,12 @@ def _write_files(measured: BenchReport, *, plot: Path | None, report: Path | Non
         if measured.results:
             plot_report(measured, plot)
         else:
-            _output.people.print(f"note: {plot} was not written: nothing was measured", style="yellow")
+            _say(f"note: {plot} was not written: nothing was measured", "yellow")
+    if layers_plot is not None:
+        if any(result.layers for result in measured.results):
+            plot_layers(measured, layers_plot)
+        else:
+            _say(f"note: {layers_plot} was not written: no layers were timed", "yellow")
 
 
 def _print_machine(machine: Machine) -> None:
@@ -211,6 +234,21 @@ def _print_report(measured: BenchReport) -> None:
     )
 
 
+def _print_layers(measured: BenchReport) -> None:
+    for result in measured.results:
+        if result.layers:
+            total_ms = sum(layer.time_ms for layer in result.layers)
+            _output.print_table(
+                f"{_name(result)}: the slowest of {len(result.layers)} layers, {total_ms:.2f} ms together, profiled",
+                ("layer", "operator", "computes", "ms", "share"),
+                [
+                    (escape(t.name), escape(t.kind), t.computes, f"{t.time_ms:.3f}", f"{t.share:.1%}")
+                    for t in result.layers[:_LAYERS_SHOWN]
+                ],
+                numeric=("ms", "share"),
+            )
+
+
 def _cells(result: BenchResult, is_fastest: bool) -> tuple[object, ...]:
     return (
         "★" if is_fastest else "",
@@ -231,6 +269,12 @@ def _remark(measured: BenchReport, *, on: str = "") -> None:
     """What else is to be known of a run; `on` says of which, where there are several."""
     where = f"{on}: " if on else ""
     for result in measured.results:
+        if result.layers_missing:
+            _say(f"note: no layers of {_name(result)}: {result.layers_missing}", "yellow")
+        if result.ran_on.simulated:
+            _say(f"note: {result.device_name} is simulated: it shows that things work, not how fast they are", "yellow")
+        if result.ran_on.operators_elsewhere:
+            _say(f"note: {_name(result)} ran on {result.ran_on.summary}", "yellow")
         if result.unstable:
             _say(f"{where}unstable: {_name(result)}: {'; '.join(result.unstable)}", "yellow")
     if measured.machine.emulated:

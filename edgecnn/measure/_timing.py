@@ -24,7 +24,7 @@ import numpy as np
 import edgecnn
 from edgecnn.bundle import Artifact
 from edgecnn.errors import StorageError
-from edgecnn.evidence import Opened
+from edgecnn.evidence import LayerTime, Opened
 from edgecnn.measure.latency import (
     BenchFailure,
     BenchResult,
@@ -225,6 +225,7 @@ class _Timed:
         self._peak_rss_mb = 0.0
         self._samples: dict[str, list[int]] = {}
         self._rounds: list[RoundFigures] = []
+        self._layers: dict[str, Any] = {"layers": [], "missing": ""}
 
     def open(self, pictures: Path) -> None:
         """The cold start."""
@@ -275,6 +276,15 @@ class _Timed:
             )
         )
 
+    def time_layers(self) -> None:
+        """The operators, one by one; a death in it costs the layers and not the measurement."""
+        if self._failure is not None:
+            return
+        try:
+            self._layers = self.child.ask("layers")
+        except _ChildError as ended:
+            self._layers = {"layers": [], "missing": ended.reason}
+
     def outcome(self, machine: Machine, profile: Profile, pictures_name: str) -> BenchResult | BenchFailure:
         """What it all gave."""
         if self._failure is not None:
@@ -307,6 +317,8 @@ class _Timed:
             pictures_mb=self._opened["pictures_mb"],
             measured_utc=datetime.now(UTC).isoformat(timespec="seconds"),
             samples=samples,
+            layers=msgspec.convert(self._layers["layers"], tuple[LayerTime, ...]),
+            layers_missing=self._layers["missing"],
             **figures,
         )
 
@@ -337,6 +349,7 @@ def time_jobs(
     pictures_name: str,
     profile: Profile,
     timeout_s: float,
+    layers: bool = False,
     progress: Callable[[int, int, str], None] | None = None,
     on_spawn: Callable[[Job, int], None] | None = None,
 ) -> list[BenchResult | BenchFailure]:
@@ -352,13 +365,14 @@ def time_jobs(
         pictures_name: what `pictures` are, for people.
         pictures: uint8 [height, width, 3] BGR; the samples go round over them.
         timeout_s: how long a process may say nothing beyond what its work takes.
+        layers: also time each operator, at the end.
         progress: called with (steps done, steps in all, what is being done).
         on_spawn: called with each job and the id of its process.
 
     Raises:
         StorageError: the pictures cannot be laid down for the processes to read.
     """
-    steps = _Steps(len(jobs) * (2 + profile.rounds), progress)
+    steps = _Steps(len(jobs) * (2 + profile.rounds + layers), progress)
     with contextlib.ExitStack() as stack:
         timed: list[_Timed] = []
         with _laid_down(pictures) as picture_file:  # gone before the long part, whatever ends that
@@ -378,6 +392,9 @@ def time_jobs(
             for state in timed:
                 steps.next(f"{state.job.name}: round {turn + 1} of {profile.rounds}")
                 state.measure(profile, turn)
+        for state in timed if layers else ():
+            steps.next(f"{state.job.name}: layers")
+            state.time_layers()
         for state in timed:
             state.child.close()
     steps.finish()

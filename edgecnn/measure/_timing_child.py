@@ -6,6 +6,7 @@ others are measured undisturbed:
   {"do": "open", "bundle": …, "format": …, "precision": …, "device": …, "threads": …, "pictures": FILE.npz}
   {"do": "warm", "seconds": …}
   {"do": "measure", "samples": …, "seconds": …, "cap_seconds": …, "settle_seconds": …}
+  {"do": "layers"}
 
 It ends when stdin does, so that it never outlives the program that asked.
 """
@@ -26,11 +27,14 @@ from typing import Any  # noqa: E402
 import msgspec  # noqa: E402
 import numpy as np  # noqa: E402
 
-from edgecnn.errors import EdgeCnnError  # noqa: E402
+from edgecnn._devices import parse_device  # noqa: E402
+from edgecnn.bundle import Bundle  # noqa: E402
+from edgecnn.errors import DeviceError, EdgeCnnError  # noqa: E402
+from edgecnn.frame import FrameFitter  # noqa: E402
 from edgecnn.measure.machine import peak_rss_mb  # noqa: E402
-from edgecnn.registry import BACKENDS  # noqa: E402
+from edgecnn.registry import BACKENDS, LAYER_TIMERS  # noqa: E402
 from edgecnn.results import UInt8Array  # noqa: E402
-from edgecnn.runners.base import Runner, open_runner  # noqa: E402
+from edgecnn.runners.base import LayerRequest, Runner, choose_artifact, open_runner  # noqa: E402
 
 _IMPORTED_NS = time.monotonic_ns()
 
@@ -45,6 +49,7 @@ class TimingChild:
         self._spawned_ns = spawned_ns
         self._runner: Runner | None = None
         self._pictures: Iterator[UInt8Array] = iter(())
+        self._opened: dict[str, Any] = {}
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Do what one line asks for."""
@@ -56,6 +61,8 @@ class TimingChild:
                 return self.warm(**arguments)
             case "measure":
                 return self.measure(**arguments)
+            case "layers":
+                return self.layers()
             case unknown:
                 raise ValueError(f"nothing is called {unknown!r}")
 
@@ -69,6 +76,13 @@ class TimingChild:
         pictures: str,
     ) -> dict[str, Any]:
         """Open the runner and run it once."""
+        self._opened = {
+            "bundle": bundle,
+            "format": format,
+            "precision": precision,
+            "device": device,
+            "threads": threads,
+        }
         with np.load(pictures) as file:
             loaded = [file[name] for name in file.files]
         self._pictures = cycle(loaded)
@@ -140,6 +154,24 @@ class TimingChild:
             "cpu_s": time.process_time() - cpu_start,
             "peak_rss_mb": peak_rss_mb(),
         }
+
+    def layers(self) -> dict[str, Any]:
+        """Open the artifact again, profiled, and time its operators; the last thing that is asked."""
+        runner = self._runner
+        assert runner is not None
+        bundle = Bundle.open(self._opened["bundle"])
+        device = parse_device(self._opened["device"])
+        artifact, precision = choose_artifact(
+            bundle, device=device, format=self._opened["format"], precision=self._opened["precision"]
+        )
+        frame = np.repeat(FrameFitter(runner.frame)(next(self._pictures))[0], bundle.manifest.batch, axis=0)
+        runner.close()  # two sessions would disturb each other
+        request = LayerRequest(device=device, precision=precision, threads=self._opened["threads"])
+        try:
+            found = LAYER_TIMERS.get(artifact.format)(bundle.checked_path(artifact), request, frame)
+        except DeviceError as error:
+            return {"layers": [], "missing": str(error)}
+        return {"layers": [msgspec.to_builtins(layer) for layer in found], "missing": ""}
 
     def close(self) -> None:
         """Give the runner back."""

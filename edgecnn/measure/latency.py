@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgecnn.evidence import Opened
+from edgecnn.evidence import LayerTime, Opened
 from edgecnn.measure.machine import Conditions, Machine
 
 CONFIDENCE = 0.99
@@ -115,6 +115,8 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
         pictures: what was looked at ("photographs, 640x480").
         pictures_mb: memory of those pictures.
         measured_utc: when.
+        layers: the runtime's operators, slowest first; empty where nobody asked, or `layers_missing` says why.
+        layers_missing: why there are none, though asked for.
         samples: raw.
     """
 
@@ -151,6 +153,8 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     pictures_mb: float
     measured_utc: str
     samples: Samples
+    layers: tuple[LayerTime, ...] = ()
+    layers_missing: str = ""
 
     def figures(self) -> dict[str, Any]:
         """All but the raw samples, as plain values: what `bench --json` prints of it."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgecnn.errors import SpecError
 from edgecnn.measure._figures import import_matplotlib, new_figure, save_figure
 from edgecnn.measure.latency import STAGES, BenchReport, BenchResult
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 _STAGE_COLOURS = {"fit": "#8fb8de", "infer": "#2c5d8a", "finish": "#e0a458"}
 _MOST_COLOURS = 10
+_LAYERS_SHOWN = 20
+_NAME_SHOWN = 60  # the end of a long name tells more than its beginning
 _TAIL_CUT = 99.5  # percent of the samples that the distributions' axis shows
 
 
@@ -38,6 +41,44 @@ def plot_report(report: BenchReport, path: Path) -> None:
         fontsize=8,
         color="0.4",
     )
+    save_figure(figure, path)
+
+
+def plot_layers(report: BenchReport, path: Path) -> None:
+    """Write a picture of the slowest layers: one column an artifact, the rest of its layers summed up.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        SpecError: no result has layers.
+        StorageError: `path` is not writable.
+    """
+    results = [result for result in report.results if result.layers]
+    if not results:
+        raise SpecError("no artifact's layers were timed")
+    figure = new_figure(min(6.5 * len(results), 20), 2.2 + 0.28 * _LAYERS_SHOWN)
+    for axes, result in zip(figure.subplots(1, len(results), squeeze=False)[0], results, strict=True):
+        shown, rest = result.layers[:_LAYERS_SHOWN], result.layers[_LAYERS_SHOWN:]
+        bars = [(layer.name or layer.kind, layer.time_ms, layer.kind) for layer in shown]
+        if rest:
+            bars.append((f"the other {len(rest)}", sum(layer.time_ms for layer in rest), ""))
+        kinds = list(dict.fromkeys(kind for _, _, kind in bars))
+        colours = import_matplotlib().colormaps["tab20"]
+        for place, (name, time_ms, kind) in enumerate(bars):
+            axes.barh(place, time_ms, color=colours(kinds.index(kind) % 20) if kind else "0.8", alpha=0.55)
+            axes.annotate(
+                f"{name[-_NAME_SHOWN:]}  {time_ms:.3g} ms",
+                (0, place),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7.5,
+            )
+        axes.invert_yaxis()
+        axes.set_yticks([])
+        axes.set(xlabel="ms of one inference, profiled", title=_name(result))
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{report.bundle}: slowest layers", fontsize=13, fontweight="bold")
+    figure.supxlabel(report.machine.summary, fontsize=8, color="0.4")
     save_figure(figure, path)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from edgecnn._devices import parse_device
+from edgecnn._devices import board_model, default_threads, parse_device
 from edgecnn.bundle import PRECISIONS, QUANTIZED
 from edgecnn.errors import SpecError, UnknownNameError
 from edgecnn.registry import BACKENDS
@@ -35,7 +35,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         layout: how it holds activations; what we write is NCHW in ONNX and OpenVINO, NHWC in TFLite, and is turned
             by its runtime when the file is opened or compiled.
         static_shape: whether it takes fixed shapes only, which all of ours have.
-        round_channels_to: the multiple of channels that its multipliers take at once; `prune --target` narrows to it.
+        round_channels_to: the multiple of channels that its multipliers take at once; `prune --round-to NAME` narrows
+            to it.
         threads: of one inference; 0 where the machine's own number is right.
         largest_side_px: task → the largest side of a frame that it is likely to run in real time; larger ones get a
             note.
@@ -108,6 +109,8 @@ def load_target(text: str) -> Target:
     built_for = told.get("architectures", ())
     if colon and not built_for:
         raise SpecError(f"target {name} has no architectures to choose from: --target {name}")
+    if colon and architecture not in built_for:
+        raise UnknownNameError(f"architecture of {name}", architecture, built_for)
     if built_for:
         told["architecture"] = architecture if colon else built_for[0]
         name = f"{name}:{told['architecture']}"
@@ -126,3 +129,25 @@ def read_target(told: dict[str, Any]) -> Target:
         if isinstance(wrong.__cause__, SpecError):
             raise wrong.__cause__ from None
         raise SpecError(f"target {told.get('name', '')!r} is not described as it must be: {wrong}") from wrong
+
+
+def target_of_board(model: str) -> Target | None:
+    """The target whose board this is, by the name that its firmware gives; None where no target knows it."""
+    if not model:
+        return None
+    known = (load_target(name) for name in target_names())
+    return next((target for target in known if model.startswith(target.boards)), None)
+
+
+def formats_here() -> list[str]:
+    """The formats in the order in which they are taken on this machine where nobody asked for one."""
+    target = target_of_board(board_model())
+    order = target.formats if target is not None else ()
+    return [*order, *(name for name in BACKENDS.names() if name not in order)]
+
+
+def threads_here() -> int:
+    """Threads of one inference where nobody asked: the cores that this process may use, or fewer on some boards."""
+    target = target_of_board(board_model())
+    allowed = default_threads()
+    return min(allowed, target.threads) if target is not None and target.threads else allowed
