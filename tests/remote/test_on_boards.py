@@ -50,6 +50,13 @@ def test_bench_brings_home_evidence_of_the_machine_that_it_ran_on(board: Loopbac
     assert evidence.figures["n"] == 2
 
 
+def test_layers_are_timed_there(board: LoopbackBoard, colour_bundle: Bundle) -> None:
+    (outcome,) = edgecnn.bench_on(colour_bundle, board.url, layers=True, record=False, **FEW)
+    assert outcome.result is not None
+    (result,) = outcome.result.results
+    assert any(layer.time_ms > 0 for layer in result.layers)
+
+
 def test_what_is_temporary_is_gone_and_what_is_there_is_not_sent_again(
     board: LoopbackBoard, colour_bundle: Bundle
 ) -> None:
