@@ -131,7 +131,7 @@ def _bench_on_boards(
     if len(on) > 1:
         _on_options.refuse_with_several_boards(plot=plot, layers_plot=layers_plot, report=report)
     outcomes = bench_on(bundle, on, status=_on_options.say_status, **words)
-    measured = [outcome.result for outcome in outcomes if outcome.result is not None]
+    measured = [(outcome.on, outcome.result) for outcome in outcomes if outcome.result is not None]
     if as_json:
         rows: list[dict[str, Any]] = []
         for outcome in outcomes:
@@ -144,13 +144,13 @@ def _bench_on_boards(
         _output.print_json(rows)
     else:
         _print_boards(outcomes)
-        for one in measured:
+    for on_board, one in measured:
+        if not as_json:
             _print_layers(one)
-    for one in measured:
-        _remark(one)
+        _remark(one, on=on_board if len(on) > 1 else "")
         _write_files(one, plot=plot, layers_plot=layers_plot, report=report)
     code = _on_options.say_errors(outcomes)
-    code = max([code, *(failure.exit_code for one in measured for failure in one.failures)])
+    code = max([code, *(failure.exit_code for _, one in measured for failure in one.failures)])
     if code:
         raise typer.Exit(code)
 
@@ -200,7 +200,7 @@ def _write_files(measured: BenchReport, *, plot: Path | None, layers_plot: Path 
         if measured.results:
             plot_report(measured, plot)
         else:
-            _output.people.print(f"note: {plot} was not written: nothing was measured", style="yellow")
+            _say(f"note: {plot} was not written: nothing was measured", "yellow")
     if layers_plot is not None:
         if any(result.layers for result in measured.results):
             plot_layers(measured, layers_plot)
@@ -265,7 +265,9 @@ def _cells(result: BenchResult, is_fastest: bool) -> tuple[object, ...]:
     )
 
 
-def _remark(measured: BenchReport) -> None:
+def _remark(measured: BenchReport, *, on: str = "") -> None:
+    """What else is to be known of a run; `on` says of which, where there are several."""
+    where = f"{on}: " if on else ""
     for result in measured.results:
         if result.layers_missing:
             _say(f"note: no layers of {_name(result)}: {result.layers_missing}", "yellow")
@@ -274,16 +276,13 @@ def _remark(measured: BenchReport) -> None:
         if result.ran_on.operators_elsewhere:
             _say(f"note: {_name(result)} ran on {result.ran_on.summary}", "yellow")
         if result.unstable:
-            _say(f"unstable: {_name(result)}: {'; '.join(result.unstable)}", "yellow")
+            _say(f"{where}unstable: {_name(result)}: {'; '.join(result.unstable)}", "yellow")
     if measured.machine.emulated:
-        _say("note: this board is emulated: it shows that things work, not how fast they are", "yellow")
+        _say(f"{where}note: this board is emulated: it shows that things work, not how fast they are", "yellow")
     for note in measured.notes:
-        _say(f"note: {note}", "yellow")
+        _say(f"{where}note: {note}", "yellow")
     for failure in measured.failures:
-        _say(
-            f"{failure.format} {failure.precision}: {failure.error}: {failure.reason}",
-            "red",
-        )
+        _say(f"{where}{failure.format} {failure.precision}: {failure.error}: {failure.reason}", "red")
 
 
 def _name(result: BenchResult) -> str:

@@ -50,6 +50,13 @@ def test_bench_brings_home_evidence_of_the_machine_that_it_ran_on(board: Loopbac
     assert evidence.figures["n"] == 2
 
 
+def test_layers_are_timed_there(board: LoopbackBoard, colour_bundle: Bundle) -> None:
+    (outcome,) = edgecnn.bench_on(colour_bundle, board.url, layers=True, record=False, **FEW)
+    assert outcome.result is not None
+    (result,) = outcome.result.results
+    assert any(layer.time_ms > 0 for layer in result.layers)
+
+
 def test_what_is_temporary_is_gone_and_what_is_there_is_not_sent_again(
     board: LoopbackBoard, colour_bundle: Bundle
 ) -> None:
@@ -246,6 +253,21 @@ def test_a_lost_connection_is_taken_up_again(board: LoopbackBoard, colour_bundle
     assert outcome.result is not None and outcome.result.results[0].n == 2
     assert "the connection was lost: taking it up again" in lines
     assert lines.count("running edgecnn bench") == 1
+    assert board.jobs() == []
+
+
+def test_at_whatever_step_the_connection_is_lost_it_goes_on(board: LoopbackBoard, colour_bundle: Bundle) -> None:
+    lines: list[str] = []
+
+    def drop(address: str, text: str) -> None:
+        lines.append(text)
+        if text.startswith(("sending", "making", "running")):
+            assert board.drop_connections()
+
+    (outcome,) = edgecnn.bench_on(colour_bundle, board.url, status=drop, **FEW)
+    assert outcome.error is None
+    assert lines.count("the connection was lost: taking it up again") == 3
+    assert lines.count("making its environment") == 1
     assert board.jobs() == []
 
 
