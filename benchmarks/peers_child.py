@@ -6,6 +6,9 @@ stdout, and waits in between:
   {"calls": 8, "blocks": 4}     blocks of whole calls (a 1080p picture in, boxes out) and of bare inferences take turns;
                                 answered with each call's nanoseconds
 
+"outside" is the same calls without the time that they spend in the runtime's own call, where the peer calls it with a
+ready tensor (Model API has its pre-processing compiled into the graph, so there it says nothing).
+
 The bare loop is the shortest program that runs the same file: a ready tensor goes in, all outputs can be read.
 """
 
@@ -27,6 +30,40 @@ THRESHOLD, NMS_IOU = 0.3, 0.5
 Call = Callable[[Any], Any]
 
 
+class Inside:
+    """Counts the time that is spent in a runtime's call."""
+
+    def __init__(self) -> None:
+        self.ns = 0
+
+    def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same call, counted."""
+
+        def run(*given: Any, **named: Any) -> Any:
+            start = time.perf_counter_ns()
+            try:
+                return call(*given, **named)
+            finally:
+                self.ns += time.perf_counter_ns() - start
+
+        return run
+
+
+class Proxy:
+    """An object of which some calls are counted."""
+
+    def __init__(self, inner: Any, **counted: Callable[..., Any]) -> None:
+        self._inner = inner
+        self.__dict__.update(counted)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        """Of a compiled model of OpenVINO."""
+        return self.__dict__["call"](*given, **named)
+
+
 def tensor(seed: int = 0) -> Any:
     """A ready input as the exports of Ultralytics take it: float32 [1, 3, size, size]."""
     return np.random.default_rng(seed).random((1, 3, SIZE_PX, SIZE_PX), np.float32)
@@ -44,7 +81,7 @@ def bare_onnxruntime(session: Any) -> Call:
     return lambda ready: session.run(None, {name: ready})
 
 
-def open_edgecnn(kind: str, folder: Path) -> tuple[Call, Call, Any, str]:
+def open_edgecnn(kind: str, folder: Path, inside: Inside) -> tuple[Call, Call, Any, str]:
     """Whole call, bare call, what the bare call takes, what ran."""
     import edgecnn
     from benchmarks.overhead import bare_call
@@ -55,13 +92,14 @@ def open_edgecnn(kind: str, folder: Path) -> tuple[Call, Call, Any, str]:
 
     def whole(picture: Any) -> int:
         found = runner(picture)
+        inside.ns += runner.stage_times.infer_ns
         assert isinstance(found, edgecnn.Detections)
         return len(found)
 
     return whole, bare_call(runner.backend), frame, f"{used.runtime}"
 
 
-def open_ultralytics(kind: str, folder: Path) -> tuple[Call, Call, Any, str]:
+def open_ultralytics(kind: str, folder: Path, inside: Inside) -> tuple[Call, Call, Any, str]:
     """`YOLO(export).predict`, and the session that it has open."""
     import ultralytics
     from ultralytics import YOLO
@@ -77,11 +115,19 @@ def open_ultralytics(kind: str, folder: Path) -> tuple[Call, Call, Any, str]:
 
     whole(np.zeros((1080, 1920, 3), np.uint8))
     backend = yolo.predictor.model.backend
-    bare = bare_onnxruntime(backend.session) if kind == "onnx" else bare_openvino(backend.ov_compiled_model)
+    if kind == "onnx":
+        session = backend.session
+        bare = bare_onnxruntime(session)
+        counted = {name: inside.timed(getattr(session, name)) for name in ("run", "run_with_iobinding")}
+        backend.session = Proxy(session, **counted)
+    else:
+        compiled = backend.ov_compiled_model
+        bare = bare_openvino(compiled)
+        backend.ov_compiled_model = Proxy(compiled, call=inside.timed(compiled))
     return whole, bare, tensor(), f"ultralytics {ultralytics.__version__}"
 
 
-def open_model_api(kind: str, folder: Path) -> tuple[Call, Call, Any, str]:
+def open_model_api(kind: str, folder: Path, inside: Inside) -> tuple[Call, Call, Any, str]:
     """Its `YOLOv8` wrapper over the export of Ultralytics; the bare loop compiles that file alike."""
     from importlib.metadata import version
 
@@ -110,17 +156,22 @@ def main() -> None:
     side, kind = sys.argv[1:3]
     with np.load(sys.argv[3]) as file:
         pictures = [file[name] for name in file.files]
-    whole, bare, ready, version = SIDES[side](kind, Path(sys.argv[4]))
+    inside = Inside()
+    whole, bare, ready, version = SIDES[side](kind, Path(sys.argv[4]), inside)
     found = [whole(picture) for picture in pictures]
     around = cycle(pictures)
+    outside: list[int] = []
 
     def block(count: int, call: Call, take: Callable[[], Any]) -> list[int]:
         times = []
         for _ in range(count):
             given = take()
+            inside.ns = 0
             start = time.perf_counter_ns()
             call(given)
             times.append(time.perf_counter_ns() - start)
+            if call is whole and inside.ns:
+                outside.append(times[-1] - inside.ns)
         return times
 
     def tell(answer: dict[str, Any]) -> None:
@@ -131,12 +182,13 @@ def main() -> None:
     for line in sys.stdin:
         asked = json.loads(line)
         block(2, whole, lambda: next(around))
+        outside.clear()
         samples: dict[str, list[int]] = {"whole": [], "bare": []}
         for turn in range(asked["blocks"]):
             for name in ("whole", "bare") if turn % 2 == 0 else ("bare", "whole"):
                 call, take = (whole, lambda: next(around)) if name == "whole" else (bare, lambda: ready)
                 samples[name] += block(asked["calls"], call, take)
-        tell(samples)
+        tell({**samples, "outside": outside})
 
 
 if __name__ == "__main__":
