@@ -1,6 +1,7 @@
 """Make the network that `edgecnn devices` tries devices with: python benchmarks/probe.py.
 
-A few seeded convolutions in every format, a few kilobytes each, and what torch answers to a photograph that ships.
+A few seeded convolutions in every format, a few kilobytes each, and what torch answers to a photograph that ships; and
+the same with every operator quantized, for NPUs that compute in integers.
 """
 
 from __future__ import annotations
@@ -10,16 +11,25 @@ import math
 import shutil
 from pathlib import Path
 
+import msgspec
+import onnx
 import torch
 from torch import Tensor, nn
 
 import edgecnn
 from edgecnn._photographs import photographs
+from edgecnn.bundle import Artifact, commit, staged, store_files
 from edgecnn.converters.deployable import open_reference
+from edgecnn.converters.int8.onnx_calibration import collect
+from edgecnn.converters.int8.onnx_graph import Graph
+from edgecnn.converters.int8.onnx_whole import quantized_whole, tensors_with_ranges
+from edgecnn.frame import FrameFitter
+from edgecnn.targets import load_target
 
 ASSETS = Path(edgecnn.__file__).resolve().parent / "assets"
 PHOTOGRAPH = "cat"
 CLASSES = tuple("abcde")
+TARGET = "qualcomm-htp"
 FRAME = edgecnn.FrameSpec(height_px=32, width_px=32, fit="stretch", mean=(0.5,) * 3, std=(0.25,) * 3, scale=1 / 255)
 
 
@@ -41,6 +51,31 @@ class Probe(nn.Module):
         return self.head(2 * self.body(x).mean(dim=(2, 3)))  # type: ignore[no-any-return]
 
 
+def add_quantized(folder: Path) -> None:
+    """Add an ONNX file whose every operator is quantized, which only Qualcomm's NPU is to open."""
+    bundle = edgecnn.Bundle.open(folder)
+    graph = Graph(onnx.load(bundle.folder / bundle.artifact("onnx", "fp32").path))
+    fitter = FrameFitter(bundle.manifest.frame)
+    frames = [fitter(picture)[0].copy() for picture in photographs().values()]
+    seen = collect(graph, tensors_with_ranges(graph), frames, threads=1)
+    model = quantized_whole(graph, activation_bits=16, range_of=lambda name, bits: (seen[name].low, seen[name].high))
+    with staged(folder) as staging:
+        file = staging / "quantized.onnx"
+        file.write_bytes(model.SerializeToString())
+        artifact = Artifact(
+            format="onnx",
+            precision="int8-a16",
+            target=TARGET,
+            device=load_target(TARGET).device,
+            files=store_files(staging, "onnx-int8-a16", [file]),
+            tool="edgecnn QDQ",
+        )
+        kept = [old for old in bundle.manifest.artifacts if old.key != artifact.key]
+        for record in (file for old in kept for file in old.files):
+            shutil.copyfile(folder / record.path, staging / record.path)
+        commit(staging, folder, msgspec.structs.replace(bundle.manifest, artifacts=(*kept, artifact)))
+
+
 def main() -> None:
     """Write assets/probe.edge and assets/probe.json."""
     torch.manual_seed(6)
@@ -54,6 +89,7 @@ def main() -> None:
     shutil.rmtree(folder, ignore_errors=True)
     made = edgecnn.convert(model, out=folder, precision=("fp32",))
     assert not made.refused, made.refused
+    add_quantized(folder)
     with open_reference(model) as runner:
         answer = runner(photographs()[PHOTOGRAPH])
     assert isinstance(answer, edgecnn.Classification)

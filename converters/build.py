@@ -25,18 +25,28 @@ from edgecnn.converters.deployable import (
     set_batch_norm_statistics,
     signature,
 )
+from edgecnn.converters.for_target import make_for_target
 from edgecnn.converters.int8.bench import Int8Settings, LabelledPictures
 from edgecnn.converters.layers import record_layers
 from edgecnn.converters.quantize_bundle import Conversion, make_int8
-from edgecnn.errors import AccuracyError, BlindError, ConversionError, DeviceError, GateError, ParityError
+from edgecnn.errors import (
+    AccuracyError,
+    BlindError,
+    ConversionError,
+    DeviceError,
+    GateError,
+    MissingDependencyError,
+    ParityError,
+)
 from edgecnn.evidence import AccuracyEvidence, Evidence, ParityEvidence, PreprocessEvidence
 from edgecnn.frame import FrameFitter
 from edgecnn.measure import parity
 from edgecnn.measure.reference import TorchBackend
-from edgecnn.registry import BACKENDS, CONVERTERS
+from edgecnn.registry import BACKENDS, COMPILERS, CONVERTERS
 from edgecnn.results import Result, UInt8Array
 from edgecnn.runners.base import Backend, Runner
 from edgecnn.sources import TrainedModel
+from edgecnn.targets import Target
 
 Progress = Callable[[int, int, str], None]
 Predict = Callable[[UInt8Array], Result]
@@ -71,6 +81,7 @@ def build_bundle(
     batch: int = 1,
     accuracy: AccuracyGate | None = None,
     int8: Int8Settings | None = None,
+    target: Target | None = None,
     progress: Progress | None = None,
 ) -> Conversion:
     """Convert a network to each format and precision, run each result, and keep those that answer as torch does.
@@ -83,16 +94,20 @@ def build_bundle(
         batch: frames per inference.
         accuracy: also measure the task's metric.
         int8: how int8 artifacts are made; needed where `precisions` has one that is calibrated.
+        target: what is built for; where it has a compiler, quantized artifacts are compiled for it.
         progress: called with (steps done, steps in all, what is being done).
 
     Raises:
         BlindError: the network answers the same whatever it sees.
         ParityError: our pre-processing differs from the source's own.
         SourceError, SpecError: the network cannot be made deployable.
+        MissingDependencyError: the target's compiler is not installed.
         StorageError: disk full, or `out` not writable.
     """
     steps = _Steps(2 + len(formats) * len(precisions), progress)
     converters = {name: CONVERTERS.get(name) for name in formats}  # what is missing is said before the work
+    if target is not None and set(precisions) & set(target.compiled):
+        _require_compiler(target)
     steps.next(f"preparing {model.name}")
     with staged(out) as staging:
         model, deployable, samples = _deployed(model, pictures)
@@ -125,7 +140,7 @@ def build_bundle(
             for precision in precisions:
                 steps.next(f"{name} {precision}")
                 if precision in QUANTIZED:
-                    made = _quantized(contract, name, precision, converter, staging, int8, steps.within)
+                    made = _quantized(contract, name, precision, converter, staging, int8, target, steps.within)
                 else:
                     made = _artifact(bench, name, precision, converter, staging)
                 (artifacts if isinstance(made, Artifact) else refused).append(made)  # type: ignore[arg-type]
@@ -135,6 +150,12 @@ def build_bundle(
     if int8 is not None and bundle is not None:
         int8.forget_search()
     return Conversion(bundle, tuple(refused), model.warnings)
+
+
+def _require_compiler(target: Target) -> None:
+    if target.compiler not in COMPILERS.installed():
+        needs, extra = COMPILERS.needs(target.compiler), COMPILERS.extra(target.compiler)
+        raise MissingDependencyError(f"target {target.name!r}", " or ".join(needs), extra=extra)
 
 
 class _Steps:
@@ -286,6 +307,7 @@ def _quantized(
     converter: Converter,
     staging: Path,
     settings: Int8Settings | None,
+    target: Target | None,
     progress: Progress,
 ) -> Artifact | Refusal:
     """One int8 artifact beside a float one of its own, which stays out of the bundle."""
@@ -297,6 +319,17 @@ def _quantized(
             return Refusal(format=name, precision=precision, error=type(failed).__name__, reason=str(failed))
         files = store_files(folder, f"{name}-fp32", list(written.files))
         twin = Artifact(format=name, precision="fp32", files=files)
+        if target is not None and precision in target.compiled and settings is not None:
+            return make_for_target(
+                contract,
+                twin,
+                folder,
+                target=target,
+                precision=precision,
+                settings=settings,
+                into=staging,
+                progress=progress,
+            )
         return make_int8(
             contract, twin, folder, precision=precision, settings=settings, into=staging, progress=progress
         )

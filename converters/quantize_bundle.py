@@ -78,8 +78,8 @@ def quantize_bundle(
             (made if isinstance(result, Artifact) else refused).append(result)  # type: ignore[arg-type]
         if not made:
             return Conversion(None, tuple(refused), ())
-        new = {(artifact.format, artifact.precision) for artifact in made}
-        kept = [old for old in manifest.artifacts if (old.format, old.precision) not in new]
+        new = {artifact.key for artifact in made}
+        kept = [old for old in manifest.artifacts if old.key not in new]
         for record in (file for old in kept for file in old.files):
             shutil.copyfile(bundle.folder / record.path, staging / record.path)
         changed = msgspec.structs.replace(manifest, artifacts=(*kept, *made), refused=tuple(refused))

@@ -268,6 +268,15 @@ def default_threads() -> int:
     return allowed
 
 
+def board_model() -> str:
+    """The board's name as its firmware gives it, as in "Raspberry Pi 4 Model B Rev 1.4"; "" where there is none."""
+    try:
+        text = Path("/sys/firmware/devicetree/base/model").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return text.strip("\0 \n")
+
+
 def processor_name() -> str:
     """The processor of this machine; on Arm the kinds of core."""
     try:

@@ -33,7 +33,7 @@ PRECISIONS = {
     "bf16": "computes in bfloat16, accumulates in 32 bits (OpenVINO)",
     "int8": "static_wi8_ai8: int8 weights, int8 activations with ranges from calibration",
     "int8-dynamic": "dynamic_wi8_afp32: int8 weights, activations float or quantized as they come (TFLite)",
-    "int8-a16": "static_wi8_ai16: int8 weights, 16-bit activations (TFLite)",
+    "int8-a16": "static_wi8_ai16: int8 weights, 16-bit activations (TFLite, Qualcomm HTP)",
 }
 
 QUANTIZED = tuple(name for name in PRECISIONS if name.startswith("int8"))  # made from a float artifact
@@ -96,14 +96,28 @@ class Artifact(Record, frozen=True, kw_only=True):
         files: the first is the one to open; the others lie beside it.
         tool: name and version of what wrote it, and what it was told (opset, recipe).
         transposes: how many transposes its graph holds; None where nobody counted.
+        target: what it was compiled for, as in "qualcomm-htp:v73"; "" for a file that any machine opens.
+        device: the word without which it is never opened, as in "onnxruntime:qnn"; "" where `target` is.
     """
 
     format: str
     precision: str
+    target: str = ""
+    device: str = ""
     files: Annotated[tuple[FileRecord, ...], msgspec.Meta(min_length=1)]
     tool: str = ""
     transposes: int | None = None
     evidence: Evidence = Evidence()
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What no two artifacts of a bundle share: format and precision, and the target where it has one."""
+        return (self.format, self.precision, self.target) if self.target else (self.format, self.precision)
+
+    @property
+    def label(self) -> str:
+        """For people: "onnx int8", "onnx int8-a16 for qualcomm-htp:v73"."""
+        return f"{self.format} {self.precision}" + (f" for {self.target}" if self.target else "")
 
     @property
     def path(self) -> str:
@@ -128,6 +142,7 @@ class Refusal(Record, frozen=True, kw_only=True):
     precision: str
     error: str
     reason: str
+    target: str = ""
     parity: ParityEvidence | None = None
 
 
@@ -213,17 +228,18 @@ class Bundle:
             raise BundleError(f"{path} is damaged: {damaged}; convert again") from damaged
         return cls(folder, manifest)
 
-    def artifact(self, format: str, precision: str) -> Artifact:  # noqa: A002 - the field's word
-        """The artifact of this format and precision.
+    def artifact(self, format: str, precision: str, target: str = "") -> Artifact:  # noqa: A002 - the field's word
+        """The artifact of this format and precision; with `target` the one that was compiled for it.
 
         Raises:
             BundleError: there is none; lists those there are.
         """
         for artifact in self.manifest.artifacts:
-            if (artifact.format, artifact.precision) == (format, precision):
+            if (artifact.format, artifact.precision, artifact.target) == (format, precision, target):
                 return artifact
-        there = ", ".join(f"{a.format} {a.precision}" for a in self.manifest.artifacts) or "none"
-        raise BundleError(f"{self.folder} holds no {format} {precision} artifact; it holds: {there}")
+        there = ", ".join(a.label for a in self.manifest.artifacts) or "none"
+        wanted = f"{format} {precision} artifact" + (f" for {target}" if target else "")
+        raise BundleError(f"{self.folder} holds no {wanted}; it holds: {there}")
 
     def checked_path(self, artifact: Artifact) -> Path:
         """The path of an artifact's file to open, after the hash of each of its files was compared.
@@ -282,8 +298,8 @@ def commit(staging: Path, folder: Path, manifest: Manifest) -> Bundle:
     return Bundle(folder, manifest)
 
 
-def record_evidence(bundle: Bundle, evidence: Mapping[tuple[str, str], Evidence]) -> Bundle:
-    """Replace the evidence of the named (format, precision) artifacts, atomically.
+def record_evidence(bundle: Bundle, evidence: Mapping[tuple[str, ...], Evidence]) -> Bundle:
+    """Replace the evidence of the artifacts with these keys, atomically.
 
     Raises:
         StorageError: disk full, not writable, or a bundle that ships with edgecnn.
@@ -291,8 +307,7 @@ def record_evidence(bundle: Bundle, evidence: Mapping[tuple[str, str], Evidence]
     if is_shipped(bundle.folder):
         raise StorageError(f"{bundle.folder} ships with edgecnn and stays as it is: copy it, and measure the copy")
     artifacts = tuple(
-        msgspec.structs.replace(a, evidence=evidence.get((a.format, a.precision), a.evidence))
-        for a in bundle.manifest.artifacts
+        msgspec.structs.replace(a, evidence=evidence.get(a.key, a.evidence)) for a in bundle.manifest.artifacts
     )
     manifest = msgspec.structs.replace(bundle.manifest, artifacts=artifacts)
     with staged(bundle.folder) as staging:

@@ -257,6 +257,29 @@ class QuantizationEvidence(Record, frozen=True, kw_only=True):
         return self.latency is not None and self.latency.ratio <= 1
 
 
+class PlacementEvidence(Record, frozen=True, kw_only=True):
+    """Where the operators of an artifact that was compiled for a device are computed.
+
+    Attributes:
+        operators: of the float network.
+        off_device: operator → how many of them are not on the device.
+        conversions: how many conversions at its borders are left to the processor.
+        compile_s: how long the compilation took.
+        ran_on: proof of what it ran on; a simulator says that it is one.
+    """
+
+    operators: int
+    off_device: dict[str, int]
+    conversions: int
+    compile_s: float
+    ran_on: Opened
+
+    @property
+    def share(self) -> float:
+        """Of the operators, those that are on the device."""
+        return 1 - sum(self.off_device.values()) / max(self.operators, 1)
+
+
 class LatencyEvidence(Record, frozen=True, kw_only=True):
     """What `bench` measured of an artifact on one machine, in the shape that `bench --json` prints."""
 
@@ -271,6 +294,7 @@ class Evidence(Record, frozen=True, kw_only=True):
     accuracy: tuple[AccuracyEvidence, ...] = ()
     latency: tuple[LatencyEvidence, ...] = ()
     quantization: QuantizationEvidence | None = None
+    placement: PlacementEvidence | None = None
     overrides: tuple[str, ...] = ()
 
 

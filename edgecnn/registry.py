@@ -13,7 +13,7 @@ from edgecnn.errors import MissingDependencyError, UnknownNameError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgecnn.converters.base import Converter
+    from edgecnn.converters.base import Converter, TargetCompiler
     from edgecnn.converters.int8.base import Int8Writer
     from edgecnn.evidence import LayerTime
     from edgecnn.results import UInt8Array
@@ -63,6 +63,10 @@ class Registry(Generic[T]):
     def extra(self, name: str) -> str:
         """The extra that brings what `name` needs."""
         return self._entry(name).extra
+
+    def needs(self, name: str) -> tuple[str, ...]:
+        """The import names of which one must be there for it."""
+        return self._entry(name).needs
 
     def get(self, name: str) -> T:
         """Import and return the part.
@@ -120,4 +124,10 @@ INT8_WRITERS.add("onnx", "edgecnn.converters.int8.onnx:OnnxInt8Writer", extra="c
 INT8_WRITERS.add("openvino", "edgecnn.converters.int8.openvino:OpenVinoInt8Writer", extra="convert", needs=("nncf",))
 INT8_WRITERS.add(
     "tflite", "edgecnn.converters.int8.tflite:TfliteInt8Writer", extra="convert", needs=("ai_edge_quantizer",)
+)
+
+# What compiles for one device; named by the files in edgecnn/targets.
+COMPILERS: Registry[type[TargetCompiler]] = Registry("compiler")
+COMPILERS.add(
+    "qualcomm-htp", "edgecnn.converters.qualcomm_htp:QualcommHtpCompiler", extra="qnn", needs=("onnxruntime_qnn",)
 )

@@ -14,13 +14,14 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn._devices import RUNTIMES, DeviceName, Executor, default_threads, parse_device, processor_name
+from edgecnn._devices import RUNTIMES, DeviceName, Executor, parse_device, processor_name
 from edgecnn.bundle import PRECISIONS, QUANTIZED, Artifact, Bundle, Manifest, TensorSpec
 from edgecnn.errors import BundleError, DeviceError, MissingDependencyError, SpecError
 from edgecnn.evidence import LayerTime, Opened
 from edgecnn.frame import FrameFitter, FrameSpec
 from edgecnn.registry import BACKENDS
 from edgecnn.results import Result, UInt8Array
+from edgecnn.targets import formats_here, threads_here
 from edgecnn.tasks import Task
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -170,6 +171,14 @@ class Runner:
             self.stage_times = StageTimes(fitted - start, inferred - fitted, finished - inferred)
             return result
 
+    def set_thresholds(self, *, score: float | None = None, nms_iou: float | None = None) -> None:
+        """Answer with other thresholds from the next result on; from any thread, and without waiting.
+
+        Raises:
+            SpecError: as `with_thresholds`.
+        """
+        self.task = with_thresholds(self.task, score=score, nms_iou=nms_iou)
+
     def close(self) -> None:
         """Give the runtime's memory back; a second call does nothing."""
         with self._lock:
@@ -206,7 +215,7 @@ def open_runner(
         format: "onnx", "openvino" or "tflite"; without it the first of openvino, onnx, tflite that the bundle
             holds, that is installed here, and that has such a device.
         precision: what is to run; without it fp32 where the bundle has it. "bf16" runs OpenVINO's fp32 file.
-        threads: of one inference; without it, the cores that this process may use.
+        threads: of one inference; without it, the cores that this process may use, or what its board's target says.
         score, nms_iou: a detector's thresholds; without them, the bundle's.
 
     Raises:
@@ -225,7 +234,7 @@ def open_runner(
         outputs=opened.manifest.outputs,
         device=name,
         precision=run_precision,
-        threads=threads or default_threads(),
+        threads=threads or threads_here(),
     )
     try:
         _check_int8(backend.opened, artifact)
@@ -255,15 +264,33 @@ def choose_artifact(
         if format not in (None, meant):
             raise SpecError(f"device {device.text!r} belongs to {meant}, but the format asked for is {format!r}")
         format = meant  # noqa: A001
-    for candidate in [format] if format else formats_for(device, _usable_formats(manifest)):
-        for artifact in _best_first(manifest, candidate, may_choose=device.device == "auto"):
+    for candidate in [format] if format else formats_for(device, _usable_formats(manifest, device)):
+        for artifact in _best_first(manifest, candidate, device):
             if precision is None:
                 return artifact, artifact.precision
             if precision in BACKENDS.get(candidate).precisions(artifact.precision):
                 return artifact, precision
-    there = ", ".join(f"{a.format} {a.precision}" for a in manifest.artifacts) or "none"
     wanted = " ".join(word for word in (format, precision) if word) or "artifact for an installed runtime"
-    raise BundleError(f"{bundle.folder} holds no {wanted}; it holds: {there}")
+    raise BundleError(f"{bundle.folder} holds no {wanted} for device {device.text!r}; it holds: {held(manifest)}")
+
+
+def opens_on(artifact: Artifact, device: DeviceName) -> bool:
+    """Whether an artifact may be opened on a device: one that was compiled for another may not."""
+    runtime = next((runtime for runtime, name in RUNTIMES.items() if name == artifact.format), "")
+    return not artifact.device or artifact.device in {row.word_in_full for row in device.executors(runtime)}
+
+
+def artifacts_for(manifest: Manifest, device: DeviceName, *, precision: str | None) -> list[Artifact]:
+    """Those that may be opened on a device; where some were compiled for it, and no precision is asked for, these."""
+    fitting = [artifact for artifact in manifest.artifacts if opens_on(artifact, device)]
+    compiled = [artifact for artifact in fitting if artifact.device]
+    return compiled if compiled and precision is None else fitting
+
+
+def held(manifest: Manifest) -> str:
+    """A bundle's artifacts, for messages, with the device of those that want one."""
+    names = [a.label + (f" (device {a.device})" if a.device else "") for a in manifest.artifacts]
+    return ", ".join(names) or "none"
 
 
 def with_thresholds(task: Task, *, score: float | None, nms_iou: float | None) -> Task:
@@ -284,9 +311,10 @@ def with_thresholds(task: Task, *, score: float | None, nms_iou: float | None) -
     return msgspec.structs.replace(task, **changes)
 
 
-def _usable_formats(manifest: Manifest) -> list[str]:
-    held = {artifact.format for artifact in manifest.artifacts}
-    usable = [name for name in BACKENDS.installed() if name in held]
+def _usable_formats(manifest: Manifest, device: DeviceName) -> list[str]:
+    held = {artifact.format for artifact in manifest.artifacts if opens_on(artifact, device)}
+    installed = BACKENDS.installed()
+    usable = [name for name in formats_here() if name in installed and name in held]
     if held and not usable:
         first = next(name for name in BACKENDS.names() if name in held)
         raise MissingDependencyError("this bundle", " or ".join(sorted(held)) + " runtime", extra=BACKENDS.extra(first))
@@ -311,16 +339,18 @@ def formats_for(device: DeviceName, usable: Sequence[str]) -> list[str]:
         else:
             has = [there.word for there in found]
             absent.append(absent_device(device, runtime=runtimes[name], available=has, wanted=wanted))
-    if not fitting:
+    if absent and not fitting:
         raise DeviceError("\n".join(str(error) for error in absent))
     return fitting
 
 
-def _best_first(manifest: Manifest, format: str, *, may_choose: bool) -> list[Artifact]:  # noqa: A002
+def _best_first(manifest: Manifest, format: str, device: DeviceName) -> list[Artifact]:  # noqa: A002
+    """Those that open there; first what was compiled for it, then by precision."""
     order = list(PRECISIONS)
-    held = [artifact for artifact in manifest.artifacts if artifact.format == format]
+    held = [a for a in manifest.artifacts if a.format == format and opens_on(a, device)]
     held.sort(key=lambda a: order.index(a.precision) if a.precision in order else len(order))
-    if may_choose:  # a stable sort: what is not worth it stays behind float
+    held.sort(key=lambda a: not a.device)
+    if device.device == "auto":  # a stable sort: what is not worth it stays behind float
         held.sort(key=lambda a: a.precision not in QUANTIZED or not _worth_choosing(a))
     return held
 

@@ -20,7 +20,8 @@ from edgecnn.runners.base import Arrays, FoundDevice, absent_device, check_execu
 # error 2e-3 to 7e-3): the precision that was asked for is set, never left to chance.
 _HINTS = {"fp32": "f32", "fp16": "f32", "bf16": "bf16", "int8": "f32"}
 _ACCELERATOR_HINTS = {**_HINTS, "fp16": "f16"}  # what a GPU or NPU is for
-_CAPABILITIES = {"bf16": "BF16"}  # without it, OpenVINO would run f32 and say nothing
+# Without it, OpenVINO would run another and say nothing; an NPU has no fp32.
+_CAPABILITIES = {"fp32": "FP32", "bf16": "BF16"}
 # The ends of the names of OpenVINO's kernels ("brgconv_avx512_1x1_f32"). The graph's "runtimePrecision" is that of
 # what goes in, which for weights stored in f16 is not what is computed in.
 _ARITHMETIC = {
@@ -126,8 +127,10 @@ def compile_file(
     core = openvino.Core()
     target = _target(core, device)
     wanted = _CAPABILITIES.get(precision)
-    if wanted is not None and wanted not in core.get_property(target, "OPTIMIZATION_CAPABILITIES"):
-        raise DeviceError(f"openvino's {target} here cannot compute in {precision}: ask for fp32")
+    capabilities = core.get_property(target, "OPTIMIZATION_CAPABILITIES") if wanted is not None else ()
+    if wanted is not None and wanted not in capabilities:
+        known = ", ".join(capabilities).lower()
+        raise DeviceError(f"openvino's {target} here cannot compute in {precision}: ask for another (it has {known})")
     on_cpu = target == "CPU"
     hint = (_HINTS if on_cpu else _ACCELERATOR_HINTS).get(precision, "f32")
     config = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": hint}

@@ -52,6 +52,10 @@ class LabelledPictures(Protocol):
         """Content hashes of the pictures."""
         ...
 
+    def limited(self, count: int) -> LabelledPictures:
+        """So many of them at most, evenly spaced."""
+        ...
+
     def measure(self, runner: Runner, *, resamples: int = 200) -> AccuracyEvidence:
         """The task's metric; without resamples, without an interval."""
         ...
@@ -162,7 +166,7 @@ class Int8Bench:
         precision: str,
     ) -> None:
         self.source, self.settings, self.precision = source, settings, precision
-        self.frames = _batched(settings.calibration.frames, source.batch)
+        self.frames = batched(settings.calibration.frames, source.batch)
         self.writer = self._new_writer()
         if not self.writer.layers:
             raise ConversionError(f"none of the network's layers was found in the {source.format} file")
@@ -280,7 +284,7 @@ class Int8Bench:
         """The plan's metric, or without labels its damage, had it been calibrated on these frames."""
         writer, self.writer = self.writer, self._new_writer()
         try:
-            self.writer.calibrate(_batched(frames, self.source.batch))
+            self.writer.calibrate(batched(frames, self.source.batch))
             return self.damage(plan) if self.settings.search_on is None else self.metric(plan)
         finally:
             self.writer = writer
@@ -313,7 +317,7 @@ class Int8Bench:
                 return failed_value
 
 
-def _batched(frames: Sequence[UInt8Array], batch: int) -> list[UInt8Array]:
+def batched(frames: Sequence[UInt8Array], batch: int) -> list[UInt8Array]:
     """Groups of `batch` frames; what is left over is left out, unless it is all there is."""
     if batch == 1:
         return list(frames)

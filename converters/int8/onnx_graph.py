@@ -26,6 +26,7 @@ class Graph:
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self._arrays: dict[str, NDArray[Any]] = {}
         self._values = {value.name: value for value in model.graph.value_info}
+        self._ends = {value.name: value for value in (*model.graph.input, *model.graph.output)}
         self._makers = {name: index for index, node in enumerate(self.nodes) for name in node.output if name}
         self._readers: dict[str, list[int]] = {}
         for index, node in enumerate(self.nodes):
@@ -48,6 +49,13 @@ class Graph:
             return None
         sizes = tuple(dimension.dim_value for dimension in self._values[tensor].type.tensor_type.shape.dim)
         return sizes if all(sizes) else None
+
+    def is_float(self, tensor: str) -> bool:
+        """Whether the tensor holds float32, as far as the file says."""
+        if tensor in self._constants:
+            return bool(self._constants[tensor].data_type == onnx.TensorProto.FLOAT)
+        value = self._values.get(tensor) or self._ends.get(tensor)
+        return value is not None and bool(value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT)
 
     def maker(self, tensor: str) -> int | None:
         """The node that makes a tensor; None for inputs and constants."""

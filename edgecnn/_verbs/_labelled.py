@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from pathlib import Path
 
@@ -39,6 +40,13 @@ class LabelledPictures:
         self.metric: str = task.metric
         self.dataset = open_dataset(data, task=task.name, labels=task.labels, split=split)
         self._ignore_label = ignore_label
+
+    def limited(self, count: int) -> LabelledPictures:
+        """So many of them at most, evenly spaced."""
+        some = copy.copy(self)
+        some.__dict__.pop("images", None)  # of all
+        some.dataset = self.dataset.limited(count)
+        return some
 
     @cached_property
     def images(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ import cv2
 import msgspec
 import numpy as np
 
-from edgecnn._devices import RUNTIMES, DeviceName, default_threads, parse_device
+from edgecnn._devices import RUNTIMES, DeviceName, parse_device
 from edgecnn._photographs import photographs
 from edgecnn.bundle import Bundle, record_evidence
 from edgecnn.datasets import iterate_frames
@@ -22,7 +22,8 @@ from edgecnn.measure.latency import BenchFailure, BenchReport, BenchResult
 from edgecnn.measure.machine import Machine, describe_machine
 from edgecnn.registry import BACKENDS
 from edgecnn.results import UInt8Array
-from edgecnn.runners.base import formats_for
+from edgecnn.runners.base import artifacts_for, formats_for, held
+from edgecnn.targets import threads_here
 
 PICTURE_SIZE_PX = (640, 480)
 DEFAULT_TIMEOUT_S = 300.0
@@ -97,7 +98,7 @@ def bench(
     )
     results = tuple(outcome for outcome in outcomes if isinstance(outcome, BenchResult))
     if record and results:
-        notes += _record(opened.folder, results, machine)
+        notes += record_latency(opened.folder, results, machine)
     return BenchReport(
         bundle=opened.manifest.name,
         machine=machine,
@@ -130,7 +131,7 @@ def _profile(name: str, iterations: int | None, duration_s: float | None) -> Pro
 
 
 def _thread_counts(threads: int | Sequence[int] | None) -> list[int]:
-    counts = [default_threads()] if threads is None else [threads] if isinstance(threads, int) else list(threads)
+    counts = [threads_here()] if threads is None else [threads] if isinstance(threads, int) else list(threads)
     for count in counts:
         if count < 1:
             raise SpecError(f"threads must be at least 1, got {count}")
@@ -154,8 +155,8 @@ def _plan(
         if format not in (None, meant):
             raise SpecError(f"device {device!r} belongs to {meant}, but the format asked for is {format!r}")
         format = meant  # noqa: A001
-    held = bundle.manifest.artifacts
-    candidates = [artifact for artifact in held if format in (None, artifact.format)]
+    fitting = artifacts_for(bundle.manifest, name, precision=precision)
+    candidates = [artifact for artifact in fitting if format in (None, artifact.format)]
     installed = BACKENDS.installed()
     absent = list(dict.fromkeys(a.format for a in candidates if a.format not in installed))
     if absent and (format is not None or not any(a.format in installed for a in candidates)):
@@ -179,9 +180,8 @@ def _plan(
         for count in threads
     ]
     if not jobs:
-        holds = ", ".join(f"{a.format} {a.precision}" for a in held) or "none"
         wanted = " ".join(word for word in (format, precision) if word) or "artifact"
-        raise BundleError(f"{bundle.folder} holds no {wanted}; it holds: {holds}")
+        raise BundleError(f"{bundle.folder} holds no {wanted} for device {device!r}; it holds: {held(bundle.manifest)}")
     notes = [
         f"{name} is left out, its runtime is not installed: pip install 'edgecnn[{BACKENDS.extra(name)}]'"
         for name in absent
@@ -238,8 +238,8 @@ def cover(picture: UInt8Array, size_px: tuple[int, int]) -> UInt8Array:
     return np.ascontiguousarray(resized[top : top + height, left : left + width]).astype(np.uint8, copy=False)
 
 
-def _record(folder: Path, results: Sequence[BenchResult], machine: Machine) -> list[str]:
-    """Put the figures into the manifest; what that didn't allow, as notes."""
+def record_latency(folder: Path, results: Sequence[BenchResult], machine: Machine) -> list[str]:
+    """Put the figures into a bundle's manifest, wherever they were measured; what that didn't allow, as notes."""
     bundle = Bundle.open(folder)  # as it is now: a minute ago is long
     evidence = {}
     for artifact in bundle.manifest.artifacts:
@@ -253,9 +253,7 @@ def _record(folder: Path, results: Sequence[BenchResult], machine: Machine) -> l
             if _measured_as(old.figures, msgspec.convert(old.machine, Machine)) not in replaced
         ]
         added = [LatencyEvidence(figures=_recorded(result), machine=msgspec.to_builtins(machine)) for result in new]
-        evidence[artifact.format, artifact.precision] = msgspec.structs.replace(
-            artifact.evidence, latency=(*kept, *added)
-        )
+        evidence[artifact.key] = msgspec.structs.replace(artifact.evidence, latency=(*kept, *added))
     try:
         record_evidence(bundle, evidence)
     except StorageError as failed:

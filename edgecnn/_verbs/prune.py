@@ -20,6 +20,7 @@ from edgecnn._verbs._narrowing import (
 from edgecnn._verbs._prune_steps import Tuning, prune_in_steps
 from edgecnn._verbs.train import open_pictures
 from edgecnn.errors import MissingDependencyError, SpecError, UnknownNameError
+from edgecnn.targets import load_target
 
 if TYPE_CHECKING:
     from edgecnn.compression.prune.latency import Measure
@@ -63,7 +64,7 @@ def prune(
     target: Target = "macs",
     of: str | None = None,
     importance: str = "magnitude",
-    round_to: int = 8,
+    round_to: int | str = 8,
     keep: tuple[str, ...] = (),
     steps: int = 1,
     data: str | Path | None = None,
@@ -90,7 +91,8 @@ def prune(
             TFLite's where that is not installed.
         importance: "magnitude" (of a channel's weights), "batch-norm" (its scale) or "taylor" (what the training
             loss would be without it, to first order, on some of the pictures).
-        round_to: narrowed layers get a multiple of so many channels; SIMD units take 8 or 16 at once.
+        round_to: narrowed layers get a multiple of so many channels; SIMD units take 8 or 16 at once. Or the name of a
+            target (`edgecnn.targets`), which knows its own number.
         keep: layers, or parts of the network, that stay as wide as they are.
         steps: in how many steps, with training after each; each leaves the same share of what the one before left.
         data: labelled pictures with the network's classes, for "taylor" and to train on.
@@ -120,7 +122,8 @@ def prune(
     shares = geometric_shares(share, steps)
     with_training = steps > 1 or settings is not None
     _check_words(target, of, data, importance=importance, with_training=with_training)
-    how = PruneSettings(importance=importance, round_to=round_to, keep=keep)  # type: ignore[arg-type]
+    channels = round_to if isinstance(round_to, int) else load_target(round_to).round_channels_to
+    how = PruneSettings(importance=importance, round_to=channels, keep=keep)  # type: ignore[arg-type]
     folder = check_out(out)
     artifact = artifact_named(of) if target == "latency" else None
     original = load_model(model, **model_options)

@@ -65,7 +65,7 @@ def print_int8(manifest: Manifest) -> None:
         evidence = artifact.evidence.quantization
         if evidence is None:
             continue
-        name = f"{artifact.format} {artifact.precision}"
+        name = artifact.label
         _output.stdout.print(f"{name}: {_how(evidence)}", markup=False, soft_wrap=True)
         if evidence.damage:
             shown = evidence.damage[:_WORST_SHOWN]
@@ -89,7 +89,7 @@ def _row(artifact: Artifact) -> tuple[object, ...]:
     assert evidence is not None
     accuracy, latency = artifact.evidence.accuracy, evidence.latency
     return (
-        f"{artifact.format} {artifact.precision}",
+        artifact.label,
         f"{accuracy[-1].metric} {accuracy[-1].value:.4f}" if accuracy else _snr(evidence.snr_db),
         f"{accuracy[-1].drop:+.4f}" if accuracy and accuracy[-1].drop is not None else "not measured",
         f"{evidence.int8_mac_share:.0%}",

@@ -9,7 +9,7 @@ import typer
 
 from edgecnn.cli import _int8_options as int8
 from edgecnn.cli import _model_options as flags
-from edgecnn.cli import _output
+from edgecnn.cli import _output, _placement
 
 if TYPE_CHECKING:
     from edgecnn.bundle import Artifact, Refusal
@@ -23,7 +23,12 @@ def command(
     ],
     out: Annotated[Path, typer.Option(help="The bundle to write, NAME.edge.", show_default=False)],
     to: Annotated[str | None, typer.Option(help="onnx,openvino,tflite; default: all installed.")] = None,
-    precision: Annotated[str, typer.Option(help="fp32,fp16,bf16,int8: any, with commas between.")] = "fp32",
+    precision: Annotated[
+        str | None, typer.Option(help="fp32,fp16,int8,…: any, with commas between; default fp32, or the target's.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="A device to build for, as in raspberry-pi-5 or qualcomm-htp:v73.")
+    ] = None,
     batch: Annotated[int, typer.Option(help="Frames per inference.")] = 1,
     data: Annotated[
         Path | None,
@@ -78,7 +83,8 @@ def command(
             model,
             out=out,
             to=None if to is None else flags.split_words("--to", to),
-            precision=flags.split_words("--precision", precision),
+            precision=None if precision is None else flags.split_words("--precision", precision),
+            target=target,
             batch=batch,
             data=data,
             max_drop=max_drop,
@@ -114,6 +120,7 @@ def as_document(conversion: Conversion) -> dict[str, Any]:
             {
                 "format": refusal.format,
                 "precision": refusal.precision,
+                "target": refusal.target,
                 "error": refusal.error,
                 "reason": refusal.reason,
                 "parity": refusal.parity,
@@ -143,6 +150,7 @@ def _artifact_document(artifact: Artifact, path: str) -> dict[str, Any]:
     return {
         "format": artifact.format,
         "precision": artifact.precision,
+        "target": artifact.target,
         "path": path,
         "sha256": artifact.sha256,
         "bytes": artifact.bytes,
@@ -151,6 +159,7 @@ def _artifact_document(artifact: Artifact, path: str) -> dict[str, Any]:
         "transposes": artifact.transposes,
         "parity": artifact.evidence.parity,
         "accuracy": list(artifact.evidence.accuracy),
+        "placement": artifact.evidence.placement,
         **int8_figures,
     }
 
@@ -162,6 +171,7 @@ def print_conversion(conversion: Conversion, out: Path) -> None:
         columns = ("format", "precision", "MB", "difference", "limit", "results agree", "metric")
         _output.print_table(f"{out}: verified", columns, rows, numeric=columns[2:6])
         int8.print_int8(conversion.bundle.manifest)
+        _placement.print_placement(conversion.bundle.manifest)
     for refusal in conversion.refused:
         _output.people.print(_refusal_line(refusal), style="red", markup=False, soft_wrap=True)
     if conversion.bundle is None:
@@ -175,7 +185,7 @@ def _row(artifact: Artifact) -> tuple[object, ...]:
     accuracy = artifact.evidence.accuracy if artifact.precision not in QUANTIZED else ()  # a table of their own
     return (
         artifact.format,
-        artifact.precision,
+        artifact.precision + (f"\n{artifact.target}" if artifact.target else ""),
         f"{artifact.bytes / 1e6:.1f}",
         f"{parity.max_rel_err:.1e}" if parity else "",
         f"{parity.limit:.0e}" if parity and parity.limit is not None else "",
@@ -185,4 +195,5 @@ def _row(artifact: Artifact) -> tuple[object, ...]:
 
 
 def _refusal_line(refusal: Refusal) -> str:
-    return f"refused: {refusal.format} {refusal.precision}: {refusal.error}: {refusal.reason}"
+    name = f"{refusal.format} {refusal.precision}" + (f" for {refusal.target}" if refusal.target else "")
+    return f"refused: {name}: {refusal.error}: {refusal.reason}"

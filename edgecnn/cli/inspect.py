@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecnn.cli import _output
+from edgecnn.cli import _output, _placement
 from edgecnn.errors import SpecError
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def command(
     rows = [_row(artifact) for artifact in manifest.artifacts]
     _output.print_table("artifacts", columns, rows, numeric=columns[1:])
     _print_int8(manifest)
+    _placement.print_placement(manifest)
     for refusal in manifest.refused:
         _output.stdout.print(
             f"refused: {refusal.format} {refusal.precision}: {refusal.reason}", style="red", markup=False
@@ -110,7 +111,7 @@ def _row(artifact: Artifact) -> tuple[object, ...]:
     parity = evidence.parity
     agreement = parity.agreement if parity is not None else None
     return (
-        f"{artifact.format} {artifact.precision}",
+        artifact.label,
         f"{artifact.bytes / 1e6:.1f}",
         "" if parity is None else f"{parity.max_rel_err:.1e}",
         "" if parity is None or parity.limit is None else f"{parity.limit:.0e}",
@@ -133,7 +134,7 @@ def _print_int8(manifest: Manifest) -> None:
     for artifact in manifest.artifacts:
         evidence = artifact.evidence.quantization
         if evidence is not None and evidence.float_layers:
-            kept, name = evidence.float_layers, f"{artifact.format} {artifact.precision}"
+            kept, name = evidence.float_layers, artifact.label
             named = ", ".join(kept[:_FLOAT_LAYERS_NAMED]) + (", …" if len(kept) > _FLOAT_LAYERS_NAMED else "")
             _say(f"{name}: {len(kept)} of {len(manifest.layers)} layers are float: {named}")
 

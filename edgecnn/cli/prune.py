@@ -38,7 +38,12 @@ def command(
     importance: Annotated[
         str, typer.Option(help="magnitude, batch-norm or taylor (wants --data): which channels go first.")
     ] = "magnitude",
-    round_to: Annotated[int, typer.Option(help="Channels of narrowed layers are a multiple of it.")] = 8,
+    round_to: Annotated[
+        str,
+        typer.Option(
+            metavar="N|TARGET", help="Channels of narrowed layers are a multiple of it, or of what this target wants."
+        ),
+    ] = "8",
     keep: Annotated[str | None, typer.Option(help="Layers, or parts, that stay: as in head,stem.")] = None,
     steps: Annotated[int, typer.Option(help="So many, with training after each.", **_TUNING)] = 1,
     data: Annotated[
@@ -97,7 +102,7 @@ def command(
             **_goal(macs=macs, parameters=parameters, latency=latency),
             of=of,
             importance=importance,
-            round_to=round_to,
+            round_to=int(round_to) if round_to.lstrip("-").isdigit() else round_to,
             keep=() if keep is None else tuple(flags.split_words("--keep", keep)),
             steps=steps,
             data=data,

@@ -287,8 +287,11 @@ def test_an_unknown_device_is_refused_with_what_is_near(format_name: str, tiny_b
 
 
 @every_format
-def test_a_device_that_is_not_there_is_refused_and_nothing_else_is_used(format_name: str, tiny_bundle: Path) -> None:
+def test_a_device_that_is_not_there_is_refused_and_nothing_else_is_used(
+    format_name: str, tiny_bundle: Path, without: Callable[..., None]
+) -> None:
     require_format(format_name)
+    without("onnxruntime_qnn")  # it brings a simulated NPU
     with pytest.raises(DeviceError, match=r"'npu' is not there.*it has: ") as refused:
         open_runner(tiny_bundle, format=format_name, device="npu")
     assert refused.value.exit_code == 3
@@ -314,7 +317,10 @@ def test_the_devices_that_the_refusal_lists_can_be_asked_for(
         assert len(runner(photograph))  # type: ignore[arg-type]
 
 
-def test_a_kind_of_device_that_no_runtime_has_is_refused_with_what_each_needs(tiny_bundle: Path) -> None:
+def test_a_kind_of_device_that_no_runtime_has_is_refused_with_what_each_needs(
+    tiny_bundle: Path, without: Callable[..., None]
+) -> None:
+    without("onnxruntime_qnn")
     held = [artifact.format for artifact in Bundle.open(tiny_bundle).manifest.artifacts]
     with pytest.raises(DeviceError) as refused:
         open_runner(tiny_bundle, device="npu")

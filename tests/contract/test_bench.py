@@ -219,10 +219,10 @@ def test_a_process_that_hangs_is_given_up(two_artifacts: Bundle) -> None:
 
 
 def test_a_device_that_is_not_there_keeps_its_message(two_artifacts: Bundle) -> None:
-    report = bench(two_artifacts, device="npu", iterations=1, precision="fp32")
+    report = bench(two_artifacts, device="onnxruntime:tensorrt", iterations=1, precision="fp32")
     (failure,) = report.failures
     assert failure.error == "DeviceError"
-    assert "npu" in failure.reason
+    assert "onnxruntime:tensorrt" in failure.reason
 
 
 def test_what_cannot_be_is_refused_before_anything_runs(two_artifacts: Bundle) -> None:
@@ -263,11 +263,11 @@ def test_the_command_prints_a_list_and_only_json(two_artifacts: Bundle, tmp_path
 
 
 def test_the_command_says_what_failed_and_exits_with_3(two_artifacts: Bundle) -> None:
-    process = run_bench(str(two_artifacts.folder), "--json", "--device", "npu", "--iterations", "1")
+    process = run_bench(str(two_artifacts.folder), "--json", "--device", "onnxruntime:tensorrt", "--iterations", "1")
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 3
     assert {row["error"] for row in json.loads(stdout)} == {"DeviceError"}
-    assert "npu" in stderr
+    assert "onnxruntime:tensorrt" in stderr
 
 
 def test_the_plot_is_a_picture(two_artifacts: Bundle, tmp_path: Path) -> None:

@@ -1,0 +1,152 @@
+"""Compiles a network for Qualcomm's HTP: every operator quantized, then QNN's compiler (in onnxruntime-qnn)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from edgecnn.compression.plan import RangeMethod
+from edgecnn.compression.ranges import TensorHistogram, choose_range
+from edgecnn.converters.base import Compiled, Converted, Progress
+from edgecnn.converters.int8 import onnx_rules as rules
+from edgecnn.converters.int8.bench import FloatArtifact
+from edgecnn.converters.int8.onnx_calibration import collect, open_session, run
+from edgecnn.converters.int8.onnx_correction import Corrections
+from edgecnn.converters.int8.onnx_graph import Graph
+from edgecnn.converters.int8.onnx_whole import layers_with_weights, quantized_whole, tensors_with_ranges
+from edgecnn.errors import ConversionError
+from edgecnn.measure.damage import damage
+from edgecnn.results import UInt8Array
+from edgecnn.runners import onnxruntime_qnn as qnn
+from edgecnn.targets import Target
+
+_CHILD = "edgecnn.runners._qnn_compile_child"
+logger = logging.getLogger(__name__)
+
+_BITS = {"int8": 8, "int8-a16": 16}
+# 16 bits hold all that was seen; in 8 what is rare may be cut, if that makes less noise.
+_METHODS: Mapping[int, Sequence[RangeMethod]] = {8: ("percentile", "least-error", "min-max"), 16: ("min-max",)}
+_TRIED_ON = 8  # frames
+
+
+class QualcommHtpCompiler:
+    """Writes QNN contexts, each inside one ONNX file, which onnxruntime-qnn opens."""
+
+    slow_device = True
+
+    def __init__(self, source: FloatArtifact, target: Target, *, threads: int) -> None:
+        self._source, self._target, self._threads = source, target, threads
+        self._graph = Graph(onnx.load(source.file))
+        self._histograms: dict[str, TensorHistogram] = {}
+        self._corrections: Corrections | None = None
+        self._frames: Sequence[UInt8Array] = ()
+
+    def calibrate(self, frames: Sequence[UInt8Array], progress: Progress | None = None) -> None:
+        """Run the float network over the frames; counts what its tensors hold, and samples what its layers read."""
+        graph, layers = self._graph, layers_with_weights(self._graph)
+        self._corrections = Corrections(graph, layers, frames=len(frames))
+        observed = [*tensors_with_ranges(graph), *(graph.nodes[index].input[0] for index in layers)]
+        self._histograms = collect(
+            graph,
+            list(dict.fromkeys(observed)),
+            frames,
+            threads=self._threads,
+            observe=self._corrections.observe,
+            progress=None if progress is None else lambda done, total: progress(done, total, "calibrating"),
+        )
+        self._frames = frames[:: max(len(frames) // _TRIED_ON, 1)][:_TRIED_ON]
+
+    def write(self, precision: str, folder: Path) -> Compiled:
+        """Write `model.onnx`, a compiled context of one architecture."""
+        bits = _BITS[precision]
+        with_least_noise, method = self._quantized(bits)
+        quantized = folder / "quantized.onnx"
+        quantized.write_bytes(with_least_noise.SerializeToString())
+        path = folder / "model.onnx"
+        told = self._compiled(quantized, path)
+        quantized.unlink()
+        # What the compiler's own front end added off the NPU counts as off it, too.
+        off = Counter(told["elsewhere"].values())
+        operators = len(self._graph.nodes)
+        _write_counts(path, operators=operators, on_npu=operators - off.total())
+        layers = rules.find_layers(self._graph, self._source.layers)
+        off_layers = {
+            name for name, nodes in layers.items() if any(self._name(index) in told["elsewhere"] for index in nodes)
+        }
+        return Compiled(
+            Converted([path], f"edgecnn QDQ, onnx {onnx.__version__}; {qnn.runtime_name()}, {self._target.name}"),
+            recipe=f"static_wi8_ai{bits}, whole graph, {method} ranges, weights corrected",
+            operators=operators,
+            off_device=dict(off),
+            off_layers=frozenset(off_layers),
+            conversions=told["conversions"],
+            compile_s=round(told["compile_s"], 2),
+        )
+
+    def _quantized(self, bits: int) -> tuple[Any, RangeMethod]:
+        """The quantized graph whose answers are nearest to the float one's, in ONNX Runtime on the processor."""
+        methods = _METHODS[bits]
+        made = {method: self._with_ranges(bits, method) for method in methods}
+        if len(made) == 1:
+            return made[methods[0]], methods[0]
+        expected = self._answers(self._graph.model)
+        noise = {method: damage(self._answers(model), expected) for method, model in made.items()}
+        best = min(noise, key=lambda method: noise[method])
+        return made[best], best
+
+    def _with_ranges(self, bits: int, method: RangeMethod) -> Any:
+        def range_of(tensor: str, bits_of_it: int) -> tuple[float, float]:
+            histogram = self._histograms[tensor]
+            if histogram.high <= histogram.low:
+                return 0.0, 0.0  # always zero
+            return choose_range(histogram, method if bits_of_it == bits else "min-max")
+
+        if not self._histograms:
+            raise ConversionError("no ranges yet: call calibrate with some frames before write")
+        return quantized_whole(self._graph, activation_bits=bits, range_of=range_of, corrections=self._corrections)
+
+    def _answers(self, model: Any) -> list[dict[str, Any]]:
+        session = open_session(model.SerializeToString(), threads=self._threads)
+        names = [spec.name for spec in self._source.outputs]
+        return [dict(zip(names, run(session, names, frame), strict=True)) for frame in self._frames]
+
+    def _compiled(self, quantized: Path, context: Path) -> dict[str, Any]:
+        """Compile in a process of its own; what it says: see `edgecnn.runners._qnn_compile_child`."""
+        architecture = self._target.architecture.removeprefix("v")
+        words = [str(quantized), str(context), architecture, str(self._threads)]
+        child = subprocess.run([sys.executable, "-m", _CHILD, *words], capture_output=True, text=True, check=False)
+        logger.debug("QNN's compiler said: %s", child.stderr)
+        if child.returncode != 0:
+            raise ConversionError(
+                f"QNN's compiler ended its process at this network, for {self._target.name}: {_last_words(child)}"
+            )
+        told: dict[str, Any] = json.loads(child.stdout)
+        if "refused" in told:
+            raise ConversionError(f"QNN's compiler refuses the network for {self._target.name}: {told['refused']}")
+        if not context.exists():
+            raise ConversionError(f"QNN's compiler wrote nothing for {self._target.name}")
+        return told
+
+    def _name(self, index: int) -> str:
+        return str(self._graph.nodes[index].output[0])
+
+
+def _write_counts(context: Path, *, operators: int, on_npu: int) -> None:
+    """Put beside a context what it was made of, which its runtime no longer knows."""
+    model = onnx.load(context)
+    onnx.helper.set_model_props(model, {qnn.OPERATORS: str(operators), qnn.OPERATORS_ON_NPU: str(on_npu)})
+    context.write_bytes(model.SerializeToString())
+
+
+def _last_words(child: subprocess.CompletedProcess[str]) -> str:
+    lines = [line.strip() for line in child.stderr.splitlines() if line.strip(" \x1b[m")]
+    how = f"signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
+    return f"{how}: {lines[-1][-300:]}" if lines else how
