@@ -182,6 +182,11 @@ class _Writer:
         if _is_frame(graph, index):
             self._add_frame(node)
             return
+        if _takes_all_in_order(graph, node):
+            shape = np.asarray(graph.array(node.input[1]).shape, np.int64)
+            node = onnx.helper.make_node(
+                "Reshape", [node.input[0], self._constant(f"{node.output[0]}.shape", shape)], node.output, node.name
+            )
         outputs = rules.outputs(graph, index)
         bits = 16 if index in self._decoding else self._bits
         for place, name in enumerate(node.input):
@@ -324,6 +329,17 @@ def _is_plain(graph: Graph, node: Any) -> bool:
     told = attributes(node)
     usual = all(told.get(name, value) == value for name, value in (("alpha", 1.0), ("beta", 1.0), ("transA", 0)))
     return usual and (node.op_type == "Conv" or graph.array(node.input[1]).ndim == 2)
+
+
+def _takes_all_in_order(graph: Graph, node: Any) -> bool:
+    """Whether a Gather takes every value of a vector in its place, as torch's exporter writes a global average's shape.
+
+    A Reshape says the same; QNN's compiler dies of the other where a convolution follows.
+    """
+    if node.op_type != "Gather" or not graph.is_constant(node.input[1]):
+        return False
+    shape, taken = graph.shape(node.input[0]), graph.array(node.input[1])
+    return shape is not None and len(shape) == 1 and np.array_equal(taken.ravel(), np.arange(shape[0]))
 
 
 def _weight_scale(

@@ -171,3 +171,44 @@ def test_weights_that_are_no_numbers_are_refused(graph: Graph, frames: list[UInt
             tensor.CopyFrom(constant("w2", np.full((8, 1, 3, 3), np.nan, np.float32)))
     with pytest.raises(ConversionError, match="the layer that makes 'c2' has weights that are no numbers"):
         quantized_whole(Graph(broken), activation_bits=8, range_of=lambda tensor, bits: (-1.0, 1.0))
+
+
+def test_a_gather_that_takes_all_in_order_is_written_as_the_reshape_that_it_is() -> None:
+    nodes = [
+        helper.make_node("Cast", ["frame"], ["values"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["values", "axes"], ["mean"], keepdims=1),
+        helper.make_node("Reshape", ["mean", "flat"], ["vector"]),
+        helper.make_node("Gather", ["vector", "places"], ["averages"]),
+        helper.make_node("Gather", ["vector", "turned"], ["others"]),
+    ]
+    places = np.arange(3).reshape(1, 3, 1, 1)
+    model = helper.make_model(
+        helper.make_graph(
+            nodes,
+            "averages",
+            [helper.make_tensor_value_info("frame", TensorProto.UINT8, [1, 4, 5, 3])],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("averages", "others")],
+            [
+                constant("axes", np.array([1, 2])),
+                constant("flat", np.array([3])),
+                constant("places", places),
+                constant("turned", places[:, ::-1].copy()),
+            ],
+        ),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
+    graph = Graph(onnx.shape_inference.infer_shapes(model))
+    written = quantized_whole(graph, activation_bits=16, range_of=lambda tensor, bits: (0.0, 255.0))
+    assert [n.op_type for n in written.graph.node if n.output[0] in ("averages.exact", "others.exact")] == [
+        "Reshape",
+        "Gather",  # in another order: no reshape
+    ]
+    frame = np.random.default_rng(0).integers(0, 256, (1, 4, 5, 3), dtype=np.uint8)
+    answers = [
+        open_session(m.SerializeToString(), threads=1).run(["averages", "others"], {"frame": frame})
+        for m in (written, model)
+    ]
+    for answer, right in zip(*answers, strict=True):
+        assert answer.shape == right.shape
+        np.testing.assert_allclose(answer, right, atol=0.02)
