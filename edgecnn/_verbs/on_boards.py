@@ -143,7 +143,8 @@ def evaluate_on(
 ) -> list[OnBoard[Evaluation]]:
     """Measure accuracy on boards, several at once; the other arguments are those of `evaluate`.
 
-    Of the data, the labels and the pictures that take part are sent; see `bench_on` for the rest.
+    Of the data, the labels and the pictures that take part are sent; see `bench_on` for the rest. Without `format`, the
+    same artifact runs on every board: fp32 of the first of openvino, onnx and tflite that the bundle holds.
 
     Args:
         bundle: a NAME.edge folder.
@@ -250,7 +251,7 @@ def _artifacts(bundle: Bundle, *, device: str, format: str | None) -> list[Artif
 
 
 def _default_artifact(held: Sequence[Artifact], precision: str | None) -> Artifact:
-    """As `eval` chooses where all runtimes are installed: fp32 of the first format."""
+    """As `eval` chooses on a PC with all runtimes: fp32 of the first format; boards are to be compared."""
 
     def rank(artifact: Artifact) -> tuple[bool, int]:
         return artifact.precision != (precision or "fp32"), BACKENDS.names().index(artifact.format)

@@ -68,7 +68,7 @@ class Agent:
         return {
             "board": board,
             "host": platform.node(),
-            "platform": sysconfig.get_platform(),
+            "platform": platform_of_programs(sysconfig.get_platform(), sys.maxsize),
             "python": platform.python_version(),
             "executable": sys.executable,
             "libc": libc,
@@ -380,6 +380,13 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def platform_of_programs(of_kernel: str, largest_index: int) -> str:
+    """The platform whose programs run: a 32-bit Raspberry Pi OS has a 64-bit kernel, which names itself."""
+    if largest_index > 2**32:
+        return of_kernel
+    return of_kernel.replace("aarch64", "armv7l").replace("x86_64", "i686")
 
 
 def installed(environment: Path | None) -> dict[str, str]:

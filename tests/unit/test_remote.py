@@ -19,7 +19,7 @@ import edgecnn
 from edgecnn.datasets import open_dataset
 from edgecnn.errors import BoardError, MissingDependencyError, SpecError
 from edgecnn.runners.remote.address import BoardAddress
-from edgecnn.runners.remote.agent import Agent, answer
+from edgecnn.runners.remote.agent import Agent, answer, platform_of_programs
 from edgecnn.runners.remote.connection import _explain
 from edgecnn.runners.remote.packages import fetch_wheels, missing_on, needed, platform_tags
 from edgecnn.runners.remote.parcel import dataset_items
@@ -112,6 +112,11 @@ def test_tags_of_wheels_are_those_that_the_c_library_runs() -> None:
     assert tags[0] == "manylinux_2_36_aarch64"
     assert "manylinux_2_17_aarch64" in tags and "manylinux2014_aarch64" in tags
     assert "manylinux_2_37_aarch64" not in tags
+
+
+def test_a_32_bit_system_on_a_64_bit_kernel_is_a_32_bit_one() -> None:
+    assert platform_of_programs("linux-aarch64", 2**31 - 1) == "linux-armv7l"
+    assert platform_of_programs("linux-aarch64", 2**63 - 1) == "linux-aarch64"
 
 
 @pytest.mark.parametrize(
