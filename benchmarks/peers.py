@@ -5,7 +5,8 @@ own export and is compared with the bare loop over its own file, in ONNX Runtime
 of its own, rounds go over all of them, and ratios are taken round by round. Ultralytics (AGPL) and OpenVINO Model API
 live in environments that this script makes under `build/peers`; edgecnn never imports them.
 
-Results go to `results/peers.json`, the table to `docs/peers.md`; exit code 1 where edgecnn costs more than half.
+Results go to `results/peers.json`, the table to `docs/peers.md`; exit code 1 where it is not shown that edgecnn
+costs at most half: a busy machine shows nothing.
 """
 
 from __future__ import annotations
@@ -236,13 +237,14 @@ def table(result: dict[str, Any]) -> str:
     for row in result["rows"]:
         for name, side in row["sides"].items():
             beyond, of = side["beyond_ms"], row["of_peer"].get(name)
-            outside, of = side["outside_ms"], row["of_peer_outside"].get(name)
+            outside, of_rest = side["outside_ms"], row["of_peer_outside"].get(name)
             label = f"edgecnn, {side['version']}" if name == "edgecnn" else side["version"]
             share = f"{of['value']:.2f} ({of['low']:.2f} to {of['high']:.2f})" if of else ""
             figures = f"{side['whole_ms']['value']:.2f} | {side['bare_ms']['value']:.2f}"
             interval = f"{beyond['value']:.2f} ({beyond['low']:.2f} to {beyond['high']:.2f})"
             rest = f"{outside['value']:.2f} ({outside['low']:.2f} to {outside['high']:.2f})" if outside else ""
-            share_of_rest = f"{of['value']:.2f} ({of['low']:.2f} to {of['high']:.2f})" if of else ""
+            low_to_high = f"({of_rest['low']:.2f} to {of_rest['high']:.2f})" if of_rest else ""
+            share_of_rest = f"{of_rest['value']:.2f} {low_to_high}" if of_rest else ""
             cells = (row["format"], label, figures, interval, share, rest, share_of_rest)
             lines.append(f"| {' | '.join(cells)} |")
     machine = result["machine"]
@@ -252,8 +254,8 @@ def table(result: dict[str, Any]) -> str:
         '"Outside" is the same calls less what they spend in the runtime\'s own call, so that what others do to an',
         "inference does not count: where others use the machine it says more. Model API has its pre-processing",
         "compiled into the graph, so there it can't be told.",
-        "Bare times differ between the sides because each has its own file and asks for its own precision: OpenVINO's",
-        "default on this processor is bf16, edgecnn's fp32.",
+        "Bare times differ between the sides because each has its own file and asks for its own precision: edgecnn for",
+        "fp32, the peers for OpenVINO's default, which is bf16 where the processor has it.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -276,11 +278,13 @@ def main() -> int:
             json.dumps({name: row[name] for name in ("of_peer", "of_peer_undisturbed", "of_peer_outside")}),
             flush=True,
         )
-    result["within_limit"] = all(of["value"] <= LIMIT for row in result["rows"] for of in row["of_peer"].values())
+    for kind in ("of_peer", "of_peer_outside"):  # shown only where the interval's upper end is below the limit
+        shares = [of for row in result["rows"] for of in row[kind].values()]
+        result[f"{kind}_within_limit"] = all(of["high"] <= LIMIT for of in shares)
     asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if asked.out == RESULTS:
         TABLE.write_text(table(result), encoding="utf-8")
-    return 0 if result["within_limit"] else 1
+    return 0 if result["of_peer_within_limit"] else 1
 
 
 if __name__ == "__main__":
