@@ -37,7 +37,7 @@ test-slow: $(STAMP) ## the tests that take longer (20 minutes on 2 cores)
 lint: $(STAMP) ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy edgecnn tests benchmarks
+	$(BIN)/mypy edgecnn tests benchmarks examples
 	$(BIN)/lint-imports --no-logo
 
 format: $(STAMP) ## bring the code into shape

@@ -1,11 +1,13 @@
 """Does `bench` say what the runtimes' own tools say of the same file?
 
-    python benchmarks/agreement.py [--rounds 12] [--threads 1] [--iterations 60] [--tries 5] [--out FILE.json]
+    python benchmarks/agreement.py [--size 416] [--rounds 12] [--threads 1] [--iterations 60] [--tries 5]
 
 Of one detector in each format, the `infer` stage of `edgecnn bench` beside OpenVINO's `benchmark_app`, LiteRT's
 `litert-benchmark` and a bare ONNX Runtime loop. Every figure is the median of a process of its own; the processes take
 turns (ours, theirs, theirs, ours, …), so that a machine that slows down slows both, and what is told is the median of
-the turns' ratios with its 95 % interval. Then `bench` is run several times, to see by how much its p90 moves, and
+the turns' ratios with its 95 % interval. On a machine that is not quiet, medians tell how the processor was shared and
+not what an inference costs: there the fastest sample of each process is compared instead, which wants a network that is
+faster than the scheduler's slices (--size 96). Then `bench` is run several times, to see by how much its p90 moves, and
 whether it says so where the machine is not quiet.
 """
 
@@ -33,6 +35,7 @@ from edgecnn.measure.machine import describe_machine, read_core_times
 REPOSITORY = Path(__file__).resolve().parents[1]
 LIMIT = 0.03
 P90_LIMIT = 0.05
+Times = tuple[float, float]  # of a process: the median and the fastest, in ms
 _DRAWS = 2000
 _QUIET_CORES = 0.1  # kept busy by other programs
 _BARE_LOOP = """
@@ -51,7 +54,7 @@ for turn in range(iterations + 20):
     start = time.perf_counter_ns()
     session.run(None, {given.name: frames[turn % 8]})
     times.append(time.perf_counter_ns() - start)
-print(np.median(times[20:]) / 1e6)
+print(np.median(times[20:]) / 1e6, min(times[20:]) / 1e6)
 """
 
 
@@ -76,32 +79,50 @@ def script(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def benchmark_app_ms(file: Path, threads: int, iterations: int) -> float:
-    """OpenVINO's own: synchronous, one stream, in the precision that a runner asks for."""
-    words = ["-d", "CPU", "-api", "sync", "-hint", "none", "-nstreams", "1", "-infer_precision", "f32"]
-    count = ["-nthreads", str(threads), "-niter", str(iterations)]
-    said = output_of([script("benchmark_app"), "-m", str(file), *words, *count])
-    found = re.search(r"Median:\s+([\d.]+) ms", said)
-    assert found, said
-    return float(found[1])
+def benchmark_app_ms(file: Path, threads: int, iterations: int) -> Times:
+    """OpenVINO's own: synchronous, with the hint, precision and threads that a runner asks for."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "config.json"  # beside a hint, threads are taken from a file only
+        config.write_text(json.dumps({"CPU": {"INFERENCE_NUM_THREADS": str(threads)}}))
+        words = ["-d", "CPU", "-api", "sync", "-hint", "latency", "-infer_precision", "f32"]
+        count = ["-load_config", str(config), "-niter", str(iterations)]
+        said = output_of([script("benchmark_app"), "-m", str(file), *words, *count])
+    found = {name: re.search(rf"{name}:\s+([\d.]+) ms", said) for name in ("Median", "Min")}
+    median, fastest = found["Median"], found["Min"]
+    assert median and fastest, said
+    return float(median[1]), float(fastest[1])
 
 
-def litert_benchmark_ms(file: Path, threads: int, iterations: int) -> float:
+def litert_benchmark_ms(file: Path, threads: int, iterations: int) -> Times:
     """LiteRT's own."""
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         words = ["--num_threads", str(threads), "--num_runs", str(iterations), "--warmup_runs", "20"]
         output_of([script("litert-benchmark"), "--model", str(file), *words, "--result_json", str(result)])
-        return float(json.loads(result.read_text())["latency"]["median_ms"])
+        latency = json.loads(result.read_text())["latency"]
+        return float(latency["median_ms"]), float(latency["min_ms"])
 
 
-def bare_loop_ms(file: Path, threads: int, iterations: int) -> float:
+def bare_loop_ms(file: Path, threads: int, iterations: int) -> Times:
     """The shortest program that runs an ONNX file."""
-    return float(output_of([sys.executable, "-c", _BARE_LOOP, str(file), str(threads), str(iterations)]))
+    said = output_of([sys.executable, "-c", _BARE_LOOP, str(file), str(threads), str(iterations)])
+    median, fastest = (float(word) for word in said.split())
+    return median, fastest
 
 
-# Format → the tool's name, and its median in ms.
-TOOLS: dict[str, tuple[str, Callable[[Path, int, int], float]]] = {
+def bench_ms(bundle: Path, format_name: str, threads: int, iterations: int) -> Times:
+    """The `infer` stage of `edgecnn bench`."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        words = ("--format", format_name, "--threads", str(threads), "--iterations", str(iterations))
+        (row,) = bench_rows(bundle, *words, "--report", str(report))
+        assert row["error"] is None, row["reason"]
+        (result,) = json.loads(report.read_text())["results"]
+        return row["stages"]["infer"], min(result["samples"]["infer_ns"]) / 1e6
+
+
+# Format → the tool's name, and what it says.
+TOOLS: dict[str, tuple[str, Callable[[Path, int, int], Times]]] = {
     "openvino": ("benchmark_app", benchmark_app_ms),
     "tflite": ("litert-benchmark", litert_benchmark_ms),
     "onnx": ("bare ONNX Runtime loop", bare_loop_ms),
@@ -112,39 +133,40 @@ def compare(bundle: Bundle, format_name: str, options: argparse.Namespace) -> di
     """One format: medians of both sides, turn by turn, and what follows."""
     file = bundle.checked_path(bundle.artifact(format_name, "fp32"))
     tool, theirs_of = TOOLS[format_name]
-    ours: list[float] = []
-    theirs: list[float] = []
+    ours: list[Times] = []
+    theirs: list[Times] = []
     before, cpu_before = read_core_times(), children_cpu_s()
-
-    def measure_ours() -> None:
-        words = ("--format", format_name, "--threads", str(options.threads), "--iterations", str(options.iterations))
-        (row,) = bench_rows(bundle.folder, *words)
-        assert row["error"] is None, row["reason"]
-        ours.append(row["stages"]["infer"])
-
-    def measure_theirs() -> None:
-        theirs.append(theirs_of(file, options.threads, options.iterations))
-
+    sides: list[Callable[[], None]] = [
+        lambda: ours.append(bench_ms(bundle.folder, format_name, options.threads, options.iterations)),
+        lambda: theirs.append(theirs_of(file, options.threads, options.iterations)),
+    ]
     for turn in range(options.rounds):
-        for measure in (measure_ours, measure_theirs)[:: 1 if turn % 2 else -1]:
+        for measure in sides[:: 1 if turn % 2 else -1]:
             measure()
     others, stolen = others_share(before, read_core_times(), own_cpu_s=children_cpu_s() - cpu_before)
-    ratios = np.array(ours) / np.array(theirs) - 1
-    drawn = np.random.default_rng(0).choice(ratios, (_DRAWS, len(ratios)))
-    low, high = np.percentile(np.median(drawn, axis=1), (2.5, 97.5)).tolist()
-    difference = float(np.median(ratios))
+    quiet = others is not None and others <= _QUIET_CORES
+    medians = difference([m for m, _ in ours], [m for m, _ in theirs])
+    fastest = difference([f for _, f in ours], [f for _, f in theirs])
     return {
         "format": format_name,
         "tool": tool,
-        "bench_infer_ms": ours,
-        "tool_ms": theirs,
-        "difference": {"value": difference, "low": low, "high": high},
-        "difference_of_the_fastest": min(ours) / min(theirs) - 1,
-        "agrees": abs(difference) <= LIMIT,
+        "bench_median_and_fastest_ms": ours,
+        "tool_median_and_fastest_ms": theirs,
+        "difference_of_medians": medians,
+        "difference_of_fastest": fastest,
+        "agrees": abs((medians if quiet else fastest)["value"]) <= LIMIT,
         "others_busy_cores": others,
         "stolen": stolen,
-        "quiet": others is not None and others <= _QUIET_CORES,
+        "quiet": quiet,
     }
+
+
+def difference(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """Median of the turns' ratios, less one, and its 95 % interval from drawing the turns again."""
+    ratios = np.array(ours) / np.array(theirs) - 1
+    drawn = np.median(np.random.default_rng(0).choice(ratios, (_DRAWS, len(ratios))), axis=1)
+    low, high = np.percentile(drawn, (2.5, 97.5)).tolist()
+    return {"value": float(np.median(ratios)), "low": low, "high": high}
 
 
 def repeat(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
@@ -168,8 +190,9 @@ def children_cpu_s() -> float:
 
 
 def main() -> int:
-    """Compare, print, write; exit code 1 if a limit is exceeded on a quiet machine, or noise was not told."""
+    """Compare, print, write; exit code 1 if they differ, or if p90 moves and `bench` does not say so."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=416, help="of the detector's frame, in px")
     parser.add_argument("--rounds", type=int, default=12, help="turns of each pair")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--iterations", type=int, default=60, help="inferences of each process")
@@ -179,27 +202,37 @@ def main() -> int:
     machine = describe_machine()
     print(machine.summary)
     with tempfile.TemporaryDirectory() as folder:
-        made = edgecnn.convert("default-detector", out=Path(folder) / "detector.edge", precision=("fp32",))
+        out, size = Path(folder) / "detector.edge", (options.size, options.size)
+        made = edgecnn.convert("default-detector", size=size, out=out, precision=("fp32",))
         assert made.bundle is not None, made.refused
         rows = []
         for name in TOOLS:
             row = compare(made.bundle, name, options)
             rows.append(row)
-            difference = row["difference"]
+            told = [
+                f"{what} {row[key]['value']:+.2%} [{row[key]['low']:+.2%}, {row[key]['high']:+.2%}]"
+                for what, key in (("medians", "difference_of_medians"), ("fastest", "difference_of_fastest"))
+            ]
             print(
-                f"{name:9} bench {np.median(row['bench_infer_ms']):7.3f} ms, {row['tool']} "
-                f"{np.median(row['tool_ms']):7.3f} ms: {difference['value']:+.2%} "
-                f"[{difference['low']:+.2%}, {difference['high']:+.2%}] (limit {LIMIT:.0%}); "
-                f"fastest {row['difference_of_the_fastest']:+.2%}; others kept {row['others_busy_cores']} cores busy"
-                f"{'' if row['quiet'] else '  (NOT QUIET: run it again alone)'}"
+                f"{name:9} bench {np.median(row['bench_median_and_fastest_ms'], axis=0).round(3)} ms, {row['tool']} "
+                f"{np.median(row['tool_median_and_fastest_ms'], axis=0).round(3)} ms: {', '.join(told)} "
+                f"(limit {LIMIT:.0%}); others kept {row['others_busy_cores']} cores busy"
+                f"{'' if row['quiet'] else '  (not quiet: the fastest count)'}",
+                flush=True,
             )
         repeated = repeat(made.bundle, options)
         p90 = ", ".join(f"{one['p90_ms']:.2f}" for one in repeated["tries"])
         believed = "each said that it is unstable" if repeated["said_that_it_is_unstable"] else "not all said unstable"
         print(f"p90 {p90} ms: {repeated['p90_spread']:.1%} apart (limit {P90_LIMIT:.0%}); {believed}")
-    result = {"machine": msgspec.to_builtins(machine), "threads": options.threads, "rows": rows, "repeat": repeated}
+    result = {
+        "machine": msgspec.to_builtins(machine),
+        "size": options.size,
+        "threads": options.threads,
+        "rows": rows,
+        "repeat": repeated,
+    }
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    agreed = all(row["agrees"] or not row["quiet"] for row in rows)
+    agreed = all(row["agrees"] for row in rows)
     return 0 if agreed and (repeated["within_limit"] or repeated["said_that_it_is_unstable"]) else 1
 
 

@@ -73,7 +73,7 @@ def measure(name: str, rows: dict[str, Any], save: Callable[[], None]) -> None:
     for format_name in FORMATS:
         if format_name not in rows:
             print(name, format_name, flush=True)
-            rows[format_name] = quantize(network, folder, format_name)
+            rows[format_name] = quantize(network, folder, format_name) | {"cpu": machine()["cpu"]}
             save()
 
 
@@ -157,9 +157,16 @@ def table(results: dict[str, Any]) -> str:
     ]
     if waiting:
         lines += ["", f"Not measured yet: {', '.join(waiting)}."]
+    where: dict[str, list[str]] = {}
+    for network, rows in results["networks"].items():
+        for name, row in rows.items():
+            where.setdefault(row["cpu"], []).append(f"{network} ({name})")
     machine = results["machine"]
-    lines += ["", f"Machine: {machine['cpu']}, {machine['cores']} cores. "]
-    lines[-1] += ", ".join(f"{k} {v}" for k, v in machine["versions"].items()) + "."
+    lines += ["", f"{machine['cores']} cores. " + ", ".join(f"{k} {v}" for k, v in machine["versions"].items()) + "."]
+    if len(where) == 1:
+        lines.append(f"Machine: {next(iter(where))}.")
+    else:
+        lines += ["Machines:", "", *(f"- {cpu}: {', '.join(measured)}" for cpu, measured in where.items())]
     return "\n".join(lines) + "\n"
 
 

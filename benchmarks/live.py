@@ -2,9 +2,9 @@
 
 - throughput: frames a second of `edgecnn.live` over those of the bare `Runner`, frames decoded in memory, in turns;
   with one camera and with two.
-- age: of each result of a stream of 30 frames a second, read from the picture itself (`clock_stream.py`, a process of
-  its own) at the moment the result is handed over, with a network that is slower than the stream; OpenCV's plain loop
-  beside it.
+- closing: seconds from SIGTERM to the end of an `edgecnn run` that records, with its files closed.
+- age: of each result of streams of 30 frames a second, with a network that is slower than they are; OpenCV's plain
+  loop beside it: as `live_age.py`, which measures it alone.
 
 Results go to `results/live.json`.
 """
@@ -13,33 +13,36 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import cv2
 import msgspec
 import numpy as np
 
 import edgecnn
-from benchmarks.clock_stream import stamped_ms
+from benchmarks.live_age import http_stream, streams
+from benchmarks.overhead import ratio_minus_one
 from edgecnn._verbs.bench import default_pictures
-from edgecnn.measure.machine import describe_machine
-from edgecnn.results import Result, UInt8Array
+from edgecnn.measure._timing import others_share
+from edgecnn.measure.machine import describe_machine, read_core_times
+from edgecnn.results import UInt8Array
 from edgecnn.runners.base import Runner
 from edgecnn.runners.live.frames import Frame, frame_now
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "live.json"
-STREAM_FPS = 30.0
-FRAMES = 60  # of one block
-ROUNDS = 12
-SLOWEST_FPS = 20.0  # the network is made to take this long at least, so that it is slower than the stream
+FRAMES = 24  # of one block: short, so that both sides meet the same neighbours
+ROUNDS = 48
+CLOSING_LIMIT_S = 2.0
 
 
 class MemoryCamera:
@@ -73,27 +76,8 @@ class MemoryCamera:
     ) -> None: ...
 
 
-class AtMost:
-    """A runner that takes its time: a network that is slower than the stream, on any machine."""
-
-    def __init__(self, runner: Runner, fps: float) -> None:
-        self._runner, self._least_s = runner, 1 / fps
-
-    @property
-    def stage_times(self) -> Any:
-        """The runner's."""
-        return self._runner.stage_times
-
-    def __call__(self, image: UInt8Array) -> Result:
-        """The runner's answer, after a while."""
-        start = time.perf_counter()
-        result = self._runner(image)
-        time.sleep(max(0.0, self._least_s - (time.perf_counter() - start)))
-        return result
-
-
 def throughput(runner: Runner) -> dict[str, Any]:
-    """Frames a second of the live loop over the bare runner's, block by block."""
+    """Frames a second of the live loop over the bare runner's, block by block, with 95 % intervals of the median."""
     pictures = default_pictures((640, 480))
 
     def bare() -> None:
@@ -110,75 +94,47 @@ def throughput(runner: Runner) -> dict[str, Any]:
 
     ways = {"bare": bare, "one camera": live(1), "two cameras": live(2), "bare again": bare}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
+    cpu_s: dict[str, list[float]] = {name: [] for name in ways}
+    before, all_cpu_s = read_core_times(), time.process_time()
     for turn in range(ROUNDS + 1):  # the first warms up
         names = list(ways)
         for name in names[turn % 4 :] + names[: turn % 4]:
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             ways[name]()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
-    base = np.array(seconds["bare"])
-    row: dict[str, Any] = {"fps_bare": round(FRAMES / float(np.median(base)), 1)}
+                cpu_s[name].append(time.process_time() - cpu_start)
+    others, _ = others_share(before, read_core_times(), own_cpu_s=time.process_time() - all_cpu_s)
+    bare_s = float(np.median(seconds["bare"]))
+    row: dict[str, Any] = {"fps_bare": round(FRAMES / bare_s, 1), "others_busy_cores": others}
     for name in ("one camera", "two cameras", "bare again"):
-        ratios = base / np.array(seconds[name])
-        low, high = np.percentile(ratios, (25, 75)).tolist()
-        row[name] = {"of_bare": round(float(np.median(ratios)), 4), "quartiles": [round(low, 4), round(high, 4)]}
+        gain = ratio_minus_one(seconds["bare"], seconds[name])
+        row[name] = {
+            "of_bare": round(1 + gain["value"], 4),
+            "interval": [round(1 + gain[end], 4) for end in ("low", "high")],
+            # what others do with the machine changes times more than this
+            "cpu_of_bare": round(1 + ratio_minus_one(cpu_s[name], cpu_s["bare"])["value"], 4),
+        }
     return row
 
 
-def ages(runner: Runner, url: str, seconds: float) -> dict[str, Any]:
-    """Ages of results of the live loop, and of OpenCV's plain loop, on the same stream."""
-    slow = AtMost(runner, SLOWEST_FPS)
-    rows: dict[str, Any] = {}
-    inference_ms: list[float] = []
-    live_ms: list[float] = []
-    with edgecnn.open_camera(url) as camera:
-        end = time.monotonic() + seconds
-        for frame, _ in edgecnn.live(camera, slow):
-            now_ms = time.monotonic_ns() / 1e6
-            live_ms.append(now_ms - stamped_ms(frame.image))
-            inference_ms.append(slow.stage_times.infer_ns / 1e6)
-            if time.monotonic() > end:
-                break
-    rows["live"] = _summary(live_ms)
-    plain_ms: list[float] = []
-    capture = cv2.VideoCapture(url)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        image = _read(capture)
-        slow(image)
-        plain_ms.append(time.monotonic_ns() / 1e6 - stamped_ms(image))
-    capture.release()
-    rows["opencv, plain loop"] = _summary(plain_ms)
-    interval_ms, network_ms = 1000 / STREAM_FPS, max(1000 / SLOWEST_FPS, float(np.percentile(inference_ms, 99)))
-    delay_ms = _stream_delay_ms(url)
-    bound_ms = interval_ms + network_ms + delay_ms + 15
-    rows["bound_ms"] = round(bound_ms, 1)
-    rows["stream_delay_ms"] = round(delay_ms, 1)
-    rows["within_bound"] = rows["live"]["p99_ms"] <= bound_ms
-    return rows
-
-
-def _stream_delay_ms(url: str) -> float:
-    """From the making of a picture to its coming out of the decoder, when nothing else happens: median of a second."""
-    capture = cv2.VideoCapture(url)
-    delays = []
-    for _ in range(int(STREAM_FPS)):
-        image = _read(capture)
-        delays.append(time.monotonic_ns() / 1e6 - stamped_ms(image))
-    capture.release()
-    return float(np.median(delays))
-
-
-def _read(capture: cv2.VideoCapture) -> UInt8Array:
-    there, image = capture.read()
-    assert there, "the stream ended"
-    return cast(UInt8Array, image)
-
-
-def _summary(ages_ms: list[float]) -> dict[str, Any]:
-    named = {f"p{percent}_ms": round(float(np.percentile(ages_ms, percent)), 1) for percent in (50, 90, 99)}
-    return {"n": len(ages_ms), **named, "largest_ms": round(max(ages_ms), 1)}
+def closing_s(bundle: str, url: str) -> list[float]:
+    """Seconds that runs take to end after a signal, while they record and write lines; five of them."""
+    took = []
+    with tempfile.TemporaryDirectory() as folder:
+        video, lines = Path(folder) / "out.mp4", Path(folder) / "out.jsonl"
+        command = [sys.executable, "-m", "edgecnn", "run", bundle, url, "--record", str(video), "--jsonl", str(lines)]
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGTERM):
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as program:
+                while not lines.exists() or lines.read_bytes().count(b"\n") < 30:
+                    time.sleep(0.05)
+                start = time.perf_counter()
+                program.send_signal(number)
+                assert program.wait() == 128 + number
+                took.append(round(time.perf_counter() - start, 3))
+            assert cv2.VideoCapture(str(video)).read()[0], "the recording can't be played"
+            lines.unlink()
+    return took
 
 
 def main() -> int:
@@ -188,22 +144,21 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--out", type=Path, default=RESULTS)
     asked = parser.parse_args()
-    command = [sys.executable, str(HERE / "clock_stream.py"), "--fps", str(STREAM_FPS)]
     result: dict[str, Any] = {"bundle": Path(asked.bundle).name, "machine": msgspec.to_builtins(describe_machine())}
     with edgecnn.open_runner(asked.bundle) as runner:
         result["ran"] = {"format": runner.format, "precision": runner.precision}
         result["throughput"] = throughput(runner)
         print(json.dumps(result["throughput"]), flush=True)
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-            try:
-                assert server.stdout is not None
-                result["age"] = ages(runner, server.stdout.readline().strip(), asked.seconds)
-            finally:
-                server.kill()
+        with http_stream() as url:
+            result["closing_s"] = closing_s(asked.bundle, url)
+        print(json.dumps({"closing_s": result["closing_s"]}), flush=True)
+        result["age"] = dict(streams(runner, asked.seconds))
         print(json.dumps(result["age"]), flush=True)
     asked.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     enough = all(result["throughput"][name]["of_bare"] >= 0.95 for name in ("one camera", "two cameras"))
-    return 0 if enough and result["age"]["within_bound"] else 1
+    ended = max(result["closing_s"]) < CLOSING_LIMIT_S
+    fresh = all(figures["within_bound"] for figures in result["age"].values())
+    return 0 if enough and ended and fresh else 1
 
 
 if __name__ == "__main__":

@@ -84,8 +84,8 @@ def measure_runtime(bundle: Path, name: str, threads: int | None, rounds: int) -
         for turn in range(rounds):
             order = list(calls)
             order = order[turn % 3 :] + order[: turn % 3]  # each comes first, second and third equally often
-            for name in order:
-                blocks[name].append(block(calls[name]))
+            for way in order:
+                blocks[way].append(block(calls[way]))
         fit_ms, finish_ms = [], []
         for index, picture in zip(range(_WARMUP_CALLS + rounds * _BLOCK_CALLS), cycle(pictures), strict=False):
             runner(picture)

@@ -5,10 +5,14 @@ Importing it loads neither torch nor a runtime: names are found on first use.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# OpenVINO reports over the network that it is imported, through this package; now it takes it for absent, and does not.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 if TYPE_CHECKING:
     from edgecnn._verbs.bench import bench
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from edgecnn._verbs.devices import devices
     from edgecnn._verbs.evaluate import evaluate
     from edgecnn._verbs.inspect import compare_layers, inspect
+    from edgecnn._verbs.on_boards import bench_on, devices_on, evaluate_on
     from edgecnn._verbs.prune import prune
     from edgecnn._verbs.quantize import quantize
     from edgecnn._verbs.run import run
@@ -28,9 +33,12 @@ if TYPE_CHECKING:
     from edgecnn.frame import FrameSpec
     from edgecnn.results import Classification, Detections, Instances, SegmentationMap
     from edgecnn.runners.base import Runner, open_runner
+    from edgecnn.runners.live.asynchronous import live_async
+    from edgecnn.runners.live.background import LiveLoop, start_live
     from edgecnn.runners.live.camera import Frame, open_camera
+    from edgecnn.runners.live.capture_spec import CaptureSpec
     from edgecnn.runners.live.counting import LineCounter, ZoneCounter
-    from edgecnn.runners.live.loop import live
+    from edgecnn.runners.live.loop import LiveCounters, live
     from edgecnn.runners.live.reconnect import Reconnect
     from edgecnn.runners.live.track import Tracker
     from edgecnn.sources import TrainedModel, load_model
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Bundle": "edgecnn.bundle",
+    "CaptureSpec": "edgecnn.runners.live.capture_spec",
     "Classification": "edgecnn.results",
     "Classify": "edgecnn.tasks",
     "Detect": "edgecnn.tasks",
@@ -48,6 +57,8 @@ _HOMES = {
     "InstanceSegment": "edgecnn.tasks",
     "Instances": "edgecnn.results",
     "LineCounter": "edgecnn.runners.live.counting",
+    "LiveCounters": "edgecnn.runners.live.loop",
+    "LiveLoop": "edgecnn.runners.live.background",
     "Reconnect": "edgecnn.runners.live.reconnect",
     "Runner": "edgecnn.runners.base",
     "Segment": "edgecnn.tasks",
@@ -56,26 +67,32 @@ _HOMES = {
     "TrainedModel": "edgecnn.sources",
     "ZoneCounter": "edgecnn.runners.live.counting",
     "bench": "edgecnn._verbs.bench",
+    "bench_on": "edgecnn._verbs.on_boards",
     "compare_layers": "edgecnn._verbs.inspect",
     "compress": "edgecnn._verbs.compress",
     "convert": "edgecnn._verbs.convert",
     "demo": "edgecnn._verbs.demo",
     "devices": "edgecnn._verbs.devices",
+    "devices_on": "edgecnn._verbs.on_boards",
     "evaluate": "edgecnn._verbs.evaluate",
+    "evaluate_on": "edgecnn._verbs.on_boards",
     "evaluate_versus": "edgecnn._verbs.versus",
     "inspect": "edgecnn._verbs.inspect",
     "live": "edgecnn.runners.live.loop",
+    "live_async": "edgecnn.runners.live.asynchronous",
     "load_model": "edgecnn.sources",
     "open_camera": "edgecnn.runners.live.camera",
     "open_runner": "edgecnn.runners.base",
     "prune": "edgecnn._verbs.prune",
     "quantize": "edgecnn._verbs.quantize",
     "run": "edgecnn._verbs.run",
+    "start_live": "edgecnn.runners.live.background",
     "train": "edgecnn._verbs.train",
 }
 
 __all__ = [
     "Bundle",
+    "CaptureSpec",
     "Classification",
     "Classify",
     "Detect",
@@ -86,6 +103,8 @@ __all__ = [
     "InstanceSegment",
     "Instances",
     "LineCounter",
+    "LiveCounters",
+    "LiveLoop",
     "Reconnect",
     "Runner",
     "Segment",
@@ -95,21 +114,26 @@ __all__ = [
     "ZoneCounter",
     "__version__",
     "bench",
+    "bench_on",
     "compare_layers",
     "compress",
     "convert",
     "demo",
     "devices",
+    "devices_on",
     "evaluate",
+    "evaluate_on",
     "evaluate_versus",
     "inspect",
     "live",
+    "live_async",
     "load_model",
     "open_camera",
     "open_runner",
     "prune",
     "quantize",
     "run",
+    "start_live",
     "train",
 ]
 

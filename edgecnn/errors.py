@@ -16,6 +16,7 @@ EdgeCnnError
     AccuracyError        it answers, and the task's metric is too low
     TrainingError        a training that came to nothing
   DeviceError            camera, accelerator or runtime is absent or fails     (exit 3)
+    BoardError           another machine cannot be reached, has not what is needed, or was lost
   StorageError           the disk is full or not writable                      (exit 3)
 
 Exit codes: 0 done; 1 a gate or a comparison failed; 2 wrong use or bad input; 3 device, disk or internal failure.
@@ -57,11 +58,16 @@ class UnknownNameError(SpecError):
 
 
 class MissingDependencyError(EdgeCnnError):
-    """A part of edgecnn is known, but the package it stands on is not installed."""
+    """A part of edgecnn is known, but the package it stands on is not installed.
 
-    def __init__(self, name: str, module: str, *, extra: str) -> None:
+    Attributes:
+        extra: of edgecnn that brings it; None where none can, and the message says what does.
+    """
+
+    def __init__(self, name: str, module: str, *, extra: str | None = None, install: str | None = None) -> None:
         self.extra = extra
-        super().__init__(f"{name} needs the package {module!r}, which is not installed: pip install 'edgecnn[{extra}]'")
+        how = install or f"pip install 'edgecnn[{extra}]'"
+        super().__init__(f"{name} needs the package {module!r}, which is not installed: {how}")
 
 
 class SourceError(EdgeCnnError):
@@ -114,6 +120,10 @@ class DeviceError(EdgeCnnError):
     """A camera, an accelerator or a runtime is absent or fails."""
 
     exit_code = 3
+
+
+class BoardError(DeviceError):
+    """Another machine (`--on`) cannot be reached, has not what is needed, or was lost in the middle."""
 
 
 class StorageError(EdgeCnnError):

@@ -171,6 +171,14 @@ class Runner:
             self.stage_times = StageTimes(fitted - start, inferred - fitted, finished - inferred)
             return result
 
+    def set_thresholds(self, *, score: float | None = None, nms_iou: float | None = None) -> None:
+        """Answer with other thresholds from the next result on; from any thread, and without waiting.
+
+        Raises:
+            SpecError: as `with_thresholds`.
+        """
+        self.task = with_thresholds(self.task, score=score, nms_iou=nms_iou)
+
     def close(self) -> None:
         """Give the runtime's memory back; a second call does nothing."""
         with self._lock:

@@ -58,27 +58,23 @@ class OnnxRuntimeBackend:
     ) -> None:
         with contextlib.ExitStack() as stack:
             folder: Path | None = None
-            chosen = _chosen(device)
-            if chosen.provider == qnn.PROVIDER:
-                qnn.check_precision(path, precision)
-            elif chosen.provider != _CPU:
+            if "cpu" not in device.kinds:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edgecnn-")))
                 stack.enter_context(quiet("onnxruntime"))
-            row, self._session = open_session(path, device=device, threads=threads, profile=folder)
+            row, self._session = open_session(path, device=device, precision=precision, threads=threads, profile=folder)
             self._input = self._session.get_inputs()[0].name
             self._outputs = [spec.name for spec in outputs]
             found = [output.name for output in self._session.get_outputs()]
             if not set(self._outputs) <= set(found):
                 raise DeviceError(f"{path.name} has the outputs {found}, the manifest names {self._outputs}")
-            assigned = qnn.placed(self._session) if row.provider == qnn.PROVIDER else _assigned(self._session)
-            executed = {} if folder is None else self._executed(folder)
+            on_qnn = row.provider == qnn.PROVIDER
+            assigned = qnn.placed(self._session) if on_qnn else _assigned(self._session)
+            executed = {} if folder is None or on_qnn else self._executed(folder)
         device_name, simulated = _device(row)
         placed = {name: max(assigned[name], executed.get(name, 0)) for name in {**assigned, **executed}}
         self.opened = check_execution(
             Opened(
-                runtime=qnn.runtime_name()
-                if row.provider == qnn.PROVIDER
-                else f"onnxruntime {onnxruntime.__version__}",
+                runtime=qnn.runtime_name() if on_qnn else f"onnxruntime {onnxruntime.__version__}",
                 provider=row.provider,
                 device_name=device_name,
                 precision=precision,
@@ -113,53 +109,58 @@ class OnnxRuntimeBackend:
         )
 
 
+def _available(rows: Sequence[Executor]) -> list[str]:
+    """The providers of this build, and of those that are plug-ins the ones that are installed and have a device."""
+    built_in = [name for name in onnxruntime.get_available_providers() if name != qnn.PROVIDER]
+    if any(row.provider == qnn.PROVIDER for row in rows) and qnn.is_there():
+        return [*built_in, qnn.PROVIDER]
+    return list(built_in)
+
+
+def _session(path: Path, options: Any, row: Executor, told: Mapping[str, str], precision: str) -> Any:
+    if row.provider == qnn.PROVIDER:
+        qnn.check_precision(path, precision)
+        return qnn.open_session(path, options, told=told)
+    # Providers outside the list are never used; one inside it that fails must not fall back in silence.
+    return onnxruntime.InferenceSession(path, options, providers=[(row.provider, told)], disable_fallback=True)
+
+
 def open_session(
-    path: Path, *, device: DeviceName, threads: int, profile: Path | None = None
+    path: Path, *, device: DeviceName, precision: str, threads: int, profile: Path | None = None
 ) -> tuple[Executor, onnxruntime.InferenceSession]:
     """The row of the table that was chosen, and a session on its provider alone.
 
     Args:
         path: the file.
         device: as asked for.
+        precision: that the file is in.
         threads: of one inference.
-        profile: a folder for ONNX Runtime's profile, which `end_profiling` writes; None for none.
+        profile: a folder for ONNX Runtime's profile, which `end_profiling` writes; None for none. Qualcomm's plug-in,
+            which says itself what it has of the graph, writes none.
 
     Raises:
         DeviceError: the device is not there, or ONNX Runtime fails on the file.
     """
-    row = _chosen(device)
+    available = _available(device.executors("onnxruntime"))
+    row = choose_executor(device, runtime="onnxruntime", package="onnxruntime", available=available)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # warnings about graph details are not for users
     options.add_session_config_entry(_RECORD_ASSIGNMENT, "1")
-    if profile is not None:
+    if profile is not None and row.provider != qnn.PROVIDER:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile / "profile")
     told = {**row.options, **({"device_id": str(device.index)} if device.index is not None else {})}
-    if row.provider == qnn.PROVIDER:
-        return row, qnn.open_session(path, options, told=told)
     try:
-        # Providers outside the list are never used; one inside it that fails must not fall back in silence.
-        session = onnxruntime.InferenceSession(path, options, providers=[(row.provider, told)], disable_fallback=True)
+        session = _session(path, options, row, told, precision)
+    except DeviceError:
+        raise
     except Exception as failed:
         raise DeviceError(f"onnxruntime cannot open {path.name} on {row.provider}: {failed}") from failed
     if session.get_providers()[0] != row.provider:
         raise absent_device(device, runtime="onnxruntime", available=session.get_providers(), wanted=[row])
     return row, session
-
-
-def _chosen(device: DeviceName) -> Executor:
-    available = _available(device.executors("onnxruntime"))
-    return choose_executor(device, runtime="onnxruntime", package="onnxruntime", available=available)
-
-
-def _available(rows: Sequence[Executor]) -> list[str]:
-    """The providers of this build, and of those that are plug-ins the ones that are installed and have a device."""
-    built_in = [name for name in onnxruntime.get_available_providers() if name != qnn.PROVIDER]
-    if any(row.provider == qnn.PROVIDER for row in rows) and qnn.is_there():
-        return [*built_in, qnn.PROVIDER]
-    return built_in
 
 
 def kernels_in(profile: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

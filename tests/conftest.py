@@ -9,11 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+import edgecnn.runners
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # each has a core, and so have the programs that its tests start
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+settings.register_profile("edgecnn", deadline=None)  # a busy machine is no failure
+settings.load_profile("edgecnn")
 
 
 def pytest_configure() -> None:
@@ -39,7 +46,9 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         loaded = [name for name in list(sys.modules) if name.startswith(tuple(f"{package}." for package in packages))]
         for name in (*packages, *loaded):
             monkeypatch.setitem(sys.modules, name, None)  # import then says that it is not there
-        for name in ("onnxruntime", "openvino", "litert"):
-            monkeypatch.delitem(sys.modules, f"edgecnn.runners.{name}", raising=False)
+        ours = tuple(f"edgecnn.runners.{name}" for name in ("onnxruntime", "openvino", "litert"))
+        for name in [name for name in sys.modules if name.startswith(ours)]:
+            monkeypatch.delitem(sys.modules, name)
+            monkeypatch.delattr(edgecnn.runners, name.removeprefix("edgecnn.runners."), raising=False)
 
     return hide

@@ -13,7 +13,6 @@ import msgspec
 from edgecnn._verbs._closing import SHIPPED, Compression, Point
 from edgecnn._verbs._side_by_side import Contender, time_side_by_side
 from edgecnn._verbs._stages import START, Network, Progress, digest
-from edgecnn._verbs._taking_part import pictures_learned
 from edgecnn._verbs.evaluate import Evaluation, evaluate
 from edgecnn.bundle import Artifact, Bundle, Refusal
 from edgecnn.compression.recipe import Recipe, words_of
@@ -21,7 +20,7 @@ from edgecnn.compression.stage_journal import StageJournal
 from edgecnn.datasets import open_dataset
 from edgecnn.errors import DataError
 from edgecnn.measure.latency import BenchFailure, BenchResult
-from edgecnn.measure.leakage import refuse_seen_pictures
+from edgecnn.measure.leakage import pictures_learned, refuse_seen_pictures
 from edgecnn.measure.machine import Machine, describe_machine
 from edgecnn.measure.twins import times_faster
 

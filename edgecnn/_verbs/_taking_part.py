@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,7 @@ from edgecnn.compression.recipe import Recipe
 from edgecnn.datasets import Dataset, open_dataset
 from edgecnn.datasets.images import is_image
 from edgecnn.errors import DataError, SplitError
-from edgecnn.evidence import Stage
-from edgecnn.measure.leakage import refuse_seen_pictures
+from edgecnn.measure.leakage import pictures_learned, refuse_seen_pictures
 
 if TYPE_CHECKING:
     from edgecnn.sources import TrainedModel
@@ -149,14 +148,6 @@ class TakingPart:
             except OSError as failed:
                 raise DataError(f"{file} cannot be read: {failed.strerror}") from failed
         return self._hashes[key]
-
-
-def pictures_learned(stages: Sequence[Stage]) -> dict[str, tuple[str, ...]]:
-    """What was done to a network: "train" → content hashes of the pictures that took part."""
-    learned: dict[str, tuple[str, ...]] = {}
-    for stage in stages:
-        learned[stage.what] = learned.get(stage.what, ()) + stage.images
-    return {what: images for what, images in learned.items() if images}
 
 
 def _files_below(place: Path) -> Iterator[Path]:

@@ -11,11 +11,11 @@ import cv2
 import msgspec
 import numpy as np
 
-from edgecnn._devices import RUNTIMES, parse_device
+from edgecnn._devices import RUNTIMES, DeviceName, parse_device
 from edgecnn._photographs import photographs
 from edgecnn.bundle import Bundle, record_evidence
 from edgecnn.datasets import iterate_frames
-from edgecnn.errors import BundleError, MissingDependencyError, SpecError, StorageError, UnknownNameError
+from edgecnn.errors import BundleError, DeviceError, MissingDependencyError, SpecError, StorageError, UnknownNameError
 from edgecnn.evidence import LatencyEvidence
 from edgecnn.measure._timing import PROFILES, Job, Profile, time_jobs
 from edgecnn.measure.latency import BenchFailure, BenchReport, BenchResult
@@ -98,7 +98,7 @@ def bench(
     )
     results = tuple(outcome for outcome in outcomes if isinstance(outcome, BenchResult))
     if record and results:
-        notes += _record(opened.folder, results, machine)
+        notes += record_latency(opened.folder, results, machine)
     return BenchReport(
         bundle=opened.manifest.name,
         machine=machine,
@@ -162,7 +162,7 @@ def _plan(
     if absent and (format is not None or not any(a.format in installed for a in candidates)):
         raise MissingDependencyError(f"{absent[0]} artifacts", absent[0], extra=BACKENDS.extra(absent[0]))
     there = list(dict.fromkeys(a.format for a in candidates if a.format in installed))
-    running = there if format is not None else formats_for(name, there)
+    running = there if format is not None else _formats_with(name, there)
     jobs = [
         Job(
             bundle=bundle.folder,
@@ -190,6 +190,14 @@ def _plan(
         f"{left_out} is left out, its runtime has no {device} here" for left_out in there if left_out not in running
     ]
     return jobs, notes
+
+
+def _formats_with(device: DeviceName, formats: list[str]) -> list[str]:
+    """The formats whose runtime has such a device; all where none has, so that each says what it lacks."""
+    try:
+        return formats_for(device, formats)
+    except DeviceError:
+        return formats
 
 
 def _pictures(data: str | Path | None, size_px: tuple[int, int]) -> tuple[list[UInt8Array], str]:
@@ -230,8 +238,8 @@ def cover(picture: UInt8Array, size_px: tuple[int, int]) -> UInt8Array:
     return np.ascontiguousarray(resized[top : top + height, left : left + width]).astype(np.uint8, copy=False)
 
 
-def _record(folder: Path, results: Sequence[BenchResult], machine: Machine) -> list[str]:
-    """Put the figures into the manifest; what that didn't allow, as notes."""
+def record_latency(folder: Path, results: Sequence[BenchResult], machine: Machine) -> list[str]:
+    """Put the figures into a bundle's manifest, wherever they were measured; what that didn't allow, as notes."""
     bundle = Bundle.open(folder)  # as it is now: a minute ago is long
     evidence = {}
     for artifact in bundle.manifest.artifacts:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,12 @@ from edgecnn.datasets import Dataset, open_dataset
 from edgecnn.errors import SpecError
 from edgecnn.evidence import Opened
 from edgecnn.measure.accuracy import Accuracy, measure_accuracy
-from edgecnn.measure.leakage import pictures_seen, refuse_seen_pictures
+from edgecnn.measure.leakage import (
+    pictures_learned,
+    pictures_seen,
+    refuse_seen_pictures,
+    remark_on_learned_pictures,
+)
 from edgecnn.runners.base import Runner, artifacts_for, choose_artifact, open_runner, with_thresholds
 from edgecnn.sources import SAVED_SUFFIX
 from edgecnn.tasks import Classify, Detect, InstanceSegment, Task
@@ -88,12 +93,14 @@ class Subject:
         runner: with the thresholds that the metric wants; close it.
         bundle, artifact: what it runs; None for a network.
         remarks: what the user should know of a network.
+        learned: see `edgecnn.measure.leakage.pictures_learned`; of a network only.
     """
 
     runner: Runner
     bundle: Bundle | None
     artifact: Artifact | None
     remarks: tuple[str, ...] = ()
+    learned: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     @property
     def format(self) -> str:
@@ -144,8 +151,8 @@ def evaluate(
         limit: measure on so many pictures at most, evenly spaced.
         score, nms_iou: a detector's thresholds; 0.01 and 0.65 without them.
         resamples: how often the pictures are drawn again for the interval.
-        progress: is called with (done, total) pictures; of an int8 artifact, through all pictures a first time while
-            they are compared with those that it was made with.
+        progress: is called with (done, total) pictures; of an int8 artifact, and of a network that was
+            trained here, through all pictures a first time while they are compared with those that it was made with.
         on_start: is called with the open runner before the first picture.
         model_options: for a network, as for `load_model` (weights, size, labels, …).
 
@@ -169,6 +176,7 @@ def evaluate(
         if on_start is not None:
             on_start(runner)
         refuse_seen_pictures(dataset, subject.pictures_seen, progress=progress)
+        learned = remark_on_learned_pictures(dataset, subject.learned, progress=progress)
         accuracy = measure_accuracy(
             runner,
             dataset,
@@ -177,7 +185,8 @@ def evaluate(
             progress=progress,
             resamples=resamples,
         )
-        return evaluation_of(subject, dataset, accuracy, device=device, ignore_label=ignore_label)
+        evaluation = evaluation_of(subject, dataset, accuracy, device=device, ignore_label=ignore_label)
+    return evaluation if learned is None else replace(evaluation, remarks=(*evaluation.remarks, learned))
 
 
 def open_subject(
@@ -345,4 +354,10 @@ def _open_network(
     from edgecnn.sources import load_model
 
     trained = load_model(model, **options)
-    return Subject(open_reference(trained, threads=threads, device=device), None, None, tuple(trained.warnings))
+    return Subject(
+        open_reference(trained, threads=threads, device=device),
+        None,
+        None,
+        tuple(trained.warnings),
+        pictures_learned(trained.stages),
+    )

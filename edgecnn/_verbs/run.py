@@ -3,42 +3,47 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
-from edgecnn import __version__
+from edgecnn._verbs._run_outputs import (
+    Counts,
+    LastState,
+    beside,
+    drops,
+    failed,
+    for_its_own_sake,
+    open_page,
+    open_senders,
+    open_sinks,
+    records_of,
+    refuse_overwriting,
+    watch_sinks,
+)
+from edgecnn._verbs._run_signals import Signalled, Signals
 from edgecnn.bundle import Bundle
 from edgecnn.errors import SpecError
 from edgecnn.evidence import Opened
 from edgecnn.results import Result, UInt8Array
 from edgecnn.runners.base import Runner, open_runner
-from edgecnn.runners.live.camera import Camera, open_camera
+from edgecnn.runners.live.camera import Camera
+from edgecnn.runners.live.camera_group import open_cameras
+from edgecnn.runners.live.capture_spec import CaptureSpec
 from edgecnn.runners.live.frames import Frame
 from edgecnn.runners.live.loop import Durations, LiveCounters, live
 from edgecnn.runners.live.reconnect import Reconnect
 from edgecnn.runners.live.sinks import Annotated, EndOfRun, Sink
 from edgecnn.runners.live.sinks.beside import SinkBeside
-from edgecnn.runners.live.sinks.jsonl import JsonLinesSink, records_of_counts
-from edgecnn.runners.live.sinks.pictures import PictureSink
-from edgecnn.runners.live.sinks.video import CODECS, UNKNOWN_FPS, VideoSink
-from edgecnn.runners.live.sinks.window import WindowSink
+from edgecnn.runners.live.sinks.jsonl import records_of_counts
 from edgecnn.runners.live.streams import StateListener
 from edgecnn.runners.live.tracked_runner import tracked_runner
 
-_SINK_NAMES = {
-    "VideoSink": "record",
-    "PictureSink": "record",
-    "JsonLinesSink": "jsonl",
-    "MqttSink": "mqtt",
-    "MetricsSink": "metrics",
-}
+if TYPE_CHECKING:
+    from edgecnn.runners.live.sinks.web import WebSink
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,14 +60,18 @@ class RunStart:
     """What is about to run.
 
     Attributes:
-        camera: the open source.
+        camera: the open source; of several, a `CameraGroup`.
         runner: the open runner; its format, precision and device are what really runs.
         remarks: what was decided without being asked for.
+        page_url: where the live page is, or None.
+        page_login_url: the same, with the token where one had to be made; for whoever started the run, for no log.
     """
 
     camera: Camera
     runner: Runner
     remarks: tuple[str, ...]
+    page_url: str | None = None
+    page_login_url: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +79,7 @@ class RunSummary:
     """What a run did.
 
     Attributes:
-        source: where frames came from, without credentials.
+        source: where frames came from, without credentials; of several sources, all names.
         task, format, precision, device_name, runtime, provider, threads: what ran.
         ran_on: proof of that.
         frames: results that were delivered.
@@ -113,8 +122,9 @@ class RunSummary:
 
 def run(
     bundle: str | Path | Bundle,
-    source: str | int | Path,
+    source: str | int | Path | Sequence[str | int | Path],
     *,
+    capture: CaptureSpec | None = None,
     device: str = "cpu",
     format: str | None = None,  # noqa: A002 - the command line's word
     precision: str | None = None,
@@ -131,6 +141,8 @@ def run(
     mqtt_qos: int = 0,
     home_assistant: bool = False,
     metrics: str | int | None = None,
+    web: str | int | None = None,
+    web_token: str | None = None,
     sinks: Sequence[Sink] = (),
     limit: int | None = None,
     max_age_ms: float | None = None,
@@ -149,18 +161,22 @@ def run(
 
     Args:
         bundle: a NAME.edge folder.
-        source: as for `open_camera`.
+        source: as for `open_camera`. Several share the network, each gets its turn; results say which they are of.
+        capture: size, rate, pixel format and transport that are asked of a camera or stream.
         device, format, precision, threads, score, nms_iou: as for `open_runner`.
         track: give objects ids that they keep from frame to frame.
         count_lines, zones: count what crosses a line ("x1,y1,x2,y2" in pixels of the picture) and what is in a
             polygon ("x1,y1,x2,y2,x3,y3,…"), each after "NAME=" or not; both track.
         show: open a window.
-        record: write what was seen, with results drawn on it: a video file; for pictures, a file or a folder.
+        record: write what was seen, with results drawn on it: a video file; for pictures, a file or a folder. Of
+            several sources each gets a file, with its number in the name.
         jsonl: write one JSON object a frame to this file; "-" is stdout.
         mqtt: publish the same objects to mqtt://USER:PASSWORD@HOST:PORT/TOPIC, or mqtts://; see `MqttSink`.
         mqtt_qos: MQTT's quality of service, 0, 1 or 2.
         home_assistant: announce the run to Home Assistant, over `mqtt`.
         metrics: serve Prometheus metrics on PORT of this machine, or HOST:PORT; see `MetricsSink`.
+        web: serve the live page on PORT of this machine, or HOST:PORT; see `WebSink`.
+        web_token: what the page's viewers must show; without one, a page that other machines can reach makes its own.
         sinks: where results go besides; they are entered and left here.
         limit: stop after so many frames.
         max_age_ms: as for `live`.
@@ -174,8 +190,8 @@ def run(
     """
     if limit is not None and limit < 1:
         raise SpecError(f"limit must be at least 1, got {limit}")
-    counters = LiveCounters()
-    with _Signals() as signals, contextlib.ExitStack() as stack:
+    counters, told = LiveCounters(), LastState(on_state)
+    with Signals() as signals, contextlib.ExitStack() as stack:
         opened = open_runner(
             bundle,
             device=device,
@@ -186,27 +202,50 @@ def run(
             nms_iou=nms_iou,
         )
         runner = stack.enter_context(opened)
-        _refuse_overwriting(source, record, jsonl)
-        camera = stack.enter_context(open_camera(source, reconnect=reconnect, on_state=on_state))
-        tracked = tracked_runner(runner, camera, track=track, count_lines=count_lines, zones=zones)
-        window, own, remarks = _open_sinks(camera, show=show, record=record, jsonl=jsonl)
-        own += _open_senders(
+        sources = [source] if isinstance(source, str | int | Path) else list(source)
+        refuse_overwriting(sources, record, jsonl)
+        camera, cameras = _open_sources(sources, capture, reconnect, told, stack)
+        if len(cameras) > 1 and (count_lines or zones):
+            raise SpecError("lines and zones lie in the pixels of one camera: count with one source at a time")
+        tracking = [tracked_runner(runner, each, track=track, count_lines=count_lines, zones=zones) for each in cameras]
+        tracked = tracking[0]
+        window, own, remarks = open_sinks(camera, show=show, record=record, jsonl=jsonl)
+        counts: Counts = drops(camera, counters)
+        faults: Counts = {}
+        own += open_senders(
             camera,
             runner,
             counters,
+            counts,
+            faults,
             mqtt=mqtt,
             mqtt_qos=mqtt_qos,
             home_assistant=home_assistant,
             metrics=metrics,
             report=remarks.append,
         )
-        takers = [stack.enter_context(sink) for sink in _beside(camera, own, sinks, window)]
+        remarks += [notice] if (notice := getattr(camera, "notice", None)) else []
+        page: WebSink | None = None
+        if web is not None:
+            page = open_page(camera, runner, counters, counts, faults, told, address=web, token=web_token)
+            own.append(page)
+        all_sinks = beside(camera, own, sinks, window)
+        watch_sinks(all_sinks, counts, faults)
+        takers = [stack.enter_context(sink) for sink in all_sinks]
         if on_start:
-            on_start(RunStart(camera=camera, runner=runner, remarks=tuple(remarks)))
+            on_start(
+                RunStart(
+                    camera=camera,
+                    runner=runner,
+                    remarks=tuple(remarks),
+                    page_url=page.url if page else None,
+                    page_login_url=page.login_url if page else None,
+                )
+            )
         signals.catch()
         start = time.perf_counter()
         try:
-            results = live(camera, tracked or runner, max_age_ms=max_age_ms, counters=counters)
+            results = live(cameras, [each or runner for each in tracking], max_age_ms=max_age_ms, counters=counters)
             ended = _deliver_all(
                 results, runner, takers, counters, limit=limit, total=camera.frames_total, progress=progress
             )
@@ -215,7 +254,7 @@ def run(
                 window.hold()  # else the last picture would be gone before anyone saw it
         except EndOfRun as end:
             ended, wall_s = str(end), time.perf_counter() - start
-        except _Signalled as caught:
+        except Signalled as caught:
             ended, wall_s = caught.name, time.perf_counter() - start
         finally:
             signals.defer()  # what is open is closed in peace
@@ -225,8 +264,9 @@ def run(
             dropped[taker.name] = taker.dropped
     if camera.remark:
         remarks.append(camera.remark)
-    if tracked and tracked.remark:
-        remarks.append(tracked.remark)
+    remarks += [each.remark for each in tracking if each and each.remark]
+    if page and page.remark:
+        remarks.append(page.remark)
     used = runner.backend.opened
     return RunSummary(
         source=camera.name,
@@ -240,38 +280,17 @@ def run(
         ran_on=used,
         frames=counters.frames,
         dropped={where: count for where, count in dropped.items() if count},
-        faults=tuple(f"{taker.name}: {taker.failure}" for taker in _failed(takers)),
+        faults=tuple(f"{taker.name}: {taker.failure}" for taker in failed(takers)),
         wall_s=wall_s,
         fps=counters.frames / wall_s if wall_s > 0 else 0.0,
         stages={stage: _summary(durations) for stage, durations in counters.stages.items()},
         age=_summary(counters.age),
         ended=ended,
         signal=signals.first,
-        written=tuple(str(path) for path in (record, jsonl) if path is not None and Path(path).exists()),
+        written=tuple(str(path) for path in (*records_of(record, camera), jsonl) if path and Path(path).exists()),
         remarks=tuple(remarks),
         counts=tuple(records_of_counts(tracked.counts)) if tracked else (),
     )
-
-
-def _beside(camera: Camera, own: Sequence[Sink], others: Sequence[Sink], window: Sink | None) -> list[Sink]:
-    """The sinks, each in a thread of its own where frames don't wait; a window belongs to the main thread."""
-    sinks = [*own, *others]
-    if not camera.live:
-        return sinks
-    return [sink if sink is window else SinkBeside(sink, _name_of(sink)) for sink in sinks]
-
-
-def _name_of(sink: Sink) -> str:
-    return _SINK_NAMES.get(type(sink).__name__, type(sink).__name__)
-
-
-def _for_its_own_sake(sink: Sink) -> bool:
-    """Whether a run is worth going on for this sink: not where it only shows how the run goes."""
-    return not getattr(sink, "shows_only", False)
-
-
-def _failed(sinks: Sequence[Sink]) -> list[SinkBeside]:
-    return [sink for sink in sinks if isinstance(sink, SinkBeside) and sink.failure is not None]
 
 
 def _deliver_all(
@@ -287,13 +306,13 @@ def _deliver_all(
     """Run the loop; returns why it ended."""
     totals = [count for count in (total, limit) if count is not None]
     expected = min(totals) if totals else None
-    wanted = [sink for sink in sinks if _for_its_own_sake(sink)]
+    wanted = [sink for sink in sinks if for_its_own_sake(sink)]
     with contextlib.closing(results):
         for frame, result in results:
             annotated = Annotated(partial(_draw, runner, frame, result))
             for sink in sinks:
                 sink.deliver(frame, result, annotated)
-            failures = [sink.failure for sink in _failed(wanted) if sink.failure is not None]
+            failures = [sink.failure for sink in failed(wanted) if sink.failure is not None]
             if failures and len(failures) == len(wanted):
                 raise failures[0]  # nobody is left for whom this was done
             if progress and expected:
@@ -309,77 +328,18 @@ def _draw(runner: Runner, frame: Frame, result: Result) -> UInt8Array:
     return picture
 
 
-def _open_sinks(
-    camera: Camera, *, show: bool, record: str | Path | None, jsonl: str | Path | None
-) -> tuple[WindowSink | None, list[Sink], list[str]]:
-    """The window, all sinks that the words ask for, and what was decided for want of better."""
-    sinks: list[Sink] = []
-    remarks: list[str] = []
-    window = WindowSink() if show else None
-    if window:
-        sinks.append(window)
-    if record is not None:
-        path = Path(record)
-        if camera.stills and path.suffix.lower() not in CODECS:
-            sinks.append(PictureSink(path))
-        else:
-            if camera.fps is None:
-                remarks.append(f"the source declares no frame rate: {path.name} has {UNKNOWN_FPS:g} a second")
-            sinks.append(VideoSink(path, fps=camera.fps or UNKNOWN_FPS, live=camera.live))
-    if jsonl is not None:
-        sinks.append(JsonLinesSink(jsonl))
-    return window, sinks, remarks
-
-
-def _open_senders(
-    camera: Camera,
-    runner: Runner,
-    counters: LiveCounters,
-    *,
-    mqtt: str | None,
-    mqtt_qos: int,
-    home_assistant: bool,
-    metrics: str | int | None,
-    report: Callable[[str], None],
-) -> list[Sink]:
-    """The sinks that send over the network; what they stand on is imported only where it is asked for."""
-    if mqtt is None and (mqtt_qos or home_assistant):
-        raise SpecError("an MQTT quality of service, or Home Assistant, needs a broker: give --mqtt URL")
-    senders: list[Sink] = []
-    dropped: dict[str, Callable[[], int]] = {"camera": lambda: camera.dropped}
-    dropped |= {stage: partial(counters.dropped.__getitem__, stage) for stage in counters.dropped}
-    faults: dict[str, Callable[[], int]] = {}
-    if mqtt is not None:
-        from edgecnn.runners.live.sinks.mqtt import MqttSink
-
-        sender = MqttSink(mqtt, qos=mqtt_qos, task=runner.task.name, home_assistant=home_assistant, report=report)
-        senders.append(sender)
-        dropped["mqtt"] = lambda: sender.dropped
-        faults["mqtt"] = lambda: sender.faults
-    if metrics is not None:
-        from edgecnn.runners.live.sinks.metrics import MetricsSink
-
-        used = runner.backend.opened
-        info = {
-            "source": camera.name,
-            "task": runner.task.name,
-            "format": runner.format,
-            "precision": runner.precision,
-            "device": used.device_name,
-            "runtime": used.runtime,
-            "version": __version__,
-        }
-        senders.append(MetricsSink(metrics, counters=counters, dropped=dropped, faults=faults, info=info))
-    return senders
-
-
-def _refuse_overwriting(source: str | int | Path, *outputs: str | Path | None) -> None:
-    """Raise SpecError where what would be written is the file that is read."""
-    if isinstance(source, int) or not Path(source).is_file():
-        return
-    for output in outputs:
-        if output is not None and Path(output).exists() and Path(output).samefile(source):
-            raise SpecError(f"{output} is the source itself: choose another name for what is written")
+def _open_sources(
+    sources: Sequence[str | int | Path],
+    capture: CaptureSpec | None,
+    reconnect: Reconnect | None,
+    on_state: StateListener | None,
+    stack: contextlib.ExitStack,
+) -> tuple[Camera, tuple[Camera, ...]]:
+    """What stands for all sources, and each of them."""
+    if not sources:
+        raise SpecError("give at least one source")
+    group = stack.enter_context(open_cameras(sources, capture=capture, reconnect=reconnect, on_state=on_state))
+    return (group.cameras[0] if len(sources) == 1 else group), group.cameras
 
 
 def _summary(durations: Durations) -> StageSummary:
@@ -390,51 +350,3 @@ def _summary(durations: Durations) -> StageSummary:
         p90_ms=round(durations.percentile_ms(90), 4),
         mean_ms=round(durations.total_ns / durations.count / 1e6, 4),
     )
-
-
-class _Signalled(BaseException):
-    """A signal asks the run to end."""
-
-    def __init__(self, number: int) -> None:
-        self.name = signal.Signals(number).name
-        super().__init__(self.name)
-
-
-class _Signals:
-    """SIGINT and SIGTERM during a run: the first ends the loop; while files are closed, none interrupts.
-
-    Attributes:
-        first: number of the signal that came first, or None.
-    """
-
-    def __init__(self) -> None:
-        self.first: int | None = None
-        self._raises = False
-        self._before: dict[int, Any] = {}
-
-    def catch(self) -> None:
-        """From here on, a signal raises _Signalled; only the main thread can have handlers."""
-        if threading.current_thread() is threading.main_thread():
-            self._raises = True
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._handle)
-
-    def defer(self) -> None:
-        """From here on, a signal is only noted."""
-        self._raises = False
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.first is None:
-            self.first = number
-        if self._raises:
-            self._raises = False
-            raise _Signalled(number)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

@@ -13,6 +13,7 @@ import typer
 from typer.exceptions import TyperException
 
 from edgecnn.cli._output import people
+from edgecnn.cli._web_options import with_address
 from edgecnn.errors import EdgeCnnError
 
 # The order is that of the help text. Verbs are imported when the command line is built; what they need (torch,
@@ -71,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]  # so that it may stand anywhere
+    words = with_address(words)
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
         code: Any = app(words, standalone_mode=False)

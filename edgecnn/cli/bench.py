@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from edgecnn.cli import _output
+from edgecnn.cli import _on_options, _output
 from edgecnn.errors import SpecError, StorageError
 
 if TYPE_CHECKING:
-    from edgecnn.measure.latency import BenchReport, BenchResult
+    from edgecnn._verbs.on_boards import OnBoard
+    from edgecnn.measure.latency import BenchFailure, BenchReport, BenchResult
+    from edgecnn.measure.machine import Machine
 
 _COLUMNS = (
     "",
@@ -60,6 +62,7 @@ def command(
     duration: Annotated[float | None, typer.Option(help="At least so many seconds instead.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds of silence after which a process is given up.")] = 300.0,
     record: Annotated[bool, typer.Option("--record/--no-record", help="Write the figures into the bundle.")] = True,
+    on: _on_options.On = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of the distributions: FILE.png.")] = None,
     layers: Annotated[
         bool, typer.Option("--layers", help="Also tell how long each layer takes, by the runtime's own profile.")
@@ -72,7 +75,6 @@ def command(
     from edgecnn._verbs.bench import bench
     from edgecnn.measure._figures import check_plotting
     from edgecnn.measure.latency import row
-    from edgecnn.measure.report import plot_layers, plot_report
 
     for path in (plot, layers_plot, report):
         if path is not None and not path.parent.is_dir():
@@ -80,23 +82,25 @@ def command(
     for picture in (plot, layers_plot):
         if picture is not None:
             check_plotting(picture)  # before minutes are spent on measuring
+    words: dict[str, Any] = {
+        "device": device,
+        "format": format,
+        "precision": precision,
+        "threads": _numbers("threads", threads) if threads is not None else None,
+        "data": data,
+        "picture_size_px": _size(picture_size),
+        "profile": profile,
+        "iterations": iterations,
+        "duration_s": duration,
+        "timeout_s": timeout,
+        "record": record,
+        "layers": layers or layers_plot is not None,
+    }
+    if on:
+        _bench_on_boards(bundle, on, words, plot=plot, layers_plot=layers_plot, report=report, as_json=as_json)
+        return
     with _output.progress_bar("bench") as progress:
-        measured = bench(
-            bundle,
-            device=device,
-            format=format,
-            precision=precision,
-            threads=_numbers("threads", threads) if threads is not None else None,
-            data=data,
-            picture_size_px=_size(picture_size),
-            profile=profile,
-            iterations=iterations,
-            duration_s=duration,
-            timeout_s=timeout,
-            record=record,
-            layers=layers or layers_plot is not None,
-            progress=progress,
-        )
+        measured = bench(bundle, progress=progress, **words)
     if as_json:
         rows = [row(result, measured.machine) for result in measured.results]
         rows += [row(failure, measured.machine) for failure in measured.failures]
@@ -105,31 +109,118 @@ def command(
         _print_report(measured)
         _print_layers(measured)
     _remark(measured)
+    _write_files(measured, plot=plot, layers_plot=layers_plot, report=report)
+    if measured.failures:
+        raise typer.Exit(max(failure.exit_code for failure in measured.failures))
+
+
+def _bench_on_boards(
+    bundle: Path,
+    on: list[str],
+    words: dict[str, Any],
+    *,
+    plot: Path | None,
+    layers_plot: Path | None,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """The same on boards: one table, a board's own failure among its rows."""
+    from edgecnn._verbs.on_boards import bench_on
+    from edgecnn.measure.latency import row
+
+    if len(on) > 1:
+        _on_options.refuse_with_several_boards(plot=plot, layers_plot=layers_plot, report=report)
+    outcomes = bench_on(bundle, on, status=_on_options.say_status, **words)
+    measured = [(outcome.on, outcome.result) for outcome in outcomes if outcome.result is not None]
+    if as_json:
+        rows: list[dict[str, Any]] = []
+        for outcome in outcomes:
+            if outcome.result is None:
+                rows.append(_on_options.error_row(outcome))
+                continue
+            machine = outcome.result.machine
+            rows += [{"on": outcome.on, **row(one, machine)} for one in outcome.result.results]
+            rows += [{"on": outcome.on, **row(one, machine)} for one in outcome.result.failures]
+        _output.print_json(rows)
+    else:
+        _print_boards(outcomes)
+    for on_board, one in measured:
+        if not as_json:
+            _print_layers(one)
+        _remark(one, on=on_board if len(on) > 1 else "")
+        _write_files(one, plot=plot, layers_plot=layers_plot, report=report)
+    code = _on_options.say_errors(outcomes)
+    code = max([code, *(failure.exit_code for _, one in measured for failure in one.failures)])
+    if code:
+        raise typer.Exit(code)
+
+
+def _print_boards(outcomes: list[OnBoard[BenchReport]]) -> None:
+    measured = [(outcome.on, outcome.result) for outcome in outcomes if outcome.result is not None]
+    for on, report in measured:
+        _output.stdout.print(f"{on}:", markup=False, soft_wrap=True)
+        _print_machine(report.machine)
+    if not measured:
+        return
+    # Where nobody asked for threads, each board has its own number, and the row is the same.
+    counts = [{*(r.threads for r in report.results), *(f.threads for f in report.failures)} for _, report in measured]
+    several = any(len(threads) > 1 for threads in counts)
+
+    def what(each: BenchResult | BenchFailure) -> tuple[str, ...]:
+        return (each.format, each.precision, *([str(each.threads)] if several else []))
+
+    cells: dict[tuple[str, ...], dict[str, str]] = {}
+    for on, report in measured:
+        for result in report.results:
+            cells.setdefault(what(result), {})[on] = _latencies(result, result is report.fastest)
+        for failure in report.failures:
+            cells.setdefault(what(failure), {})[on] = "failed"
+    boards = [on for on, _ in measured]
+    report = measured[0][1]
+    pictures = f" ({report.results[0].pictures}; {report.results[0].profile})" if report.results else ""
+    _output.print_table(
+        f"{report.bundle}: p50 / p90 in ms of a picture, in memory → Result{pictures}",
+        ("format", "precision", *(["threads"] if several else []), *(on.removeprefix("ssh://") for on in boards)),
+        [(*row, *(held.get(on, "") for on in boards)) for row, held in cells.items()],
+        numeric=[on.removeprefix("ssh://") for on in boards],
+    )
+
+
+def _latencies(result: BenchResult, is_fastest: bool) -> str:
+    figures = [_NOT_ENOUGH if ms is None else f"{ms:.2f}" for ms in (result.p50_ms, result.p90_ms)]
+    return ("★ " if is_fastest else "") + " / ".join(figures)
+
+
+def _write_files(measured: BenchReport, *, plot: Path | None, layers_plot: Path | None, report: Path | None) -> None:
+    from edgecnn.measure.report import plot_layers, plot_report
+
     if report is not None:
         _write_report(report, measured)
     if plot is not None:
         if measured.results:
             plot_report(measured, plot)
         else:
-            _output.people.print(f"note: {plot} was not written: nothing was measured", style="yellow")
+            _say(f"note: {plot} was not written: nothing was measured", "yellow")
     if layers_plot is not None:
         if any(result.layers for result in measured.results):
             plot_layers(measured, layers_plot)
         else:
             _say(f"note: {layers_plot} was not written: no layers were timed", "yellow")
-    if measured.failures:
-        raise typer.Exit(max(failure.exit_code for failure in measured.failures))
 
 
-def _print_report(measured: BenchReport) -> None:
-    versions = ", ".join(f"{name} {version}" for name, version in measured.machine.versions.items())
-    _output.stdout.print(measured.machine.summary, markup=False, soft_wrap=True)
+def _print_machine(machine: Machine) -> None:
+    versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
+    _output.stdout.print(machine.summary, markup=False, soft_wrap=True)
     _output.stdout.print(
-        f"{measured.machine.os}, Linux {measured.machine.kernel}, Python {measured.machine.python}, {versions}",
+        f"{machine.os}, Linux {machine.kernel}, Python {machine.python}, {versions}",
         markup=False,
         soft_wrap=True,
         style="dim",
     )
+
+
+def _print_report(measured: BenchReport) -> None:
+    _print_machine(measured.machine)
     if not measured.results:
         return
     fastest = measured.fastest
@@ -174,7 +265,9 @@ def _cells(result: BenchResult, is_fastest: bool) -> tuple[object, ...]:
     )
 
 
-def _remark(measured: BenchReport) -> None:
+def _remark(measured: BenchReport, *, on: str = "") -> None:
+    """What else is to be known of a run; `on` says of which, where there are several."""
+    where = f"{on}: " if on else ""
     for result in measured.results:
         if result.layers_missing:
             _say(f"note: no layers of {_name(result)}: {result.layers_missing}", "yellow")
@@ -183,16 +276,13 @@ def _remark(measured: BenchReport) -> None:
         if result.ran_on.operators_elsewhere:
             _say(f"note: {_name(result)} ran on {result.ran_on.summary}", "yellow")
         if result.unstable:
-            _say(f"unstable: {_name(result)}: {'; '.join(result.unstable)}", "yellow")
+            _say(f"{where}unstable: {_name(result)}: {'; '.join(result.unstable)}", "yellow")
     if measured.machine.emulated:
-        _say("note: this board is emulated: it shows that things work, not how fast they are", "yellow")
+        _say(f"{where}note: this board is emulated: it shows that things work, not how fast they are", "yellow")
     for note in measured.notes:
-        _say(f"note: {note}", "yellow")
+        _say(f"{where}note: {note}", "yellow")
     for failure in measured.failures:
-        _say(
-            f"{failure.format} {failure.precision}: {failure.error}: {failure.reason}",
-            "red",
-        )
+        _say(f"{where}{failure.format} {failure.precision}: {failure.error}: {failure.reason}", "red")
 
 
 def _name(result: BenchResult) -> str:

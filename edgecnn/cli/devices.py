@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edgecnn.cli import _output
+from edgecnn.cli import _on_options, _output
 from edgecnn.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -39,11 +39,15 @@ def command(
         str | None,
         typer.Argument(help="Try only this: cpu, gpu, npu, or RUNTIME:DEVICE; default: all.", metavar="[DEVICE]"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    on: _on_options.On = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --on, a list.")] = False,
 ) -> None:
     """Say what this machine computes with, and which runtime really runs on what."""
     from edgecnn._verbs.devices import devices
 
+    if on:
+        _devices_on_boards(on, device, as_json=as_json)
+        return
     with _output.progress_bar("devices") as progress:
         report = devices(device, progress=progress)
     if as_json:
@@ -53,6 +57,35 @@ def command(
         _print_trials(report)
     if device is not None and not any(trial.works for trial in report.trials):
         raise typer.Exit(DeviceError.exit_code)
+
+
+def _devices_on_boards(on: list[str], device: str | None, *, as_json: bool) -> None:
+    import msgspec
+
+    from edgecnn._verbs.on_boards import devices_on
+
+    outcomes = devices_on(on, device, status=_on_options.say_status)
+    if as_json:
+        _output.print_json(
+            [
+                _on_options.error_row(outcome)
+                if outcome.result is None
+                else {"on": outcome.on, "board": outcome.board, **msgspec.to_builtins(outcome.result)}
+                for outcome in outcomes
+            ]
+        )
+    code = _on_options.say_errors(outcomes)
+    for outcome in outcomes:
+        if outcome.result is None:
+            continue
+        if not as_json:
+            _output.stdout.print(f"{outcome.on}:", markup=False, soft_wrap=True)
+            _print_machine(outcome.result)
+            _print_trials(outcome.result)
+        if device is not None and not any(trial.works for trial in outcome.result.trials):
+            code = max(code, DeviceError.exit_code)
+    if code:
+        raise typer.Exit(code)
 
 
 def _print_machine(report: DevicesReport) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from edgecnn.cli import _model_options as flags
-from edgecnn.cli import _output
+from edgecnn.cli import _on_options, _output
 from edgecnn.errors import EdgeCnnError, SpecError
 
 if TYPE_CHECKING:
@@ -59,7 +59,8 @@ def command(
     scale: flags.Scale = None,
     color: flags.Color = None,
     replace_activations: flags.ReplaceActivations = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --all, a list.")] = False,
+    on: _on_options.On = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --all or --on, a list.")] = False,
 ) -> None:
     """Measure accuracy on labelled pictures: top-1, COCO mAP or mean IoU, with a confidence interval."""
     from edgecnn._verbs.evaluate import evaluate
@@ -80,21 +81,22 @@ def command(
         color=color,
         replace_activations=replace_activations,
     )
+    how: dict[str, Any] = {
+        "device": device,
+        "threads": threads,
+        "ignore_label": ignore_label,
+        "split": split,
+        "limit": limit,
+        "score": score,
+        "nms_iou": nms_iou,
+    }
+    if on:
+        _on_options.refuse_here_only(all=all_artifacts, versus=versus, **options)
+        _evaluate_on_boards(model, data, on, {"format": format, "precision": precision, **how}, as_json=as_json)
+        return
 
     def measure(format: str | None, precision: str | None) -> Evaluation:  # noqa: A002
-        words: dict[str, Any] = {
-            "format": format,
-            "precision": precision,
-            "device": device,
-            "threads": threads,
-            "ignore_label": ignore_label,
-            "split": split,
-            "limit": limit,
-            "score": score,
-            "nms_iou": nms_iou,
-            "on_start": _say_what,
-            **options,
-        }
+        words = {"format": format, "precision": precision, "on_start": _say_what, **how, **options}
         with _output.progress_bar(" ".join(word for word in ("eval", format, precision) if word)) as progress:
             if versus is not None:
                 return evaluate_versus(model, data, versus=versus, progress=progress, **words)
@@ -112,6 +114,37 @@ def command(
         _print_figures([evaluation])
         _print_details(evaluation)
     _remark(evaluation)
+
+
+def _evaluate_on_boards(model: str, data: Path, on: list[str], words: dict[str, Any], *, as_json: bool) -> None:
+    """The same on boards: one table, with what each runs on."""
+    import msgspec
+
+    from edgecnn._verbs.on_boards import evaluate_on
+
+    outcomes = evaluate_on(model, data, on, status=_on_options.say_status, **words)
+    measured = [(outcome, outcome.result) for outcome in outcomes if outcome.result is not None]
+    if as_json:
+        _output.print_json(
+            [
+                _on_options.error_row(outcome)
+                if outcome.result is None
+                else {"on": outcome.on, "board": outcome.board, **msgspec.to_builtins(outcome.result)}
+                for outcome in outcomes
+            ]
+        )
+    elif measured:
+        first = measured[0][1]
+        columns = ("on", "board", "format", "precision", _METRIC_NAMES[first.metric], "95 % interval", "n")
+        rows = [
+            (o.on, o.board, e.format, e.precision, f"{e.value:.4f}", f"{e.low:.4f} … {e.high:.4f}", e.n)
+            for o, e in measured
+        ]
+        _output.print_table(f"{first.data} ({first.form})", columns, rows, numeric=columns[4:])
+    if measured:
+        _remark(measured[0][1])
+    if code := _on_options.say_errors(outcomes):
+        raise typer.Exit(code)
 
 
 def _measure_all(

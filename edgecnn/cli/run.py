@@ -35,9 +35,19 @@ def command(
         typer.Argument(help="A picture, a folder of pictures, a video, or as --camera.", show_default=False),
     ] = None,
     camera: Annotated[
-        str | None,
-        typer.Option(help="Camera index, /dev/videoN, rtsp:// or http:// (MJPEG).", metavar="N|URL"),
+        list[str] | None,
+        typer.Option(
+            help="Camera index, /dev/videoN, csi, rtsp://, http:// (MJPEG), or 'gst: ELEMENT ! ELEMENT'; "
+            "may be repeated for several at once.",
+            metavar="N|URL",
+        ),
     ] = None,
+    camera_size: Annotated[str | None, typer.Option(help="Ask cameras for this size.", metavar="WxH")] = None,
+    camera_fps: Annotated[float | None, typer.Option(help="Ask cameras for so many frames a second.")] = None,
+    camera_format: Annotated[
+        str | None, typer.Option(help="Ask cameras for this pixel format: MJPG, YUYV.", metavar="FOURCC")
+    ] = None,
+    rtsp_transport: Annotated[str | None, typer.Option(help="tcp or udp; default: tcp, which loses nothing.")] = None,
     device: Annotated[str, typer.Option(help="cpu, gpu, npu, auto, or RUNTIME:DEVICE.")] = "cpu",
     format: Annotated[  # noqa: A002
         str | None, typer.Option(help="openvino, onnx or tflite; default: the first that can run here.")
@@ -84,6 +94,20 @@ def command(
     metrics: Annotated[
         str | None, typer.Option(help="Serve Prometheus metrics; HOST is 127.0.0.1.", metavar="[HOST:]PORT")
     ] = None,
+    web: Annotated[
+        str | None,
+        typer.Option(
+            help="Serve a page with the live picture and figures: 127.0.0.1:8088, or as said.", metavar="[[HOST:]PORT]"
+        ),
+    ] = None,
+    web_token: Annotated[
+        str | None,
+        typer.Option(
+            help="What the page's viewers must show; where others reach it, default: one is made and printed.",
+            metavar="TOKEN",
+            envvar="EDGECNN_WEB_TOKEN",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="Stop after so many frames.")] = None,
     max_age_ms: Annotated[
         float | None, typer.Option(help="Drop results of a live source that are older, rather than deliver them late.")
@@ -95,18 +119,26 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Run a network on a camera, a stream, a video or pictures."""
-    if (source is None) == (camera is None):
+    if (source is None) != bool(camera):
         raise SpecError("give one source: edgecnn run BUNDLE SOURCE, or edgecnn run BUNDLE --camera N|URL")
     if as_json and jsonl == "-":
         raise SpecError("--json and --jsonl - would both write to stdout: give --jsonl a file")
     from edgecnn._verbs.run import run
+    from edgecnn.runners.live.capture_spec import CaptureSpec, parse_size
     from edgecnn.runners.live.reconnect import Reconnect
 
+    capture = CaptureSpec(
+        size_px=parse_size(camera_size) if camera_size else None,
+        fps=camera_fps,
+        pixel_format=camera_format,
+        rtsp_transport=rtsp_transport,  # type: ignore[arg-type] # CaptureSpec says which words there are
+    )
     report = _Report(lines=not as_json and jsonl != "-")
     with report.closing():
         summary = run(
             bundle,
-            source if source is not None else str(camera),
+            source if source is not None else camera or (),
+            capture=capture,
             device=device,
             format=format,
             precision=precision,
@@ -123,6 +155,8 @@ def command(
             mqtt_qos=mqtt_qos,
             home_assistant=home_assistant,
             metrics=metrics,
+            web=web,
+            web_token=web_token,
             sinks=[report],
             limit=limit,
             max_age_ms=max_age_ms,
@@ -163,6 +197,7 @@ class _Report:
         self._first_ns = 0
         self._next_status_ns = 0
         self._frames = 0
+        self._given: dict[str, int] = {}
         self._states = 0
 
     def closing(self) -> contextlib.ExitStack:
@@ -177,6 +212,8 @@ class _Report:
             markup=False,
             soft_wrap=True,
         )
+        if start.page_login_url:
+            _output.people.print(f"page: {start.page_login_url}", markup=False, soft_wrap=True, highlight=False)
         self._stills = camera.stills
         if not _output.people.is_terminal:
             return
@@ -208,6 +245,7 @@ class _Report:
         now = time.perf_counter_ns()
         self._first_ns = self._first_ns or now
         self._frames += 1
+        self._given[frame.source] = frame.index + 1
         if now >= self._next_status_ns:
             self._next_status_ns = now + 250_000_000
             seconds = (now - self._first_ns) / 1e9
@@ -215,7 +253,7 @@ class _Report:
             self._status.update(
                 Text(
                     f"frame {frame.index}  {rate}  age {frame.age_ns / 1e6:.0f} ms  "
-                    f"dropped {frame.index + 1 - self._frames}  {in_words(result)}"
+                    f"dropped {sum(self._given.values()) - self._frames}  {in_words(result)}"
                 )
             )
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from edgecnn.bundle import Artifact
 from edgecnn.datasets import Dataset
 from edgecnn.datasets.images import picture_hash
 from edgecnn.errors import DataError
+from edgecnn.evidence import Stage
 
 
 def pictures_seen(artifact: Artifact, *, name: str) -> dict[str, frozenset[str]]:
@@ -43,20 +44,59 @@ def refuse_seen_pictures(
     Raises:
         DataError: says how many pictures are shared, and with what.
     """
-    if not seen:
-        return
-    total = len(dataset)
-    found: list[str] = []
-    for done, sample in enumerate(dataset):
-        if progress is not None:
-            progress(done, total)
-        found.append(picture_hash(sample.image()))
-    shared = {use: sum(picture in hashes for picture in found) for use, hashes in seen.items()}
-    count = sum(any(picture in hashes for hashes in seen.values()) for picture in found)
+    count, uses = _count_shared(dataset, seen, progress)
     if count:
-        uses = ", ".join(f"{number} in {use}" for use, number in shared.items() if number)
         raise DataError(
-            f"{count} of the {total} images of {dataset.path} took part when the artifact was made ({uses}): "
+            f"{count} of the {len(dataset)} images of {dataset.path} took part when the artifact was made ({uses}): "
             "its figure on them would be too good. Measure on others: another --data, or --split for the part that "
             "took no part"
         )
+
+
+def remark_on_learned_pictures(
+    dataset: Dataset,
+    learned: Mapping[str, Collection[str]],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> str | None:
+    """What is to be said of a figure on pictures that a network was trained on; None where it was on none.
+
+    How well a network fits what it learned from is worth knowing, so this is no error.
+
+    Args:
+        dataset: to be measured on; read once where anything was learned from.
+        learned: as `pictures_learned` gives it.
+        progress: is called with (done, total) pictures.
+    """
+    count, uses = _count_shared(dataset, learned, progress)
+    if not count:
+        return None
+    return (
+        f"{count} of the {len(dataset)} images took part when the network was made ({uses}): the figure says how "
+        "well it learned them, not how right it is on others"
+    )
+
+
+def pictures_learned(stages: Sequence[Stage]) -> dict[str, tuple[str, ...]]:
+    """What was done to a network: "train" → content hashes of the pictures that took part."""
+    learned: dict[str, tuple[str, ...]] = {}
+    for stage in stages:
+        learned[stage.what] = learned.get(stage.what, ()) + stage.images
+    return {what: images for what, images in learned.items() if images}
+
+
+def _count_shared(
+    dataset: Dataset, seen: Mapping[str, Collection[str]], progress: Callable[[int, int], None] | None
+) -> tuple[int, str]:
+    """How many pictures were seen, and in what; reads none where nothing was seen."""
+    if not seen:
+        return 0, ""
+    found: list[str] = []
+    for done, sample in enumerate(dataset):
+        if progress is not None:
+            progress(done, len(dataset))
+        found.append(picture_hash(sample.image()))
+    each = {use: frozenset(hashes) for use, hashes in seen.items()}
+    shared = {use: sum(picture in hashes for picture in found) for use, hashes in each.items()}
+    uses = ", ".join(f"{number} in {use}" for use, number in shared.items() if number)
+    return sum(any(picture in hashes for hashes in each.values()) for picture in found), uses

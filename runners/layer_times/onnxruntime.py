@@ -29,7 +29,9 @@ def time_layers(path: Path, request: LayerRequest, frame: UInt8Array) -> list[La
     if request.device.kinds != {"cpu"}:
         raise DeviceError("ONNX Runtime tells the times of layers on the CPU only: ask for --device cpu")
     with tempfile.TemporaryDirectory(prefix="edgecnn-") as folder, quiet("onnxruntime"):
-        _, session = open_session(path, device=request.device, threads=request.threads, profile=Path(folder))
+        _, session = open_session(
+            path, device=request.device, precision=request.precision, threads=request.threads, profile=Path(folder)
+        )
         inputs = {session.get_inputs()[0].name: frame}
         for _ in range(request.warmup + request.calls):
             session.run(None, inputs)

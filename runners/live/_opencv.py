@@ -19,7 +19,6 @@ _log: Any = getattr(cv2.utils, "logging", cv2)  # OpenCV 5 moved these functions
 _SILENT = 0
 
 _lock = threading.Lock()
-_options_lock = threading.Lock()
 _depth = 0
 _level_before = 0
 
@@ -47,19 +46,55 @@ def stream_backend() -> int:
     return cv2.CAP_FFMPEG if cv2.CAP_FFMPEG in cv2.videoio_registry.getStreamBackends() else cv2.CAP_ANY
 
 
-def open_video(name: str, parameters: Sequence[int] = ()) -> cv2.VideoCapture:
-    """A capture of a video file or URL, open or not; FFmpeg gives no frame of a packet that is cut off.
+# FFmpeg gives no frame of a packet that is cut off: else the last frame of a truncated file is half invented.
+FILE_OPTIONS = "rtsp_flags;prefer_tcp|fflags;discardcorrupt"  # the first is OpenCV's default
 
-    Without that, the last frame of a truncated file is half a picture and half invented. OpenCV takes
-    FFmpeg's options from the environment only, when it opens; whoever has set them keeps them.
+
+class _OpeningOptions:
+    """FFmpeg's options while captures are being opened: OpenCV takes them from the environment only, then.
+
+    The environment is the whole process's: captures that want the same options are opened side by side, others wait.
+    Whoever has set the variable keeps it.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._options = ""
+        self._users = 0
+        self._ours = False
+
+    @contextlib.contextmanager
+    def set_to(self, options: str) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._users == 0 or self._options == options)
+            if self._users == 0:
+                self._options = options
+                self._ours = _OPTIONS not in os.environ
+                if self._ours:
+                    os.environ[_OPTIONS] = options
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._users -= 1
+                if self._users == 0:
+                    if self._ours:
+                        os.environ.pop(_OPTIONS, None)
+                    self._changed.notify_all()
+
+
+_opening_options = _OpeningOptions()
+
+
+def open_video(name: str, parameters: Sequence[int] = (), *, options: str = FILE_OPTIONS) -> cv2.VideoCapture:
+    """A capture of a video file or URL, open or not.
+
+    Args:
+        name: an absolute path, or a URL.
+        parameters: of cv2.VideoCapture.
+        options: of FFmpeg, as OPENCV_FFMPEG_CAPTURE_OPTIONS wants them.
     """
     backend = stream_backend()
-    with quiet(), _options_lock:
-        ours = _OPTIONS not in os.environ
-        if ours:
-            os.environ[_OPTIONS] = "rtsp_flags;prefer_tcp|fflags;discardcorrupt"  # the first is OpenCV's default
-        try:
-            return cv2.VideoCapture(name, backend, list(parameters) if backend == cv2.CAP_FFMPEG else [])
-        finally:
-            if ours:
-                del os.environ[_OPTIONS]
+    with quiet(), _opening_options.set_to(options):
+        return cv2.VideoCapture(name, backend, list(parameters) if backend == cv2.CAP_FFMPEG else [])

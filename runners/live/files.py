@@ -97,7 +97,7 @@ class VideoCamera:
         self._next = 0
 
     @classmethod
-    def from_file(cls, path: Path) -> Self:
+    def from_file(cls, path: Path, *, name: str) -> Self:
         """Open a video file.
 
         Raises:
@@ -106,7 +106,7 @@ class VideoCamera:
         capture = open_video(str(path.resolve()))  # an absolute path can't be taken for a URL
         if not capture.isOpened():
             raise DataError(f"{path} cannot be read as a picture or a video: another format, or damaged")
-        return cls(str(path), capture)
+        return cls(name, capture)
 
     def __iter__(self) -> Self:
         return self
@@ -146,8 +146,8 @@ class VideoCamera:
         self.close()
 
 
-def open_file(path: Path) -> PictureCamera | VideoCamera:
-    """A picture, a folder of pictures, or a video file.
+def open_file(path: Path, *, name: str) -> PictureCamera | VideoCamera:
+    """A picture, a folder of pictures, or a video file; a video is called by this name.
 
     Raises:
         DataError: absent, unreadable, or of no known kind.
@@ -163,7 +163,7 @@ def open_file(path: Path) -> PictureCamera | VideoCamera:
         raise DataError(f"{path} cannot be read: {failed.strerror}") from failed
     if path.suffix.lower() in PICTURE_SUFFIXES or (path.suffix.lower() != ".gif" and cv2.haveImageReader(str(path))):
         return PictureCamera(str(path), [path])
-    return VideoCamera.from_file(path)
+    return VideoCamera.from_file(path, name=name)
 
 
 def read_picture(path: Path) -> UInt8Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -15,13 +16,15 @@ class Handover(Generic[Item]):
 
     Args:
         replaces: for each sender, whether a new item takes the place of one that nobody took; else the sender waits.
+        on_change: called, by the sender's thread, when there is something to take, or when a sender has ended.
 
     Attributes:
         replaced: for each sender, items that were never taken.
     """
 
-    def __init__(self, replaces: list[bool]) -> None:
+    def __init__(self, replaces: list[bool], *, on_change: Callable[[], None] | None = None) -> None:
         self._replaces = replaces
+        self._on_change = on_change
         self.replaced = [0] * len(replaces)
         self._items: list[Item | None] = [None] * len(replaces)
         self._sending = set(range(len(replaces)))
@@ -39,28 +42,47 @@ class Handover(Generic[Item]):
                 return False
             self._items[sender] = item
             self._changed.notify_all()
-            return True
+        self._tell()
+        return True
 
     def take(self) -> tuple[int, Item] | None:
         """Wait for the next sender's item; None when no more will come."""
         with self._changed:
-            while True:
-                for sender in (*range(self._turn, len(self._items)), *range(self._turn)):
-                    item = self._items[sender]
-                    if item is not None:
-                        self._items[sender] = None
-                        self._turn = (sender + 1) % len(self._items)
-                        self._changed.notify_all()
-                        return sender, item
-                if not self._sending:
-                    return None
+            while (taken := self._next()) is None and self._sending:
                 self._changed.wait(_WAKE_S)
+            return taken
+
+    def take_now(self) -> tuple[int, Item] | None:
+        """The next sender's item, if there is one; see `ended`."""
+        with self._changed:
+            return self._next()
+
+    @property
+    def ended(self) -> bool:
+        """Nothing is there to take, and no more will come."""
+        with self._changed:
+            return not self._sending and all(item is None for item in self._items)
+
+    def _next(self) -> tuple[int, Item] | None:
+        for sender in (*range(self._turn, len(self._items)), *range(self._turn)):
+            item = self._items[sender]
+            if item is not None:
+                self._items[sender] = None
+                self._turn = (sender + 1) % len(self._items)
+                self._changed.notify_all()
+                return sender, item
+        return None
+
+    def _tell(self) -> None:
+        if self._on_change is not None:
+            self._on_change()
 
     def end(self, sender: int) -> None:
         """Say that this sender has no more; what it left can still be taken."""
         with self._changed:
             self._sending.discard(sender)
             self._changed.notify_all()
+        self._tell()
 
     def stop(self) -> None:
         """Let go of everything: nobody waits any more, and nothing is taken."""

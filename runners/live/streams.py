@@ -1,12 +1,11 @@
-"""Cameras and network streams: a thread reads as fast as frames come, and only the newest one is kept."""
+"""A live source: a thread reads as fast as frames come, and only the newest one is kept."""
 
 from __future__ import annotations
 
-import sys
+import math
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, cast
 
@@ -14,20 +13,26 @@ import cv2
 
 from edgecnn.errors import DeviceError
 from edgecnn.results import UInt8Array
-from edgecnn.runners.live._opencv import open_video, quiet
-from edgecnn.runners.live.files import VideoCamera, declared_fps, declared_frames
-from edgecnn.runners.live.frames import Frame, frame_now, redacted
+from edgecnn.runners.live._opencv import quiet
+from edgecnn.runners.live.frames import Frame, frame_now, frame_of
 from edgecnn.runners.live.handover import Handover
 from edgecnn.runners.live.reconnect import CameraState, Reconnect
 
-OPEN_TIMEOUT_MS = 5000
 _CLOSE_TIMEOUT_S = 1.0
 
 
 class Grabber(Protocol):
-    """What a live source owes: frames, one after the other, as they come. Used by one thread at a time."""
+    """What a live source owes: frames, one after the other, as they come. Used by one thread at a time.
+
+    Attributes:
+        fps: pictures per second, as the source declares them.
+        pixel_format: what it sends, in the driver's or codec's words; None where that is not known.
+        captured_ns: CLOCK_MONOTONIC when the last picture was taken; None where no better is known than when it came.
+    """
 
     fps: float | None
+    pixel_format: str | None
+    captured_ns: int | None
 
     def grab(self) -> UInt8Array | None:
         """Wait for the next picture, uint8 [height, width, 3] BGR, the caller's to keep; None at the end."""
@@ -41,13 +46,17 @@ class Grabber(Protocol):
 class OpenCvGrabber:
     """Frames of a cv2.VideoCapture."""
 
+    captured_ns: int | None = None
+
     def __init__(self, capture: cv2.VideoCapture, *, fps: float | None) -> None:
         self.fps = fps
+        self.pixel_format = declared_format(capture)
         self._capture = capture
 
     def grab(self) -> UInt8Array | None:
         """The next picture; None at the end, on an error, or when the read timeout passed."""
-        there, image = self._capture.read()
+        with quiet():  # what it would say about a silence, our states say
+            there, image = self._capture.read()
         return cast(UInt8Array, image) if there else None
 
     def close(self) -> None:
@@ -66,7 +75,14 @@ class LiveCamera:
         grabber: open.
         reopen: opens it again; raises DeviceError where that fails. Without it, the first fault is the end.
         reconnect: when, and how often.
-        on_state: called by the capture thread, when the state changes.
+        on_state: called when the state changes, by a thread of the camera's; one call at a time.
+
+    Attributes:
+        fps: as the source declares it, and as it did when it was opened last.
+        pixel_format: what it sends ("MJPG", "h264"), where that is known.
+        size_px: width and height of the newest frame; None before the first.
+        reconnects: how often it was opened again.
+        notice: where the source is not as it was asked to be, what it is instead.
     """
 
     live = True
@@ -81,22 +97,31 @@ class LiveCamera:
         reopen: Callable[[], Grabber] | None = None,
         reconnect: Reconnect | None = None,
         on_state: StateListener | None = None,
+        notice: str | None = None,
     ) -> None:
         self.name = name
         self.fps = grabber.fps
+        self.pixel_format = grabber.pixel_format
+        self.size_px: tuple[int, int] | None = None
         self.reconnects = 0
+        self.notice = notice
         self._reopen = reopen
         self._policy = reconnect or Reconnect()
         self._on_state = on_state
         self._state: CameraState = "connecting"
+        self._changing = threading.Lock()
         self._newest: Handover[Frame] = Handover([True])
         self._stop = threading.Event()
         self._failure: Exception | None = None
         self._index = 0
         self._attempts = 0
         self._last_frame_s = time.monotonic()
-        self._thread = threading.Thread(target=self._capture, args=(grabber,), name=f"capture {name}", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._capture, args=(grabber,), name=f"capture {name}", daemon=True),
+            threading.Thread(target=self._notice_silence, name=f"silence {name}", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def dropped(self) -> int:
@@ -106,8 +131,7 @@ class LiveCamera:
     @property
     def state(self) -> CameraState:
         """What the source does at the moment."""
-        silent_s = time.monotonic() - self._last_frame_s
-        return "stalled" if self._state == "live" and silent_s > self._policy.stall_s else self._state
+        return self._state
 
     @property
     def remark(self) -> str | None:
@@ -153,17 +177,36 @@ class LiveCamera:
                 self._failure, image = failure, None
             if image is None:
                 return
-            self._newest.put(0, frame_now(image, self._index, self.name))
+            self._newest.put(0, self._frame(image, grabber.captured_ns))
             self._index += 1
             self._attempts = 0
             self._last_frame_s = time.monotonic()
             if self._state != "live":
+                self.fps, self.pixel_format = grabber.fps, grabber.pixel_format
                 self._enter("live", f"frames of {image.shape[1]}x{image.shape[0]} px")
+
+    def _frame(self, image: UInt8Array, captured_ns: int | None) -> Frame:
+        self.size_px = (image.shape[1], image.shape[0])
+        if captured_ns is None:
+            return frame_now(image, self._index, self.name)
+        return frame_of(image, self._index, self.name, captured_ns=captured_ns)
+
+    def _notice_silence(self) -> None:
+        """Say that the source is stalled, also while a read hangs; wakes up once in `stall_s` while frames come."""
+        stall_s = self._policy.stall_s
+        wait_s = stall_s
+        while not self._stop.wait(wait_s) and self._state != "lost":
+            silent_s = self._silent_s()
+            if silent_s >= stall_s:
+                self._enter("stalled", f"no frame in {stall_s:g} s", only_from="live")
+            wait_s = stall_s - silent_s if silent_s < stall_s else stall_s
 
     def _opened_again(self) -> Grabber | None:
         """Open the source once more, as often as it takes; None where it was closed or given up."""
         if self._reopen is None:
             return None
+        if self._silent_s() >= self._policy.stall_s:
+            self._enter("stalled", f"no frame in {self._policy.stall_s:g} s", only_from="live")
         while not self._stop.is_set():
             allowed_s = self._policy.give_up_s
             if allowed_s is not None and self._silent_s() >= allowed_s:
@@ -189,8 +232,10 @@ class LiveCamera:
             return f"ended, or gave no frame in {self._policy.stall_s:g} s"
         return str(self._failure).removeprefix(f"{self.name} ")  # an error names the source itself
 
-    def _enter(self, state: CameraState, why: str) -> None:
-        if state != self._state:
+    def _enter(self, state: CameraState, why: str, *, only_from: CameraState | None = None) -> None:
+        with self._changing:
+            if state == self._state or only_from not in (None, self._state):
+                return
             self._state = state
             if self._on_state is not None:
                 self._on_state(state, why)
@@ -199,7 +244,9 @@ class LiveCamera:
         """Stop capturing; a read that hangs ends by itself at its timeout. A second call does nothing."""
         self._stop.set()
         self._newest.stop()
-        self._thread.join(_CLOSE_TIMEOUT_S)
+        for thread in self._threads:
+            if thread is not threading.current_thread():  # a listener may close the camera
+                thread.join(_CLOSE_TIMEOUT_S)
 
     def __enter__(self) -> Self:
         return self
@@ -210,85 +257,10 @@ class LiveCamera:
         self.close()
 
 
-def open_url(
-    url: str, *, reconnect: Reconnect | None = None, on_state: StateListener | None = None
-) -> LiveCamera | VideoCamera:
-    """A network stream; a recording that a web server holds (its length is known) is read as a file is.
-
-    Raises:
-        DeviceError: no answer in time, refused, or no video there.
-    """
-    policy, name = reconnect or Reconnect(), redacted(url)
-    capture = _open_stream(url, policy)
-    over_http = url.lower().startswith("http")
-    if over_http and declared_frames(capture) is not None:
-        return VideoCamera(name, capture)
-
-    # MJPEG over HTTP declares no rate: what OpenCV reports is FFmpeg's default of 25
-    def grabber(opened: cv2.VideoCapture) -> OpenCvGrabber:
-        opened.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        return OpenCvGrabber(opened, fps=None if over_http else declared_fps(opened))
-
-    return LiveCamera(
-        name,
-        grabber(capture),
-        reopen=lambda: grabber(_open_stream(url, policy)),
-        reconnect=policy,
-        on_state=on_state,
-    )
-
-
-def _open_stream(url: str, policy: Reconnect) -> cv2.VideoCapture:
-    stall_ms = round(policy.stall_s * 1000)
-    capture = open_video(
-        url, [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, stall_ms]
-    )
-    if not capture.isOpened():
-        raise DeviceError(
-            f"{redacted(url)} does not open (waited at most {OPEN_TIMEOUT_MS / 1000:g} s): "
-            "is the address right, the login accepted, and the server there?"
-        )
-    return capture
-
-
-def open_device(
-    source: int | str, *, reconnect: Reconnect | None = None, on_state: StateListener | None = None
-) -> LiveCamera:
-    """A camera of this machine, by index or by path (/dev/videoN).
-
-    Raises:
-        DeviceError: it is not there, is in use, or is not a camera.
-    """
-    name = f"camera {source}" if isinstance(source, int) else source
-    return LiveCamera(
-        name,
-        _open_driver(source, name),
-        reopen=lambda: _open_driver(source, name),
-        reconnect=reconnect,
-        on_state=on_state,
-    )
-
-
-def _open_driver(source: int | str, name: str) -> OpenCvGrabber:
-    backend = cv2.CAP_V4L2 if sys.platform == "linux" else cv2.CAP_ANY
-    with quiet():
-        capture = cv2.VideoCapture(source, backend)
-    if not capture.isOpened():
-        raise DeviceError(f"{name} does not open: {_why_not(source)}")
-    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)  # the thread keeps the newest; a driver's queue would only age
-    return OpenCvGrabber(capture, fps=declared_fps(capture))
-
-
-def _why_not(source: int | str) -> str:
-    if sys.platform != "linux":
-        return "is it connected, and free?"
-    path = Path(f"/dev/video{source}" if isinstance(source, int) else source)
-    if not path.exists():
-        there = ", ".join(sorted(str(device) for device in Path("/dev").glob("video*"))) or "none"
-        return f"{path} is not there; cameras here: {there}"
-    try:
-        with path.open("rb"):
-            pass
-    except OSError as failed:
-        return f"{path}: {failed.strerror}; is another program using it, are you in the group 'video'?"
-    return f"{path} is there, but gives no video; of a camera's two devices, one is often for metadata"
+def declared_format(capture: cv2.VideoCapture) -> str | None:
+    """The four characters of what a capture's source sends, as far as it says."""
+    number = capture.get(cv2.CAP_PROP_FOURCC)
+    if not math.isfinite(number) or number <= 0:
+        return None
+    code = (int(number) & 0xFFFFFFFF).to_bytes(4, "little").decode("ascii", errors="replace").rstrip("\0 ")
+    return code if code.isascii() and code.isprintable() and code else None

@@ -12,6 +12,7 @@ from edgecnn.runners.base import Runner, StageTimes
 from edgecnn.runners.live.camera import Camera
 from edgecnn.runners.live.counting import LineCounter, ZoneCounter, check_inside, parse_counters, updated
 from edgecnn.runners.live.track import DEFAULT_FPS, UNTRACKED, Tracker
+from edgecnn.tasks import Task
 
 
 class TrackedRunner:
@@ -24,7 +25,6 @@ class TrackedRunner:
         live: frames come when they come: the clock says how far apart; else each is one frame after the last.
 
     Attributes:
-        task: the runner's.
         counts: what was counted so far.
 
     Raises:
@@ -40,13 +40,17 @@ class TrackedRunner:
         live: bool = False,
     ) -> None:
         _check_task(runner)
-        self.task = runner.task
         self.counts: tuple[Count, ...] = tuple(counter.count for counter in counters)
         self._runner, self._tracker, self._counters, self._live = runner, tracker, counters, live
         self._times = runner.stage_times
         self._size: tuple[int, int] | None = None
         self._boxes = 0
         self._followed = False
+
+    @property
+    def task(self) -> Task:
+        """The runner's, with the thresholds that it has now."""
+        return self._runner.task
 
     @property
     def stage_times(self) -> StageTimes:

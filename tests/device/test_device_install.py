@@ -28,6 +28,51 @@ for name in ("torch", "torchvision", "onnx", "litert_torch"):
 print(label)
 """
 
+WATCHED = """
+import json
+import sys
+import urllib.request
+from pathlib import Path
+
+import cv2
+import edgecnn
+
+picture = cv2.imread(str(Path(edgecnn.__file__).parent / "assets" / "cat.jpg"))
+writer = cv2.VideoWriter("cat.avi", cv2.VideoWriter.fourcc(*"MJPG"), 10.0, picture.shape[1::-1])
+for _ in range(5):
+    writer.write(picture)
+writer.release()
+said = {}
+
+
+class Visitor:
+    def start(self, start):
+        self.url = start.page_url
+
+    def ask(self, path, data=None):
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        return urllib.request.urlopen(request, timeout=60).read()
+
+    def deliver(self, frame, result, annotated):
+        if frame.index == 2:
+            said["status"] = json.loads(self.ask("status"))
+            said["html"] = self.ask("").decode()
+            said["jpeg"] = len(self.ask("picture"))
+            said["changed"] = json.loads(self.ask("score", b'{"score": 0.9}'))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+visitor = Visitor()
+edgecnn.run("default-detector", "cat.avi", web=0, sinks=[visitor], on_start=visitor.start)
+said["torch"] = [name for name in ("torch", "torchvision") if name in sys.modules]
+print(json.dumps(said))
+"""
+
 
 @pytest.fixture(scope="module", params=list(FORMATS))
 def device(request: pytest.FixtureRequest, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> DeviceEnvironment:
@@ -99,6 +144,20 @@ def test_a_word_runs_what_ships(device: DeviceEnvironment) -> None:
     photograph = device.site_packages / "edgecnn" / "assets" / "cat.jpg"
     record = json.loads(device.run("edgecnn", "run", "default-detector", photograph, "--jsonl", "-"))
     assert record["detections"][0]["label"] == "cat"
+
+
+@pytest.mark.parametrize("device", ["onnx"], indirect=True)
+def test_the_live_page_is_served_there(device: DeviceEnvironment, wheel: Path) -> None:
+    constraints = device.folder / "constraints.txt"
+    device.run("python", "-m", "pip", "install", "--quiet", f"{wheel}[web]", "--constraint", constraints)
+    said = json.loads(device.run("python", "-c", WATCHED))
+    assert said["status"]["sources"][0]["state"] == "recording"
+    assert said["status"]["score"] == 0.3
+    assert "cat" in " ".join(said["status"]["sources"][0]["sees"])
+    assert said["html"].startswith("<!doctype html>")
+    assert said["jpeg"] > 10_000
+    assert said["changed"] == {"score": 0.9}
+    assert said["torch"] == []
 
 
 def test_building_there_names_the_extra(device: DeviceEnvironment) -> None:

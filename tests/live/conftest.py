@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from types import SimpleNamespace, TracebackType
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -16,8 +17,10 @@ import pytest
 
 from edgecnn._verbs import run as verb
 from edgecnn._verbs.run import RunSummary, run
+from edgecnn.evidence import Opened
 from edgecnn.results import Detections, UInt8Array
 from edgecnn.runners.base import StageTimes
+from edgecnn.runners.live.frames import Frame, frame_now
 from edgecnn.tasks import Detect
 
 WIDTH_PX, HEIGHT_PX, SIDE_PX = 160, 120, 24
@@ -62,7 +65,9 @@ class OpenRunner(SquareRunner):
 
     format, precision = "fake", "fp32"
     task = Detect(labels=LABELS)
-    backend = SimpleNamespace(opened=SimpleNamespace(device_name="test", runtime="none", provider="none", threads=1))
+    backend = SimpleNamespace(
+        opened=Opened(device_name="test", runtime="none", provider="none", precision="fp32", threads=1)
+    )
 
     def __enter__(self) -> OpenRunner:
         return self
@@ -80,6 +85,87 @@ def run_squares(monkeypatch: pytest.MonkeyPatch) -> Any:
         return run("no.edge", source, **words)
 
     return run_it
+
+
+def until(true: Callable[[], object], *, seconds: float = 60) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, f"{true} is not so after {seconds} s"
+        time.sleep(0.005)
+
+
+class ScriptedCamera:
+    """A live camera whose frames come when the test says so; green tells which frame it is, blue which camera."""
+
+    live, stills = True, False
+    fps: float | None = None
+    frames_total: int | None = None
+    dropped = 0
+    remark: str | None = None
+
+    def __init__(self, number: int = 0) -> None:
+        self.name = f"script {number}"
+        self._number, self._shown = number, 0
+        self._waiting: queue.SimpleQueue[Frame | None] = queue.SimpleQueue()
+
+    def show(self, count: int = 1, *, age_ms: float = 0) -> int:
+        """So many more frames, taken so long ago; the index of the last."""
+        for _ in range(count):
+            image = np.full((8, 8, 3), (self._number, self._shown % 256, 0), np.uint8)
+            now, old_ns = frame_now(image, self._shown, self.name), int(age_ms * 1e6)
+            self._waiting.put(
+                Frame(image, now.index, now.captured_ns - old_ns, now.captured_unix_ns - old_ns, self.name)
+            )
+            self._shown += 1
+        return self._shown - 1
+
+    def close(self) -> None:
+        """No more frames."""
+        self._waiting.put(None)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Frame:
+        frame = self._waiting.get()
+        if frame is None:
+            raise StopIteration
+        return frame
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class HeldRunner:
+    """A network that answers when it is let; an answer's only box tells the frame and the camera.
+
+    Attributes:
+        begun: (camera, frame) of each call, in order.
+    """
+
+    def __init__(self, *, held: bool = True) -> None:
+        self.stage_times = StageTimes(1000, 2000, 3000)
+        self.begun: list[tuple[int, int]] = []
+        self._may = threading.Semaphore(0) if held else None
+
+    def let(self, count: int = 1) -> None:
+        """Answer so many frames."""
+        assert self._may is not None
+        self._may.release(count)
+
+    def __call__(self, image: UInt8Array) -> Detections:
+        number, index = int(image[0, 0, 0]), int(image[0, 0, 1])
+        self.begun.append((number, index))
+        if self._may is not None:
+            assert self._may.acquire(timeout=60)
+        box = np.array([[number, index, number + 1, index + 1]], np.float32)
+        return Detections(box, np.array([0.9], np.float32), np.array([0]), ("frame",))
 
 
 def write_video(path: Path, *, frames: int, fps: float = 20.0) -> Path:

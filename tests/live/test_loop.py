@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import threading
 import time
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ import pytest
 from edgecnn.errors import DataError, DeviceError, SpecError
 from edgecnn.results import Detections, Result, UInt8Array
 from edgecnn.runners.live.camera import open_camera
+from edgecnn.runners.live.frames import Frame
 from edgecnn.runners.live.loop import STAGES, Durations, LiveCounters, live
 
-from .conftest import SquareRunner, StreamServer, square_at, write_video
+from .conftest import HeldRunner, ScriptedCamera, SquareRunner, StreamServer, square_at, until, write_video
 
 
 def _corner(result: Result) -> tuple[float, ...]:
@@ -36,34 +38,48 @@ def test_every_frame_of_a_file_meets_its_own_result(tmp_path: Path) -> None:
     assert counters.stages["infer"].total_ns == 25 * 2000
 
 
-def test_a_slow_network_drops_frames_of_a_stream_and_stays_fresh(stream_server: StreamServer) -> None:
+def test_a_slow_network_drops_frames_of_a_stream_and_says_the_truth_of_the_others(stream_server: StreamServer) -> None:
     counters = LiveCounters()
     indices = []
     with open_camera(stream_server.url("stream")) as camera:
         for frame, result in live(camera, SquareRunner(0.08), counters=counters):
             indices.append(frame.index)
             assert _corner(result) == pytest.approx(square_at(frame.index), abs=2)
-            if len(indices) == 8:
+            if len(indices) >= 4 and camera.dropped + counters.dropped["infer"] >= 10:
                 break
-        assert camera.dropped + counters.dropped["infer"] >= 10
-    assert np.all(np.diff(indices) >= 1)
-    assert counters.age.percentile_ms(50) < 80 + 20 + 40  # one inference, one frame interval, and some room
-    assert counters.stages["deliver"].count == 8  # the last one too, after which the consumer left
+    assert (np.diff(indices) >= 1).all() and (np.diff(indices) > 1).any()
+    assert counters.stages["deliver"].count == len(indices)  # the last one too, after which the consumer left
 
 
-def test_a_slow_consumer_gets_the_newest_result_and_holds_nobody_back(stream_server: StreamServer) -> None:
-    counters = LiveCounters()
-    indices, ages_ms = [], []
-    with open_camera(stream_server.url("stream")) as camera:
-        for frame, _ in live(camera, SquareRunner(), counters=counters):
-            indices.append(frame.index)
-            ages_ms.append(frame.age_ns / 1e6)
-            if len(indices) == 6:
-                break
-            time.sleep(0.1)
-    assert counters.dropped["deliver"] >= 10
-    assert max(ages_ms[1:]) < 300, "results that wait in a row would be half a second old by now"
-    assert np.median(np.diff(indices)) >= 3
+def test_a_slow_network_gets_the_newest_frame_next() -> None:
+    counters, runner = LiveCounters(), HeldRunner()
+    with ScriptedCamera() as camera, _one_by_one(live(camera, runner, counters=counters)) as answer:
+        camera.show()
+        first = answer()
+        until(lambda: runner.begun == [(0, 0)])
+        camera.show(9)
+        until(lambda: counters.dropped["infer"] == 8)
+        runner.let()
+        assert first.result(60)[0].index == 0
+        runner.let()
+        assert answer().result(60)[0].index == 9
+    assert runner.begun == [(0, 0), (0, 9)]
+    assert counters.dropped == {"infer": 8, "deliver": 0, "late": 0}
+
+
+def test_a_slow_consumer_gets_the_newest_result_and_holds_nobody_back() -> None:
+    counters, runner = LiveCounters(), HeldRunner(held=False)
+    with ScriptedCamera() as camera, contextlib.closing(live(camera, runner, counters=counters)) as results:
+        camera.show()
+        assert next(results)[0].index == 0
+        for index in range(1, 10):  # the consumer is busy; the network answers all the same
+            camera.show()
+            until(lambda: counters.dropped["deliver"] == index - 1 and len(runner.begun) == index + 1)  # noqa: B023
+        frame, result = next(results)
+        until(lambda: counters.dropped["deliver"] == 8)
+    assert runner.begun == [(0, index) for index in range(10)]
+    assert (frame.index, _corner(result)) == (9, (0, 9))
+    assert counters.dropped == {"infer": 0, "deliver": 8, "late": 0}
 
 
 def test_inference_goes_on_while_the_consumer_works(tmp_path: Path) -> None:
@@ -80,35 +96,97 @@ def test_inference_goes_on_while_the_consumer_works(tmp_path: Path) -> None:
             assert following.wait(20), "the next inference waits for the consumer"
 
 
-def test_what_is_older_than_allowed_is_dropped_and_counted(stream_server: StreamServer) -> None:
-    counters, ages_ms = LiveCounters(), []
-    slow = iter([0.12, 0.0, 0.12, 0.0, 0.0, 0.12] + [0.0] * 1000)
+def test_what_is_older_than_allowed_is_dropped_and_counted() -> None:
+    counters, runner = LiveCounters(), HeldRunner(held=False)
+    with (
+        ScriptedCamera() as camera,
+        contextlib.closing(live(camera, runner, max_age_ms=60_000, counters=counters)) as results,
+    ):
+        found: list[int] = []
+        for index, old in enumerate((False, True, True, False, True, False)):
+            camera.show(age_ms=120_000 * old)
+            if old:
+                until(lambda: sum(counters.dropped.values()) == index - len(found) + 1)  # noqa: B023
+            else:
+                found.append(next(results)[0].index)
+    assert found == [0, 3, 5]
+    assert (0, 1) not in runner.begun, "what is late is not even looked at"
+    assert counters.dropped == {"infer": 0, "deliver": 0, "late": 3}
+    with pytest.raises(SpecError, match="max_age_ms must be positive"):
+        next(live(camera, runner, max_age_ms=0))
 
-    class Uneven(SquareRunner):
+
+def test_a_result_that_became_too_old_in_the_network_is_dropped() -> None:
+    counters, runner = LiveCounters(), HeldRunner()
+    with ScriptedCamera() as camera, _one_by_one(live(camera, runner, max_age_ms=300, counters=counters)) as answer:
+
+        def show_until(so: Callable[[], object]) -> int:
+            """More frames, for those that came late; the last one's index."""
+            while True:
+                last = camera.show()
+                until(lambda: so() or counters.dropped["late"] > last)  # noqa: B023
+                if so():
+                    return last
+
+        found = answer()
+        last = show_until(lambda: runner.begun)  # the first, unless the machine takes longer than that for a frame
+        time.sleep(0.31)
+        runner.let()
+        until(lambda: counters.dropped["late"] == last + 1)
+        runner.let(1000)
+        last = show_until(found.done)
+        assert found.result()[0].index == last
+
+
+@contextlib.contextmanager
+def _one_by_one(
+    results: Generator[tuple[Frame, Result], None, None],
+) -> Iterator[Callable[[], Future[tuple[Frame, Result]]]]:
+    """Asks a loop for its next answer in a thread, so that the test can go on meanwhile."""
+    with ThreadPoolExecutor(1) as asking, contextlib.closing(results):
+        yield lambda: asking.submit(next, results)
+
+
+def test_several_cameras_share_a_network_in_turns() -> None:
+    cameras, counters = [ScriptedCamera(number) for number in range(3)], LiveCounters()
+
+    class Crowded(HeldRunner):
+        """While it answers one frame, each camera gives two more: there is always one of each waiting."""
+
         def __call__(self, image: UInt8Array) -> Detections:
-            self.seconds = next(slow)
+            if len(self.begun) < 12:
+                replaced = counters.dropped["infer"] + (5 if self.begun else 3)
+                for camera in cameras:
+                    camera.show(2)
+                until(lambda: counters.dropped["infer"] == replaced)
             return super().__call__(image)
 
-    with open_camera(stream_server.url("stream")) as camera:
-        for frame, _ in live(camera, Uneven(), max_age_ms=80, counters=counters):
-            ages_ms.append(frame.age_ns / 1e6)
-            if len(ages_ms) == 12:
+    runner = Crowded(held=False)
+    cameras[0].show()
+    with contextlib.closing(live(cameras, runner, counters=counters)) as results:
+        for frame, result in results:
+            assert _corner(result) == (int(frame.source[-1]), frame.index)
+            if len(runner.begun) > 12:
                 break
-    assert counters.dropped["late"] >= 3
-    assert max(ages_ms) < 80 + 200  # read a moment later
-    with pytest.raises(SpecError, match="max_age_ms must be positive"):
-        next(live(camera, SquareRunner(), max_age_ms=0))
+    turns = [number for number, _ in runner.begun]
+    assert turns == [turn % 3 for turn in range(len(turns))]
+    for camera in cameras:
+        camera.close()
+    assert _threads_of_loops() == []
 
 
-def test_several_cameras_get_their_turns(stream_server: StreamServer, tmp_path: Path) -> None:
+def test_several_streams_are_all_answered(stream_server: StreamServer) -> None:
     with (
         open_camera(stream_server.url("stream")) as one,
         open_camera(stream_server.url("stream?2")) as other,
-        contextlib.closing(live([one, other], SquareRunner(0.03))) as results,
+        contextlib.closing(live([one, other], SquareRunner(0.01))) as results,
     ):
-        sources = [frame.source for frame, _ in itertools.islice(results, 20)]
-    assert sources.count(one.name) in range(8, 13)
-    assert {one.name, other.name} == set(sources)
+        seen: set[str] = set()
+        for frame, result in results:
+            seen.add(frame.source)
+            assert _corner(result) == pytest.approx(square_at(frame.index), abs=2)
+            if len(seen) == 2:
+                break
 
 
 def test_of_several_recordings_every_frame_is_answered_and_a_broken_one_told_at_the_end(tmp_path: Path) -> None:
@@ -138,10 +216,12 @@ def test_an_error_of_the_network_ends_the_loop_and_no_thread_stays(tmp_path: Pat
 
 def test_a_loop_that_is_left_lets_the_network_go(stream_server: StreamServer) -> None:
     busy = threading.Event()
+    calls: list[int] = []
 
     class Watched(SquareRunner):
         def __call__(self, image: UInt8Array) -> Detections:
             busy.set()
+            calls.append(1)
             found = super().__call__(image)
             busy.clear()
             return found
@@ -150,20 +230,20 @@ def test_a_loop_that_is_left_lets_the_network_go(stream_server: StreamServer) ->
         for _ in live(camera, Watched(0.05)):
             break
         assert not busy.is_set()
-        time.sleep(0.1)
-        assert not busy.is_set()
-    assert _threads_of_loops() == []
+        made = len(calls)
+        assert _threads_of_loops() == []
+        assert len(calls) == made, "the network was used after the loop was left"
 
 
 def _threads_of_loops() -> list[str]:
-    """Those that still run a moment later."""
-    deadline = time.monotonic() + 2
-    while time.monotonic() < deadline:
-        names = [t.name for t in threading.enumerate() if t.name.startswith(("watch ", "infer"))]
-        if not names:
-            break
-        time.sleep(0.01)
-    return names
+    """Those that don't end."""
+
+    def names() -> list[str]:
+        return [t.name for t in threading.enumerate() if t.name.startswith(("watch ", "infer"))]
+
+    with contextlib.suppress(AssertionError):
+        until(lambda: not names(), seconds=30)
+    return names()
 
 
 def test_errors_of_the_source_reach_the_consumer(tmp_path: Path) -> None:

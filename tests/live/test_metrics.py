@@ -23,7 +23,8 @@ from edgecnn.results import Classification, Detections, Result, SegmentationMap
 from edgecnn.runners.live.frames import Frame, frame_now
 from edgecnn.runners.live.loop import Durations, LiveCounters
 from edgecnn.runners.live.sinks import Annotated
-from edgecnn.runners.live.sinks.metrics import MetricsSink, parse_address
+from edgecnn.runners.live.sinks.address import parse_address
+from edgecnn.runners.live.sinks.metrics import MetricsSink
 
 from .conftest import LABELS, StreamServer, square_frame, write_video
 
@@ -35,7 +36,7 @@ def free_port() -> int:
 
 
 def fetch(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
         text: str = answer.read().decode()
     return text
 
@@ -138,13 +139,13 @@ def test_the_server_ends_with_the_sink() -> None:
     sink = MetricsSink(0, counters=LiveCounters(), dropped={}, faults={}, info={"source": "test"})
     with sink:
         url = str(sink.url)
-        text = urllib.request.urlopen(url, timeout=5).read().decode()
+        text = urllib.request.urlopen(url, timeout=60).read().decode()
     assert url.startswith("http://127.0.0.1:")
     assert value(families(text)["edgecnn_frames"]) == 0
     assert "edgecnn_objects" not in text  # nothing was seen yet
     assert not [thread for thread in set(threading.enumerate()) - before if "serve_forever" in thread.name]
     with pytest.raises(OSError, match="refused"):
-        urllib.request.urlopen(url, timeout=5)
+        urllib.request.urlopen(url, timeout=60)
 
 
 def test_what_the_newest_result_holds() -> None:
@@ -159,7 +160,7 @@ def test_what_the_newest_result_holds() -> None:
             assert sink.url
             for result in results:
                 sink.deliver(frame, result, Annotated(lambda: frame.image))
-                text = urllib.request.urlopen(sink.url, timeout=5).read().decode()
+                text = urllib.request.urlopen(sink.url, timeout=60).read().decode()
         return families(text)
 
     found = fetched(two)
@@ -171,12 +172,12 @@ def test_what_the_newest_result_holds() -> None:
 
 
 def test_addresses() -> None:
-    assert parse_address(9109) == ("127.0.0.1", 9109)
-    assert parse_address("0.0.0.0:9109") == ("0.0.0.0", 9109)
-    assert parse_address("[::1]:9109") == ("::1", 9109)
+    assert parse_address(9109, "metrics") == ("127.0.0.1", 9109)
+    assert parse_address("0.0.0.0:9109", "metrics") == ("0.0.0.0", 9109)
+    assert parse_address("[::1]:9109", "metrics") == ("::1", 9109)
     for wrong in ("", "host", "host:", "70000", "-1", "1.5"):
         with pytest.raises(SpecError, match=r"PORT or HOST:PORT"):
-            parse_address(wrong)
+            parse_address(wrong, "metrics")
 
 
 def test_durations_are_counted_up_to_a_bound() -> None:

@@ -39,6 +39,7 @@ from .conftest import (
     find_square,
     square_at,
     square_frame,
+    until,
     write_video,
 )
 
@@ -349,8 +350,13 @@ def test_a_slow_sink_holds_neither_the_camera_nor_the_others_back(
 ) -> None:
     free = threading.Event()
     held, quick = _Slow(lambda: free.wait(60)), _At()
-    quick.action = lambda: free.set() if len(quick.indices) == 40 else None
-    summary = run_squares(stream_server.url("stream"), sinks=[held, quick], limit=60)
+
+    def progress(done: int, total: int) -> None:
+        if done == 40:
+            until(lambda: quick.indices)
+            free.set()
+
+    summary = run_squares(stream_server.url("stream"), sinks=[held, quick], limit=60, progress=progress)
     assert (summary.frames, summary.ended, summary.faults) == (60, "limit", ())
     assert free.is_set() and len(quick.indices) + summary.dropped.get("_At", 0) == 60
     assert summary.dropped["_Slow"] + len(held.indices) == 60
@@ -422,11 +428,17 @@ def test_a_live_recording_goes_on_when_the_stream_comes_back_in_another_size(run
 def test_a_signal_ends_a_live_run_with_its_files_closed(
     run_squares: Any, stream_server: StreamServer, tmp_path: Path
 ) -> None:
-    stop = threading.Timer(0.6, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    stop.start()
-    start = time.monotonic()
-    summary = run_squares(stream_server.url("stream"), record=tmp_path / "out.mp4", jsonl=tmp_path / "out.jsonl")
-    assert time.monotonic() - start < 0.6 + 5
+    signalled_s: list[float] = []
+
+    def stop() -> None:
+        if len(watch.indices) == 30:
+            signalled_s.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    watch = _At(stop)
+    both = {"record": tmp_path / "out.mp4", "jsonl": tmp_path / "out.jsonl"}
+    summary = run_squares(stream_server.url("stream"), sinks=[watch], **both)
+    assert time.monotonic() - signalled_s[0] < 15  # 2 on a machine that has time
     assert summary.ended == "SIGTERM"
-    assert count_frames(tmp_path / "out.mp4") > 5
+    assert count_frames(tmp_path / "out.mp4") >= 1
     assert all(json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from edgecnn.runners.live.track import UNTRACKED, Tracker
 from edgecnn.runners.live.tracked_runner import TrackedRunner
 from edgecnn.tasks import Classify, Detect, Segment
 
-from .conftest import HEIGHT_PX, WIDTH_PX, SquareRunner, StreamServer, write_video
+from .conftest import HEIGHT_PX, WIDTH_PX, OpenRunner, SquareRunner, StreamServer, write_video
 
 pytest.importorskip("edgefirst.tracker", reason="needs edgefirst-tracker: pip install 'edgecnn[track]'")
 LABELS = ("square", "circle")
@@ -158,7 +157,7 @@ class _OpenSquareRunner(SquareRunner):
     """What `open_runner` gives, as far as `run` looks at it."""
 
     format, precision = "fake", "fp32"
-    backend = SimpleNamespace(opened=SimpleNamespace(device_name="test", runtime="none", provider="none", threads=1))
+    backend = OpenRunner.backend
 
     def __init__(self, task: Any = None, result: Result | None = None) -> None:
         super().__init__()

@@ -45,8 +45,10 @@ def test_the_wheel_holds_every_module_and_what_they_read(wheel: Path) -> None:
         expected |= {f"edgecnn/{linked}/{name}" for name in _python_files(REPOSITORY / linked)}
     assets = (REPOSITORY / "edgecnn" / "assets").rglob("*")
     expected |= {path.relative_to(REPOSITORY).as_posix() for path in assets if path.is_file()}
+    page = REPOSITORY / "runners" / "live" / "sinks" / "web" / "page"
+    expected |= {f"edgecnn/{path.relative_to(REPOSITORY).as_posix()}" for path in page.iterdir()}
     expected.add("edgecnn/py.typed")
-    assert "edgecnn/runners/live/loop.py" in expected
+    assert {"edgecnn/runners/live/loop.py", "edgecnn/runners/live/sinks/web/page/page.html"} <= expected
     assert "edgecnn/converters/heads/yolox.py" in expected
     assert {"edgecnn/assets/cat.jpg", "edgecnn/assets/MODEL_CARD.md"} <= expected
     for network in ("detector", "segmenter"):
@@ -70,7 +72,12 @@ def test_the_source_archive_holds_tests_and_documents(packed: Path) -> None:
     with tarfile.open(archive) as opened:
         names = {name.partition("/")[2] for name in opened.getnames()}
     expected = {"README.md", "LICENSE", "NOTICE", "CHANGELOG.md", "constraints.txt", "Makefile", "pyproject.toml"}
-    expected |= {"tests/unit/test_packaging.py", "docs/decisions/0001-layout.md", "benchmarks/import_time.py"}
+    expected |= {
+        "tests/unit/test_packaging.py",
+        "docs/decisions/0001-layout.md",
+        "benchmarks/import_time.py",
+        "examples/robot_loop.py",
+    }
     assert expected - names == set()
 
 

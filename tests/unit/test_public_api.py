@@ -5,6 +5,7 @@ from __future__ import annotations
 import pkgutil
 import subprocess
 import sys
+from importlib.metadata import distributions
 
 import pytest
 
@@ -34,6 +35,15 @@ def test_opening_runners_needs_no_torch() -> None:
     loaded = _modules_after("import edgecnn; edgecnn.open_runner; edgecnn.run; edgecnn.bench; edgecnn.live")
     assert "cv2" in loaded
     assert not loaded & {"torch", "torchvision", "litert_torch", "onnx", "onnxruntime", "openvino", "ai_edge_litert"}
+
+
+def test_a_runner_does_not_load_what_reports_its_use() -> None:
+    if not any(d.name == "openvino-telemetry" for d in distributions()):
+        pytest.skip("openvino brought no reporter")
+    open_it = "import edgecnn; edgecnn.open_runner('default-detector', format='openvino')"
+    loaded = _modules_after(open_it)
+    assert "openvino.tools.ovc.telemetry_stub" in loaded  # what stands for it where it is absent
+    assert "openvino_telemetry.main" not in loaded
 
 
 def test_the_command_line_is_built_without_torch_or_a_runtime_or_opencv() -> None:

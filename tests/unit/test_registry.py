@@ -100,4 +100,4 @@ def test_every_error_has_an_exit_code_of_the_design() -> None:
         "AccuracyError",
         "TrainingError",
     }
-    assert {e.__name__ for e in found if e.exit_code == 3} == {"DeviceError", "StorageError"}
+    assert {e.__name__ for e in found if e.exit_code == 3} == {"DeviceError", "BoardError", "StorageError"}

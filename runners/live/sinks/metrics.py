@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Final, Self
 
-import numpy as np
-
-from edgecnn.errors import DeviceError, MissingDependencyError, SpecError
+from edgecnn.errors import MissingDependencyError
 from edgecnn.results import Classification, Detections, Instances, Result
 from edgecnn.runners.live.frames import Frame
 from edgecnn.runners.live.loop import Durations, LiveCounters
 from edgecnn.runners.live.sinks import Annotated
+from edgecnn.runners.live.sinks.address import not_served, parse_address, url_of
+from edgecnn.runners.live.sinks.figures import figures_of
 
 try:
     from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -29,18 +29,6 @@ except ModuleNotFoundError as missing:
     raise MissingDependencyError("serving metrics", "prometheus-client", extra="live") from missing
 
 _BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-
-
-def parse_address(address: str | int) -> tuple[str, int]:
-    """Host and port of "[HOST:]PORT"; without a host, this machine only.
-
-    Raises:
-        SpecError: it is neither.
-    """
-    host, _, port = str(address).rpartition(":")
-    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
-        raise SpecError(f"metrics are served on PORT or HOST:PORT (9109, 0.0.0.0:9109, [::]:9109), got {address!r}")
-    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 class MetricsSink:
@@ -74,7 +62,7 @@ class MetricsSink:
         faults: Mapping[str, Callable[[], int]],
         info: Mapping[str, str],
     ) -> None:
-        self._host, self._port = parse_address(address)
+        self._host, self._port = parse_address(address, "metrics")
         self._run = _RunCollector(counters, dropped, faults, info)
         self.url: str | None = None
         self._close: Callable[[], None] = lambda: None
@@ -95,12 +83,8 @@ class MetricsSink:
         try:
             server, thread = start_http_server(self._port, self._host, registry)
         except OSError as failed:
-            raise DeviceError(
-                f"metrics cannot be served on {self._host}:{self._port}: {failed.strerror or failed}; "
-                "choose another port, or a host that is this machine"
-            ) from failed
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        self.url = f"http://{host}:{server.server_port}/metrics"
+            raise not_served("metrics", self._host, self._port, failed) from failed
+        self.url = url_of(self._host, server.server_port) + "metrics"
 
         def close() -> None:
             server.shutdown()
@@ -158,6 +142,17 @@ class _RunCollector(Collector):
         age = HistogramMetricFamily("edgecnn_result_age_seconds", "From capture to the result.", labels=[])
         _add(age, [], counters.age)
         yield age
+        recent = GaugeMetricFamily(
+            "edgecnn_recent_stage_seconds",
+            "Percentile of a stage's durations in the last minute, where there are enough for it.",
+            labels=["stage", "quantile"],
+        )
+        for stage, durations in (*counters.stages.items(), ("age", counters.age)):
+            window = durations.window.recent()
+            for quantile, ms in (("0.5", window.p50_ms), ("0.9", window.p90_ms), ("0.99", window.p99_ms)):
+                if ms is not None:
+                    recent.add_metric([stage, quantile], ms / 1e3)
+        yield recent
         if self.newest is not None:
             captured_unix_ns, result = self.newest
             yield GaugeMetricFamily(
@@ -168,16 +163,12 @@ class _RunCollector(Collector):
             yield self._of_result(result)
 
     def _of_result(self, result: Result) -> Metric:
+        values = figures_of(result)
         if isinstance(result, Detections | Instances):
-            found = result.detections if isinstance(result, Instances) else result
-            class_ids, counts = np.unique(found.class_ids, return_counts=True)
-            values = {found.labels[i]: float(n) for i, n in zip(class_ids.tolist(), counts.tolist(), strict=True)}
             family = GaugeMetricFamily("edgecnn_objects", "Objects in the newest result.", labels=["label"])
         elif isinstance(result, Classification):
-            values = dict(result)
             family = GaugeMetricFamily("edgecnn_class_score", "Of the newest result, 0 to 1.", labels=["label"])
         else:
-            values = result.shares()
             family = GaugeMetricFamily("edgecnn_area_ratio", "Share of the newest picture's area.", labels=["label"])
         with self._lock:
             self._seen.update(values)

@@ -24,30 +24,40 @@ _PROBE: Final = "import cv2; cv2.namedWindow('edgecnn'); cv2.destroyAllWindows()
 class WindowSink:
     """Shows frames; q, Esc or closing the window ends the run.
 
+    Args:
+        by_source: each source has a window of its own.
+
     Raises:
         DeviceError: OpenCV here has no windows, or there is no display.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, by_source: bool = False) -> None:
         _check_display()
-        self._shown = False
+        self._by_source = by_source
+        self._shown: set[str] = set()
 
     def deliver(self, frame: Frame, result: Result, annotated: Annotated) -> None:
         """Show one frame."""
-        if not self._shown:
-            cv2.namedWindow(_TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        title = f"{_TITLE}: {frame.source}" if self._by_source else _TITLE
+        if title not in self._shown:
+            cv2.namedWindow(title, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
             height, width = annotated.picture.shape[:2]
-            cv2.resizeWindow(_TITLE, width, height)
-            self._shown = True
-        cv2.imshow(_TITLE, annotated.picture)
+            cv2.resizeWindow(title, width, height)
+            self._shown.add(title)
+        cv2.imshow(title, annotated.picture)
         if (cv2.waitKey(1) & 0xFF) in _QUIT_KEYS:
             raise EndOfRun("a key was pressed")
-        if cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) < 1:
+        if not self._visible():
             raise EndOfRun("the window was closed")
+
+    def _visible(self) -> bool:
+        return bool(self._shown) and all(
+            cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1 for title in self._shown
+        )
 
     def hold(self) -> None:
         """Keep the last picture until a key is pressed or the window is closed."""
-        while self._shown and cv2.getWindowProperty(_TITLE, cv2.WND_PROP_VISIBLE) >= 1:
+        while self._visible():
             if cv2.waitKey(100) >= 0:
                 return
 
@@ -57,8 +67,8 @@ class WindowSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._shown:
-            cv2.destroyWindow(_TITLE)
+        for title in self._shown:
+            cv2.destroyWindow(title)
 
 
 def _check_display() -> None:

@@ -1,0 +1,228 @@
+"""A Raspberry Pi, emulated: installed from wheels, the same answers as here, measured from here.
+
+The instructions, libraries and kernels are those of the board's processor; its speed says nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+import edgecnn
+from edgecnn.bundle import Bundle
+from edgecnn.cli._main import main
+from edgecnn.runners.remote.connection import SSH_VARIABLE
+
+from .emulated_pi import EmulatedPi, why_not
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")]
+
+PRECISIONS = ("fp32", "int8")
+# Float differs in the order of additions; int8 is the same integers. OpenVINO's scales are rounded otherwise on Arm.
+SCORES_DIFFER = 1e-6
+SCORES_DIFFER_OPENVINO_INT8 = 1e-4
+FRAMES = 4
+FORMATS = ("onnx", "openvino", "tflite")
+
+
+@pytest.fixture(scope="module")
+def pi(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmulatedPi]:
+    """A Raspberry Pi 5 that runs, and that ssh knows."""
+    setup = shared / "pi" / "setup_pi.sh"
+    if not setup.is_file():
+        pytest.skip("needs ../shared/pi/setup_pi.sh, which makes the emulated board")
+    folder = tmp_path_factory.mktemp("pi")
+    board = EmulatedPi(setup, folder / "board", suite=os.environ.get("PI_SUITE", "bookworm"))
+    board.build()
+    board.start("pi5")
+    board.write_client_settings(folder / "ssh_config")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SSH_VARIABLE, f"ssh -F {folder / 'ssh_config'}")
+        yield board
+    board.stop()
+    shutil.rmtree(board.folder / "root")  # 650 MB
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A classifier of a few layers in every format, float and int8."""
+    torch = pytest.importorskip("torch", reason="needs the extra [convert]")
+    from torch import nn
+
+    torch.manual_seed(0)
+    convolutions = [nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 16, 3, 2, 1), nn.Conv2d(16, 16, 3, 2, 1)]
+    layers = [
+        layer
+        for convolution in convolutions
+        for layer in (convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU())
+    ]
+    model = edgecnn.TrainedModel(
+        module=nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 5)),
+        frame=edgecnn.FrameSpec(
+            height_px=64, width_px=64, fit="stretch", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+        ),
+        task=edgecnn.Classify(labels=("a", "b", "c", "d", "e")),
+        name="tiny",
+    )
+    pictures = Path(edgecnn.__file__).parent / "assets"
+    out = tmp_path_factory.mktemp("tiny") / "tiny.edge"
+    conversion = edgecnn.convert(model, precision=("fp32", "int8"), calibration=pictures, out=out)
+    assert conversion.refused == ()
+    assert conversion.bundle is not None
+    return conversion.bundle
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few frames that differ, without loss: from YUV, FFmpeg makes BGR that is one grey level off on Arm."""
+    path = tmp_path_factory.mktemp("video") / "street.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MPNG"), 10.0, (96, 64))
+    assert writer.isOpened()
+    rng = np.random.default_rng(0)
+    for _ in range(FRAMES):
+        writer.write(cv2.resize(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8), (96, 64)))
+    writer.release()
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(pi: EmulatedPi, wheel: Path, tiny: Bundle, video: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The command `edgecnn` on the Pi: pip has installed our wheel there, from wheels and without an index.
+
+    The root's own packages are numpy, OpenCV (the headless one, since apt doesn't work in it: no libGL) and the three
+    runtimes, which the environment sees.
+    """
+    wheels = tmp_path_factory.mktemp("wheels")
+    version = pi.run("python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'").strip()
+    platforms = [word for minor in (17, 28, 31) for word in ("--platform", f"manylinux_2_{minor}_aarch64")]
+    only = ["--only-binary", ":all:", "--python-version", version, "--platform", "manylinux2014_aarch64", *platforms]
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(wheels), *only]
+    subprocess.run([*command, "msgspec", "rich", "typer"], check=True)
+    shutil.copy(wheel, wheels)
+    pi.put(wheels, tiny.folder, video)
+    pi.run("python3 -m venv --system-site-packages --without-pip env")
+    pip = "python3 -m pip --python env/bin/python install --quiet --no-compile --no-index --only-binary :all:"
+    pi.run(f"{pip} --find-links {wheels.name} msgspec rich typer")
+    pi.run(f"{pip} --no-deps {wheels.name}/{wheel.name}")
+    return "env/bin/edgecnn"
+
+
+def scores_there(pi: EmulatedPi, installed: str, format: str, precision: str) -> list[dict[str, float]]:  # noqa: A002
+    words = f"--format {format} --precision {precision} --threads 1 --jsonl -"
+    return _scores(pi.run(f"{installed} run tiny.edge street.avi {words}"))
+
+
+def _scores(lines: str) -> list[dict[str, float]]:
+    records = [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
+    return [{one["label"]: one["score"] for one in record["classes"]} for record in records if "classes" in record]
+
+
+def scores_here(tiny: Bundle, video: Path, format: str, precision: str) -> list[dict[str, float]]:  # noqa: A002
+    scores = []
+    with (
+        edgecnn.open_camera(str(video)) as camera,
+        edgecnn.open_runner(tiny, format=format, precision=precision, threads=1) as runner,
+    ):
+        for _, result in edgecnn.live(camera, runner):
+            assert isinstance(result, edgecnn.Classification)
+            scores.append(dict(result))
+    return scores
+
+
+def test_devices_says_what_works_there(pi: EmulatedPi, installed: str) -> None:
+    report = json.loads(pi.run(f"{installed} devices cpu --json"))
+    assert report["machine"]["board"] == "Raspberry Pi 5 Model B Rev 1.0 (emulated)"
+    assert report["machine"]["emulated"]
+    assert "asimddp" in report["machine"]["cpu_flags"]
+    works = {trial["word"]: trial["works"] for trial in report["trials"]}
+    assert [works[f"{runtime}:cpu"] for runtime in ("onnxruntime", "openvino", "litert")] == [True, True, True]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_video_gets_the_same_answers_there_and_here(
+    pi: EmulatedPi,
+    installed: str,
+    tiny: Bundle,
+    video: Path,
+    format: str,  # noqa: A002
+    precision: str,
+) -> None:
+    here, there = scores_here(tiny, video, format, precision), scores_there(pi, installed, format, precision)
+    limit = SCORES_DIFFER_OPENVINO_INT8 if (format, precision) == ("openvino", "int8") else SCORES_DIFFER
+    assert len(here) == len(there) == FRAMES
+    assert len({tuple(scores.items()) for scores in here}) == FRAMES
+    for one, other in zip(here, there, strict=True):
+        assert next(iter(one)) == next(iter(other))
+        assert {label: other[label] for label in one} == pytest.approx(one, abs=limit)
+
+
+def bench_from_here(pi: EmulatedPi, bundle: Bundle, *words: str, code: int = 0) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "edgecnn", "bench", str(bundle.folder), "--iterations", "2", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(edgecnn.__file__).parents[1])}
+    done = subprocess.run(
+        [*command, "--picture-size", "64x64", "--on", pi.url, *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, f"{done.stdout}\n{done.stderr}"
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    return rows
+
+
+def test_bench_from_here_brings_evidence_that_names_it_as_emulated(pi: EmulatedPi, tiny: Bundle) -> None:
+    rows = bench_from_here(pi, tiny)
+    assert {(row["format"], row["precision"]) for row in rows} == {(f, p) for f in FORMATS for p in PRECISIONS}
+    for row in rows:
+        assert (row["error"], row["n"]) == (None, 2)
+        assert row["machine"]["board"].endswith("(emulated)")
+        assert row["machine"]["conditions"]["frequency_mhz"] == 2400
+    for artifact in Bundle.open(tiny.folder).manifest.artifacts:
+        (evidence,) = artifact.evidence.latency
+        assert evidence.machine["board"] == "Raspberry Pi 5 Model B Rev 1.0 (emulated)"
+        assert evidence.machine["emulated"]
+    assert not (pi.boards / "jobs").exists()
+
+
+def test_devices_from_here_names_it_as_emulated(pi: EmulatedPi, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["devices", "cpu", "--on", pi.url]) == 0
+    assert "Raspberry Pi 5 Model B Rev 1.0 (emulated)" in capsys.readouterr().out
+
+
+def test_a_run_of_a_throttled_board_is_invalid(pi: EmulatedPi, tiny: Bundle) -> None:
+    # The firmware's own tool isn't there: this one says what that says of a board that is too hot.
+    tool = pi.folder / "root" / "usr" / "local" / "bin" / "vcgencmd"
+    tool.write_text("#!/bin/sh\necho throttled=0x80008\n")
+    tool.chmod(0o755)
+    try:
+        (row,) = bench_from_here(pi, tiny, "--format", "tflite", "--precision", "int8", "--no-record")
+    finally:
+        tool.unlink()
+    assert row["machine"]["conditions"]["throttled"] == 0x80008
+    assert row["unstable"][0] == "invalid: the board was slowed (soft temperature limit)"
+
+
+def test_what_does_not_compile_for_a_processor_is_told_of_that_artifact(pi: EmulatedPi, tiny: Bundle) -> None:
+    pi.stop()
+    pi.start("pi4")
+    try:
+        rows = bench_from_here(pi, tiny, "--format", "openvino", "--no-record", code=3)
+    finally:
+        pi.stop()
+        pi.start("pi5")
+    fp32, int8 = rows
+    assert (fp32["error"], fp32["machine"]["board"]) == (None, "Raspberry Pi 4 Model B Rev 1.4 (emulated)")
+    assert (int8["precision"], int8["error"]) == ("int8", "DeviceError")
+    assert "openvino cannot compile" in int8["reason"]

@@ -1,0 +1,29 @@
+"""A minute of `benchmarks/soak.py`: what a run holds stays as it was."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("prometheus_client", reason="needs prometheus-client: pip install 'edgecnn[live]'")
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads /proc")
+def test_a_minute_at_full_rate_leaves_memory_threads_and_descriptors_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(REPOSITORY))
+    monkeypatch.delitem(sys.modules, "benchmarks", raising=False)
+    from benchmarks.soak import soak
+
+    result = soak("default-detector", minutes=1.2, warmup_s=15, every_s=1)
+    assert result["faults"] == () and result["frames"] > 50 and result["metrics_fetched"] > 10
+    flat = {name: result["flat"][name] for name in ("memory", "threads", "descriptors")}
+    assert all(flat.values()), {name: value for name, value in result.items() if name != "readings"}
+    first, last = result["cpu_ms_per_frame"]
+    assert last < 1.5 * first, "a frame costs more and more"
