@@ -246,7 +246,7 @@ class _Timed:
         """Whether an accelerator's answers are the processor's; the processor itself needs no comparison."""
         if "cpu" not in parse_device(self.job.device).kinds:
             answer = self._ask("agree")
-            self._agreement = None if answer is None else msgspec.convert(answer["evidence"], ParityEvidence)
+            self._agreement = None if answer is None else msgspec.convert(answer["evidence"], ParityEvidence | None)
 
     def warm(self, profile: Profile) -> None:
         """The warm-up."""

@@ -36,7 +36,15 @@ from edgecnn.measure.machine import peak_rss_mb  # noqa: E402
 from edgecnn.measure.parity import Sample, compare, describe  # noqa: E402
 from edgecnn.registry import BACKENDS, LAYER_TIMERS  # noqa: E402
 from edgecnn.results import UInt8Array  # noqa: E402
-from edgecnn.runners.base import Arrays, LayerRequest, Runner, choose_artifact, open_runner  # noqa: E402
+from edgecnn.runners.base import (  # noqa: E402
+    Arrays,
+    LayerRequest,
+    Runner,
+    artifacts_for,
+    choose_artifact,
+    open_runner,
+    opens_on,
+)
 
 _IMPORTED_NS = time.monotonic_ns()
 
@@ -113,16 +121,26 @@ class TimingChild:
     def agree(self) -> dict[str, Any]:
         """Compare the device's answers with those that the same artifact gives on the processor.
 
+        One that was compiled for the device opens nowhere else: it is compared with the bundle's default, if any.
+
         Raises:
             ParityError: they differ by more than the precision's limit.
         """
         runner = self._runner
         assert runner is not None
+        bundle, processor = Bundle.open(self._opened["bundle"]), parse_device("cpu")
+        words = {**self._opened, "device": processor.text}
+        names = {name: self._opened[name] for name in ("format", "precision")}
+        artifact, _ = choose_artifact(bundle, device=parse_device(self._opened["device"]), **names)
+        if not opens_on(artifact, processor):
+            if not artifacts_for(bundle.manifest, processor, precision=None):
+                return {"evidence": None}
+            words |= dict.fromkeys(names)
         fitted = [FrameFitter(runner.frame)(next(self._pictures)) for _ in range(_COMPARED)]
-        batch = Bundle.open(self._opened["bundle"]).manifest.batch
+        batch = bundle.manifest.batch
         frames = [(np.repeat(frame, batch, axis=0), place) for frame, place in fitted]
         answers = [_copied(runner.backend.infer(frame)) for frame, _ in frames]
-        with open_runner(**{**self._opened, "device": "cpu"}) as reference:
+        with open_runner(**words) as reference:
             samples = [Sample(frame, place, _copied(reference.backend.infer(frame)), ()) for frame, place in frames]
         evidence = compare(
             samples,
