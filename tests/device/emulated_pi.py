@@ -53,13 +53,22 @@ class EmulatedPi:
         kept = Path(os.environ[CACHE_VARIABLE]) / f"pi-{self.suite}.tar.zst" if CACHE_VARIABLE in os.environ else None
         if kept is not None and kept.is_file():
             self._do("unpack", str(kept))
-            return
-        self._do("build")
-        if kept is not None:
+        else:
+            self._do("build")
+        if kept is not None and not kept.is_file():
             kept.parent.mkdir(parents=True, exist_ok=True)
             partial = kept.with_suffix(".partial")
             self._do("pack", str(partial))
             partial.rename(kept)
+        self._write_certificates()
+
+    def _write_certificates(self) -> None:
+        """What the package ca-certificates would have written; without it, pip of trixie does not start."""
+        root = self.folder / "root"
+        single = sorted((root / "usr" / "share" / "ca-certificates").rglob("*.crt"))
+        together = root / "etc" / "ssl" / "certs" / "ca-certificates.crt"
+        together.parent.mkdir(parents=True, exist_ok=True)
+        together.write_text("".join(path.read_text() for path in single))
 
     def start(self, model: str) -> None:
         """Boot as "pi5", "pi4" or "pi3"."""
