@@ -5,14 +5,17 @@ Importing it loads neither torch nor a runtime: names are found on first use.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# OpenVINO reports over the network that it is imported, through this package; now it takes it for absent, and does not.
+# Runtimes that report their use over the network, unless told not to: OpenVINO through this package, which it takes for
+# absent now; ONNX Runtime by itself, with a device id that it writes into the user's cache.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from edgecnn._verbs.bench import bench

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import subprocess
 import sys
 from importlib.metadata import distributions
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +46,16 @@ def test_a_runner_does_not_load_what_reports_its_use() -> None:
     loaded = _modules_after(open_it)
     assert "openvino.tools.ovc.telemetry_stub" in loaded  # what stands for it where it is absent
     assert "openvino_telemetry.main" not in loaded
+
+
+def test_onnxruntime_leaves_no_device_id(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    program = "import edgecnn; edgecnn.open_runner('default-detector', format='onnx')"
+    outside = {
+        name: value for name, value in os.environ.items() if name not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    }
+    subprocess.run([sys.executable, "-c", program], check=True, env={**outside, "HOME": str(tmp_path)})
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_the_command_line_is_built_without_torch_or_a_runtime_or_opencv() -> None:
