@@ -186,7 +186,7 @@ def test_bundles_of_one_name_are_told_by_their_folders(street: Bundle, data: Pat
         ("gone.edge:int8", SpecError, "not FORMAT:PRECISION"),
         ("", SpecError, "not FORMAT:PRECISION"),
         ("onx:fp32", UnknownNameError, "did you mean onnx"),
-        ("onnx:fp16", BundleError, "holds no onnx fp16; it holds: onnx fp32, onnx int8"),
+        ("onnx:fp16", BundleError, "holds no onnx fp16 for device 'cpu'; it holds: onnx fp32, onnx int8"),
         ("onnx:int8", SpecError, "are the same artifact"),
         ("gone.edge", BundleError, "gone.edge does not exist"),
         ("gone.edge:onnx:fp32", BundleError, "gone.edge does not exist"),
