@@ -165,7 +165,8 @@ def _computes_in(operator: dict[str, Any]) -> str:
     if operator["op_name"] not in _MULTIPLIERS:
         return ""
     # Not the bias, which in an integer operator is int32, nor the shape that a transposed convolution starts with.
-    kinds = {str(kind.__name__) for kind in operator["operand_types"][:3]} - {"int32", "int64"}
+    told = operator.get("operand_types", ())  # not by tflite-runtime
+    kinds = {str(kind.__name__) for kind in told[:3]} - {"int32", "int64"}
     # Of float activations with int8 weights, XNNPACK quantizes the activations as they come.
     return next((word for kind, word in _ARITHMETIC.items() if kind in kinds), "")
 
