@@ -147,7 +147,7 @@ class Pipeline:
         counters: what the loop did so far.
 
     Raises:
-        SpecError: max_age_ms is not positive.
+        SpecError: max_age_ms is not positive, or there are runners for another number of cameras.
     """
 
     def __init__(
