@@ -62,7 +62,7 @@ NETWORKS = {
 }
 
 
-def measure(name: str, rows: dict[str, Any], save: Callable[[], None]) -> None:
+def measure(name: str, rows: dict[str, Any], save: Callable[[], None], budget_minutes: float | None) -> None:
     """Convert one network, and quantize it for each format that has no row yet; a killed search goes on."""
     import edgecnn
 
@@ -73,11 +73,11 @@ def measure(name: str, rows: dict[str, Any], save: Callable[[], None]) -> None:
     for format_name in FORMATS:
         if format_name not in rows:
             print(name, format_name, flush=True)
-            rows[format_name] = quantize(network, folder, format_name) | {"cpu": machine()["cpu"]}
+            rows[format_name] = quantize(network, folder, format_name, budget_minutes) | {"cpu": machine()["cpu"]}
             save()
 
 
-def quantize(network: Network, folder: Path, name: str) -> dict[str, Any]:
+def quantize(network: Network, folder: Path, name: str, budget_minutes: float | None) -> dict[str, Any]:
     """Make and measure one int8 artifact; its row."""
     import edgecnn
 
@@ -87,6 +87,7 @@ def quantize(network: Network, folder: Path, name: str) -> dict[str, Any]:
         "max_drop": MAX_DROP,
         "evaluate_on": VAL,
         "ignore_label": network.ignore_label,
+        "budget_minutes": budget_minutes,
     }
     made = edgecnn.quantize(folder, to=[name], calibration=TRAIN, **(labelled if network.labelled else {}))
     row: dict[str, Any] = {"minutes": round((time.perf_counter() - start) / 60, 2)}
@@ -160,9 +161,10 @@ def table(results: dict[str, Any]) -> str:
     where: dict[str, list[str]] = {}
     for network, rows in results["networks"].items():
         for name, row in rows.items():
-            where.setdefault(row["cpu"], []).append(f"{network} ({name})")
-    machine = results["machine"]
-    lines += ["", f"{machine['cores']} cores. " + ", ".join(f"{k} {v}" for k, v in machine["versions"].items()) + "."]
+            threads = row.get("latency", {}).get("threads", results["machine"]["cores"])
+            on = f"{row['cpu']}, {threads} thread{'' if threads == 1 else 's'}"
+            where.setdefault(on, []).append(f"{network} ({name})")
+    lines += ["", ", ".join(f"{k} {v}" for k, v in results["machine"]["versions"].items()) + "."]
     if len(where) == 1:
         lines.append(f"Machine: {next(iter(where))}.")
     else:
@@ -211,6 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("names", nargs="*", metavar="NETWORK")
     parser.add_argument("--table", action="store_true", help="only write the table")
+    parser.add_argument("--budget-minutes", type=float, help="of each search; without it, that of `quantize`")
     asked = parser.parse_args()
     results: dict[str, Any] = {"networks": {}}
     if RESULTS.exists():
@@ -221,7 +224,8 @@ def main() -> None:
             if name in asked.names:
                 results["networks"].pop(name, None)
                 shutil.rmtree(BUILD / f"{name}.edge", ignore_errors=True)
-            measure(name, results["networks"].setdefault(name, {}), partial(save, results))
+            rows = results["networks"].setdefault(name, {})
+            measure(name, rows, partial(save, results), asked.budget_minutes)
     TABLE.write_text(table(results), encoding="utf-8")
 
 
