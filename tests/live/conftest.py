@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import cv2
 import numpy as np
@@ -22,6 +22,9 @@ from edgecnn.results import Detections, UInt8Array
 from edgecnn.runners.base import StageTimes
 from edgecnn.runners.live.frames import Frame, frame_now
 from edgecnn.tasks import Detect
+
+if TYPE_CHECKING:
+    from .web_page import Page
 
 WIDTH_PX, HEIGHT_PX, SIDE_PX = 160, 120, 24
 LABELS = ("square", "circle")
@@ -273,3 +276,12 @@ def stream_server(tmp_path: Path) -> Iterator[StreamServer]:
     yield server
     if not server.closed:
         server.kill()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    """A live page that is served."""
+    from .web_page import served  # needs the extra [web], which the other tests don't
+
+    with served() as page:
+        yield page
