@@ -85,7 +85,9 @@ def flow_lines(flow: dict[str, Any], *, columns: Mapping[str, str]) -> list[str]
             f"{row['latency_ms'] or float('nan'):.1f} | {faster} |"
         )
     refused = [f"\nRefused: {each['format']} {each['precision']} ({each['error']})." for each in flow["refused"]]
-    return [*lines, *refused, "", f"Machine: {flow['machine']['cpu']}, which others used at the same time.", ""]
+    machine, cores = flow["machine"]["cpu_model"], flow["machine"]["cores_allowed"]
+    where = f"Machine: {machine}, {cores} core{'' if cores == 1 else 's'}, beside other work."
+    return [*lines, *refused, "", where, ""]
 
 
 def fastest_baseline(flow: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from edgecnn.converters.batch_norm import fuse_batch_norm
 from edgecnn.converters.fold import Folding, fold_normalisation
 from edgecnn.converters.heads import head_decoder
 from edgecnn.converters.heads.softmax import decode_softmax
+from edgecnn.converters.stem import stride_stem
 from edgecnn.errors import SourceError, SpecError
 from edgecnn.frame import FrameSpec
 from edgecnn.measure.reference import TorchBackend, torch_device
@@ -59,7 +60,8 @@ class Deployable(nn.Module):
         answer = _checked_answer(_decoded(self._decode, raw, model), model)
         self.task = _with_labels(model.task, answer)
         self.parameter_count = sum(parameter.numel() for parameter in network.parameters())
-        folding = fold_normalisation(fuse_batch_norm(network, model.frame), model.frame)
+        network = stride_stem(fuse_batch_norm(network, model.frame), model.frame)
+        folding = fold_normalisation(network, model.frame)
         self.network = folding.network
         self._flip = not folding.colour and model.frame.colour == "rgb"
         shift, factor = _affine(model.frame, folding)

@@ -1,0 +1,165 @@
+"""Stems that fold pixels into channels become one convolution with a stride, which is the same function.
+
+YOLOX's Focus takes every second pixel of every second row into channels of their own, then convolves: k x k over the
+folded pixels is 2k x 2k over the frame with a stride of 2, with the same multiply-adds. The slices and their
+concatenation, which cost more than the convolution in every runtime, are gone.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from math import isqrt
+
+import torch
+from torch import Tensor, nn
+
+from edgecnn.converters._agreement import answer_alike, shifted_photograph
+from edgecnn.frame import FrameSpec
+
+_BLOCKS_PX = (2, 3, 4)
+# Colour, row and column in the block of pixels.
+Place = tuple[int, int, int]
+
+
+class StridedStem(nn.Module):
+    """What is left of a stem that folded pixels: the part after it, under its old name."""
+
+    def __init__(self, name: str, part: nn.Module) -> None:
+        super().__init__()
+        self.add_module(name, part)
+        self._name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Float [batch, 3, height, width] in."""
+        y: Tensor = self.get_submodule(self._name)(x)
+        return y
+
+
+@dataclass(frozen=True)
+class _Stem:
+    """A stem that folds pixels.
+
+    Attributes:
+        name: of the module that is given the frame.
+        part: of its child that is given the folded pixels.
+        conv: of the convolution that is given them too: the child, or inside it.
+        places: where in a block of pixels each input channel of the convolution comes from.
+    """
+
+    name: str
+    part: str
+    conv: str
+    places: list[Place]
+
+
+def stride_stem(network: nn.Module, spec: FrameSpec) -> nn.Module:
+    """The network without such a stem, where it has one; the original is not changed.
+
+    Which channel carries which pixel is found by running the network. The result must answer a photograph as the
+    original does, else the original is returned.
+    """
+    folded_channels = {3 * block_px**2 for block_px in _BLOCKS_PX}
+    if not any(isinstance(module, nn.Conv2d) and module.in_channels in folded_channels for module in network.modules()):
+        return network
+    x = shifted_photograph(spec) * (spec.scale / torch.tensor(spec.std)).reshape(1, 3, 1, 1)
+    try:
+        stem = _find(network, spec)
+        if stem is not None:
+            rewritten = copy.deepcopy(network)
+            _rewrite(rewritten, stem)
+            if answer_alike(network, x, rewritten, x):
+                return rewritten
+    except (RuntimeError, ValueError):
+        pass  # a network too unlike an ordinary one: it is exported as it is
+    return network
+
+
+def _find(network: nn.Module, spec: FrameSpec) -> _Stem | None:
+    picture = torch.randn((1, 3, spec.height_px, spec.width_px), generator=torch.Generator().manual_seed(0))
+    given = _inputs(network, picture)
+    for name, seen in given.items():
+        if not name or seen.shape != picture.shape or not torch.equal(seen, picture):
+            continue
+        for part, _ in network.get_submodule(name).named_children():
+            folded = given.get(f"{name}.{part}")
+            places = None if folded is None else _places(folded, picture)
+            if folded is None or places is None:
+                continue
+            for inside, module in network.get_submodule(f"{name}.{part}").named_modules():
+                conv = f"{name}.{part}.{inside}".rstrip(".")
+                if given.get(conv) is folded and _can_stride(module):
+                    return _Stem(name, part, conv, places)
+    return None
+
+
+def _inputs(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """What each module that is called once, with one tensor, is given."""
+    given: dict[str, Tensor] = {}
+    calls: dict[str, int] = {}
+
+    def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def look(_: nn.Module, arguments: tuple[object, ...]) -> None:
+            calls[name] = calls.get(name, 0) + 1
+            if len(arguments) == 1 and isinstance(arguments[0], Tensor):
+                given[name] = arguments[0]
+
+        return module.register_forward_pre_hook(look)
+
+    hooks = [watch(name, module) for name, module in network.named_modules()]
+    try:
+        with torch.no_grad():
+            network(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: tensor for name, tensor in given.items() if calls[name] == 1}
+
+
+def _places(folded: Tensor, picture: Tensor) -> list[Place] | None:
+    """Where each channel comes from, if the channels are the picture's pixels, each once."""
+    if folded.dim() != 4 or folded.shape[1] % 3:
+        return None
+    block_px = isqrt(folded.shape[1] // 3)
+    height, width = (block_px * side for side in folded.shape[2:])
+    if block_px not in _BLOCKS_PX or 3 * block_px**2 != folded.shape[1] or (height, width) != picture.shape[2:]:
+        return None
+    by_corner = {
+        float(picture[0, colour, row, column]): (colour, row, column)
+        for colour in range(3)
+        for row in range(block_px)
+        for column in range(block_px)
+    }
+    places = [by_corner.get(float(channel[0, 0])) for channel in folded[0]]
+    known = [place for place in places if place is not None]
+    unfolded = [picture[0, colour, row::block_px, column::block_px] for colour, row, column in known]
+    if len(set(known)) != folded.shape[1] or not torch.equal(torch.stack(unfolded), folded[0]):
+        return None
+    return known
+
+
+def _can_stride(module: nn.Module) -> bool:
+    return (
+        isinstance(module, nn.Conv2d)
+        and (module.groups, module.stride, module.dilation, module.padding_mode) == (1, (1, 1), (1, 1), "zeros")
+        and isinstance(module.padding, tuple)
+    )
+
+
+def _rewrite(network: nn.Module, stem: _Stem) -> None:
+    """Put the strided convolution in the place of the other, and leave the folding out."""
+    old = network.get_submodule(stem.conv)
+    assert isinstance(old, nn.Conv2d) and isinstance(old.padding, tuple)
+    block_px = isqrt(len(stem.places) // 3)
+    kernel, padding = ([block_px * side for side in sides] for sides in (old.kernel_size, old.padding))
+    conv = nn.Conv2d(
+        3, old.out_channels, (kernel[0], kernel[1]), block_px, (padding[0], padding[1]), bias=old.bias is not None
+    )
+    with torch.no_grad():
+        for channel, (colour, row, column) in enumerate(stem.places):
+            conv.weight[:, colour, row::block_px, column::block_px] = old.weight[:, channel]
+        if conv.bias is not None and old.bias is not None:
+            conv.bias.copy_(old.bias)
+    conv.train(old.training)
+    network.set_submodule(stem.conv, conv)
+    network.set_submodule(stem.name, StridedStem(stem.part, network.get_submodule(f"{stem.name}.{stem.part}")))
