@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from edgecnn.converters._agreement import answer_alike, shifted_photograph
+from edgecnn.converters._looking import look_inside
 from edgecnn.frame import FrameSpec
 
 
@@ -89,27 +90,13 @@ def _find_stems(network: nn.Module, spec: FrameSpec) -> list[_Stem]:
 
 
 def _inputs_of_convolutions(network: nn.Module, x: Tensor) -> dict[nn.Conv2d, Tensor]:
-    """What each convolution that is called once sees of a frame; few channels only, stems have few."""
-    inputs: dict[nn.Conv2d, Tensor] = {}
-    calls: dict[nn.Conv2d, int] = {}
+    """What each convolution of few channels sees of a frame; stems have few."""
 
-    def look(conv: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        assert isinstance(conv, nn.Conv2d)
-        calls[conv] = calls.get(conv, 0) + 1
-        inputs[conv] = arguments[0].detach()
+    def has_few_channels(module: nn.Module, _: Tensor) -> bool:
+        return isinstance(module, nn.Conv2d) and module.in_channels % 3 == 0 and module.in_channels <= 48
 
-    hooks = [
-        module.register_forward_pre_hook(look)
-        for module in network.modules()
-        if isinstance(module, nn.Conv2d) and module.in_channels % 3 == 0 and module.in_channels <= 48
-    ]
-    try:
-        with torch.no_grad():
-            network(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {conv: seen for conv, seen in inputs.items() if calls[conv] == 1}
+    seen = {network.get_submodule(name): given for name, given in look_inside(network, x, has_few_channels).items()}
+    return {module: given for module, given in seen.items() if isinstance(module, nn.Conv2d)}
 
 
 def _fold_into(stem: _Stem, factor: Tensor, fold_colour: bool) -> None:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgecnn.converters._agreement import answer_alike, shifted_photograph
+from edgecnn.converters._looking import look_inside
 from edgecnn.frame import FrameSpec
 
 _BLOCKS_PX = (2, 3, 4)
@@ -77,7 +78,7 @@ def stride_stem(network: nn.Module, spec: FrameSpec) -> nn.Module:
 
 def _find(network: nn.Module, spec: FrameSpec) -> _Stem | None:
     picture = torch.randn((1, 3, spec.height_px, spec.width_px), generator=torch.Generator().manual_seed(0))
-    given = _inputs(network, picture)
+    given = look_inside(network, picture, lambda _, seen: seen.shape == picture.shape or _block_px(seen, picture) > 0)
     for name, seen in given.items():
         if not name or seen.shape != picture.shape or not torch.equal(seen, picture):
             continue
@@ -88,41 +89,15 @@ def _find(network: nn.Module, spec: FrameSpec) -> _Stem | None:
                 continue
             for inside, module in network.get_submodule(f"{name}.{part}").named_modules():
                 conv = f"{name}.{part}.{inside}".rstrip(".")
-                if given.get(conv) is folded and _can_stride(module):
+                if conv in given and given[conv].data_ptr() == folded.data_ptr() and _can_stride(module):
                     return _Stem(name, part, conv, places)
     return None
 
 
-def _inputs(network: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """What each module that is called once, with one tensor, is given."""
-    given: dict[str, Tensor] = {}
-    calls: dict[str, int] = {}
-
-    def watch(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
-        def look(_: nn.Module, arguments: tuple[object, ...]) -> None:
-            calls[name] = calls.get(name, 0) + 1
-            if len(arguments) == 1 and isinstance(arguments[0], Tensor):
-                given[name] = arguments[0]
-
-        return module.register_forward_pre_hook(look)
-
-    hooks = [watch(name, module) for name, module in network.named_modules()]
-    try:
-        with torch.no_grad():
-            network(x)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return {name: tensor for name, tensor in given.items() if calls[name] == 1}
-
-
 def _places(folded: Tensor, picture: Tensor) -> list[Place] | None:
     """Where each channel comes from, if the channels are the picture's pixels, each once."""
-    if folded.dim() != 4 or folded.shape[1] % 3:
-        return None
-    block_px = isqrt(folded.shape[1] // 3)
-    height, width = (block_px * side for side in folded.shape[2:])
-    if block_px not in _BLOCKS_PX or 3 * block_px**2 != folded.shape[1] or (height, width) != picture.shape[2:]:
+    block_px = _block_px(folded, picture)
+    if not block_px:
         return None
     by_corner = {
         float(picture[0, colour, row, column]): (colour, row, column)
@@ -136,6 +111,15 @@ def _places(folded: Tensor, picture: Tensor) -> list[Place] | None:
     if len(set(known)) != folded.shape[1] or not torch.equal(torch.stack(unfolded), folded[0]):
         return None
     return known
+
+
+def _block_px(folded: Tensor, picture: Tensor) -> int:
+    """The side of the blocks that were folded, as far as the shape tells; 0 where it cannot be that."""
+    for block_px in _BLOCKS_PX:
+        channels = 3 * block_px**2
+        if folded.shape == (1, channels, picture.shape[2] // block_px, picture.shape[3] // block_px):
+            return block_px if picture.shape[2] % block_px == picture.shape[3] % block_px == 0 else 0
+    return 0
 
 
 def _can_stride(module: nn.Module) -> bool:
