@@ -1,10 +1,8 @@
-"""Blood cells from end to end: python -m benchmarks.blood_cells [flow] [rounding] [backbones] [--table].
+"""Blood cells from end to end: python -m benchmarks.blood_cells [flow] [backbones] [--table].
 
 On BCCD (MIT): its train and val splits are learned from and decided on, its official test split is measured on.
 
 - flow: YOLOX-nano trained, pruned, fine-tuned, quantized as `recipes/bccd.toml` says (an hour and a half on 2 cores).
-- rounding: the network that the flow trained, int8 by the book beside int8 after some passes of training with the
-  rounding of each format (after the flow; it starts from what that left in `build/`).
 - backbones: EfficientNet-Lite0 as a detector of cells, and as a classifier of cells cut out, from ImageNet weights and
   from random ones, with the same settings.
 
@@ -15,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +30,13 @@ from benchmarks.flow_figures import (
     flow_lines,
     say,
 )
-from edgecnn.compression.train.settings import Target, TrainSettings
+from edgecnn.compression.train.settings import TrainSettings
 from edgecnn.datasets import BoxTruth, open_dataset
 
 FIGURES = RESULTS / "blood_cells.json"
 TABLE = REPOSITORY / "docs" / "blood-cells.md"
 RECIPE = RECIPES / "bccd.toml"
 CELLS = SHARED_DATA / "bccd"
-FORMATS: tuple[Target, ...] = ("openvino", "onnx", "tflite")
 CLASSES = ("Platelets", "RBC", "WBC")
 CUT_MARGIN = 0.1  # of a cell's box, on each side
 # Few passes: what ImageNet is worth shows there. The same for both.
@@ -49,60 +45,10 @@ BACKBONE_SETTINGS = {
     "detector": TrainSettings(epochs=6, batch=8, ema_decay=0.95, evaluate_every=3),
 }
 
-ROUNDING_EPOCHS = 4
-
 
 def flow() -> dict[str, Any]:
     """Do the recipe, and add AP at IoU 0.5 on the test split to its figures."""
     return flow_figures(RECIPE, CELLS, more={"ap50": "map50"})
-
-
-def rounding() -> dict[str, Any]:
-    """int8 of the trained network, which still has SiLU: as it is, and after training with each format's rounding."""
-    float_network = BUILD / RECIPE.stem / "1-train.model"
-    calibration = train_pictures()
-    rows: dict[str, Any] = {}
-    for format_name in FORMATS:
-        settings = TrainSettings(
-            epochs=ROUNDING_EPOCHS, batch=8, learning_rate=1e-4, ema_decay=0.98, quantize_for=format_name
-        )
-        aware = edgecnn.train(
-            str(float_network),
-            teacher=str(float_network),
-            data=CELLS,
-            out=BUILD / f"rounding-{format_name}.model",
-            settings=settings,
-            progress=say,
-        )
-        row: dict[str, Any] = {"epochs": settings.epochs}
-        for name, network in (("by the book", float_network), ("trained with rounding", aware.folder)):
-            bundle = BUILD / f"rounding-{format_name}-{network.stem}.edge"
-            edgecnn.convert(str(network), to=[format_name], out=bundle)
-            made = edgecnn.quantize(bundle, to=[format_name], calibration=calibration)
-            row[name] = _int8_row(bundle) if made.bundle is not None else {"refused": made.refused[0].reason}
-        rows[format_name] = row
-        print(format_name, json.dumps(row), flush=True)
-    return rows
-
-
-def train_pictures() -> Path:
-    """A folder with the pictures of the train split alone."""
-    folder = BUILD / "bccd-train-pictures"
-    folder.mkdir(parents=True, exist_ok=True)
-    for sample in open_dataset(CELLS, task="detect", labels=CLASSES, split="train"):
-        shutil.copyfile(sample.path, folder / sample.path.name)
-    return folder
-
-
-def _int8_row(bundle: Path) -> dict[str, Any]:
-    """AP and AP50 on the test split, float and int8, and the share that is int8."""
-    artifact = edgecnn.Bundle.open(bundle).manifest.artifacts[-1]
-    row: dict[str, Any] = {}
-    for precision in ("fp32", "int8"):
-        measured = edgecnn.evaluate(bundle, CELLS, split="test", format=artifact.format, precision=precision)
-        row[precision] = {"ap": measured.value, "ap50": measured.details["map50"], "n": measured.n}
-    assert artifact.evidence.quantization is not None
-    return row | {"int8_mac_share": artifact.evidence.quantization.int8_mac_share}
 
 
 def backbones() -> dict[str, Any]:
@@ -161,8 +107,6 @@ def table(results: dict[str, Any]) -> str:
     ]
     if "flow" in results:
         lines += _flow_lines(results["flow"])
-    if "rounding" in results:
-        lines += _rounding_lines(results["rounding"])
     if "backbones" in results:
         lines += _backbone_lines(results["backbones"])
     return "\n".join(lines) + "\n"
@@ -178,27 +122,6 @@ def _flow_lines(flow: dict[str, Any]) -> list[str]:
         "",
         *flow_lines(flow, columns={"AP50": "ap50", "AP": "value"}),
     ]
-
-
-def _rounding_lines(rows: dict[str, Any]) -> list[str]:
-    lines = [
-        "## Trained with the rounding of int8",
-        "",
-        "The network that was trained and not pruned, with its SiLU: int8 by the book (ranges read off the train",
-        f"split, every layer in int8), and the same after {rows['onnx']['epochs']} epochs of",
-        "`edgecnn train --quantize-for FORMAT`. AP and AP50 on the test split, and the share of multiply-adds in int8.",
-        "",
-        "| | float AP | by the book AP | AP50 | trained with rounding AP | AP50 | in int8 |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for name, row in rows.items():
-        book, aware = row["by the book"], row["trained with rounding"]
-        cells = [f"{book['fp32']['ap']:.3f}"] if "fp32" in book else [""]
-        for one in (book, aware):
-            cells += ["refused", ""] if "refused" in one else [f"{one['int8']['ap']:.3f}", f"{one['int8']['ap50']:.3f}"]
-        cells.append("" if "refused" in aware else f"{aware['int8_mac_share']:.0%}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return [*lines, ""]
 
 
 def _backbone_lines(rows: dict[str, Any]) -> list[str]:
@@ -221,11 +144,11 @@ def _backbone_lines(rows: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Do what was asked for, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("parts", nargs="*", choices=["flow", "rounding", "backbones", []])
+    parser.add_argument("parts", nargs="*", choices=["flow", "backbones", []])
     parser.add_argument("--table", action="store_true", help="only write the page")
     asked = parser.parse_args()
     results: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
-    parts = {"flow": flow, "rounding": rounding, "backbones": backbones}
+    parts = {"flow": flow, "backbones": backbones}
     for name in () if asked.table else asked.parts or parts:
         results[name] = parts[name]()
         FIGURES.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
