@@ -12,7 +12,7 @@ from typing import Any
 from edgecnn._quiet import quiet
 from edgecnn.converters.base import Converted
 from edgecnn.converters.deployable import Deployable
-from edgecnn.converters.tflite_averages import AveragesInTwoSteps
+from edgecnn.converters.tflite_forms import TfliteForms
 from edgecnn.errors import ConversionError
 
 # The schema's name of an operator with weights → ai-edge-quantizer's.
@@ -50,7 +50,7 @@ class TfliteConverter:
                 with quiet("litert-torch"):
                     import litert_torch
 
-                    with AveragesInTwoSteps():
+                    with TfliteForms():
                         edge_model: Any = litert_torch.convert(
                             self._deployable, (self._deployable.example(self._batch),)
                         )

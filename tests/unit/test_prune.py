@@ -394,6 +394,12 @@ def test_a_convolution_with_one_output_for_each_group_reads_less_and_writes_as_m
     assert (narrowing.in_channels, narrowing.out_channels, narrowing.groups) == (16, 16, 16)
 
 
+def test_a_convolution_that_makes_several_channels_of_each_keeps_them_and_the_others_go() -> None:
+    module = nn.Sequential(unit(3, 16), unit(16, 32, groups=16), unit(32, 32, 1), unit(32, 16), head(16)).eval()
+    pruned = prune_by_ratio(trained(module), ratio=0.5)
+    assert [n for name, n in widths(pruned.module).items() if name.endswith(".0")] == [16, 32, 16, 8]
+
+
 def test_a_network_that_counts_its_channels_is_pruned_elsewhere() -> None:
     class Counted(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -149,7 +149,9 @@ class _Cover:
 
 def _can_be_narrowed(part: Part) -> bool:
     if isinstance(part, _ConvNd):
-        return not part.transposed or part.groups == 1 or is_depthwise(part)
+        # One channel to a group, and several made of it: all or none could go, and Torch-Pruning fails to score them.
+        multiplies = 1 < part.groups == part.in_channels and not is_depthwise(part)
+        return not multiplies and (not part.transposed or part.groups == 1 or is_depthwise(part))
     return not isinstance(part, nn.LayerNorm) or len(part.normalized_shape) == 1
 
 

@@ -1,9 +1,10 @@
-"""Averages over large maps are exact in TFLite too."""
+"""Operations that TFLite wants in another form convert, and answer as in torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from edgecnn import Classify, FrameSpec, TrainedModel
 from edgecnn._devices import parse_device
 from edgecnn.converters.deployable import Deployable, signature
 from edgecnn.converters.tflite import TfliteConverter, _Graph
-from edgecnn.converters.tflite_averages import AveragesInTwoSteps
+from edgecnn.converters.tflite_forms import TfliteForms
 from edgecnn.runners.litert import LiteRtBackend
 
 SIZE_PX = 256
@@ -66,7 +67,7 @@ def test_a_large_average_in_tflite_is_as_exact_as_in_torch(way: str, tmp_path: P
 
 def test_other_averages_are_left_alone() -> None:
     x = torch.rand(2, 3, 64, 64)
-    with AveragesInTwoSteps():
+    with TfliteForms():
         for dims in (1, (1, 2), [2, 3]):
             torch.testing.assert_close(x.mean(dims), torch.from_numpy(x.numpy().mean(tuple(np.atleast_1d(dims)))))
         assert nn.functional.adaptive_avg_pool2d(x, 2).shape == (2, 3, 2, 2)
@@ -75,3 +76,39 @@ def test_other_averages_are_left_alone() -> None:
         assert x.mean(dim=None).shape == ()
         assert x.mean((2, 3), dtype=torch.float64).dtype == torch.float64
         assert nn.functional.adaptive_avg_pool2d(x, output_size=2).shape == (2, 3, 2, 2)
+
+
+class Normalising(nn.Module):
+    """As torchvision's SSD300 has it, between convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.after = nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(8, 4, 3)
+        self.scale = nn.Parameter(torch.full((8,), 20.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.scale.view(1, -1, 1, 1) * nn.functional.normalize(self.before(x))
+        return torch.softmax(self.after(x).amax((2, 3)), dim=1)
+
+
+def test_features_that_are_normalised_convert_and_answer_as_in_torch(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    frame = FrameSpec(height_px=64, width_px=64)
+    deployable = Deployable(TrainedModel(module=Normalising().eval(), frame=frame, task=Classify(labels=tuple("abcd"))))
+    path = TfliteConverter(deployable, batch=1).write("fp32", tmp_path).files[0]
+    _, outputs = signature(deployable, batch=1)
+    picture = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    backend = LiteRtBackend(path, outputs=outputs, device=parse_device("cpu"), precision="fp32", threads=1)
+    scores = backend.infer(picture)["scores"].copy()
+    backend.close()
+    np.testing.assert_allclose(scores, deployable.answer(picture)["scores"], atol=1e-5)
+
+
+@pytest.mark.parametrize("words", [{}, {"dim": -1}, {"p": 1.0, "dim": 2}, {"eps": 100.0}, {"dim": (1, 2)}])
+def test_normalised_in_either_form_is_the_same(words: dict[str, Any]) -> None:
+    x = torch.randn(2, 3, 4, 5)
+    x[0, :, 0] = 0
+    expected = nn.functional.normalize(x, **words)
+    with TfliteForms():
+        torch.testing.assert_close(nn.functional.normalize(x, **words), expected)
+        torch.testing.assert_close(nn.functional.normalize(input=x, **words), expected)
