@@ -3,7 +3,7 @@
 The same search for every format. It knows layers, their multiply-adds and which of them are heads; what an int8
 artifact is, and how it is measured, it is told (`Objective`). Order of attempts: ranges and corrected weights with
 every layer int8; then layers are ranked by the damage that each does alone, and a bisection finds how many of the
-worst must stay float, heads first; then layers that do next to no damage are given back, the largest first.
+worst must stay float, heads first; then layers that do next to no damage are given back.
 
 What is within the bound on the search's pictures by a hair is outside it on others. So the drop is held to the bound
 with two standard errors on top: what it would differ by on other pictures, as many, of the same kind.
@@ -32,7 +32,8 @@ _MARGIN = 0.75  # of the bound, however small the standard error: the choice was
 # given back must not make more of it than so many times what there is.
 _NOISE_GIVEN_BACK = 1.1
 _RECIPES_MEASURED = 2
-_GIVEN_BACK = 24  # attempts
+_GIVEN_BACK = 40  # attempts
+_WORTH_GIVING_BACK = 1 / 400  # of the multiply-adds
 _FREE_SHARE = 0.08  # of the multiply-adds that may be float where nobody measured that they must
 _LITTLE_MORE = 1.05  # times the noise
 # 28 dB: no layer is worth its time in float for less noise. EfficientNet-Lite0 then names the same class for 97 of 100
@@ -191,6 +192,7 @@ class _Search:
         self.objective, self.journal = objective, journal
         self.damage: dict[str, float] = {}
         self.best = Plan(int8_layers=frozenset(objective.layers))
+        self._recipes = [self.best]
         self._layers = {layer.name: layer for layer in layers if layer.name in set(objective.layers)}
         self._float_metric, self._max_drop = float_metric, max_drop
         self._deadline = time.monotonic() + 60 * (budget_minutes - journal.minutes)
@@ -211,7 +213,8 @@ class _Search:
         """The best of the recipes with every layer int8."""
         plans = choose_recipe(self.objective, self.journal, lambda done, total, what: self._tell(what))
         self.best = plans[0]
-        for plan in plans[:_RECIPES_MEASURED]:
+        self._recipes = plans[:_RECIPES_MEASURED]
+        for plan in self._recipes:
             self._measure(plan, "every layer int8")
             if self.within(plan):
                 return
@@ -223,18 +226,32 @@ class _Search:
             self.damage[name] = self._noise(alone, f"damage of {name}")
 
     def bisect(self) -> None:
-        """How many of the worst layers must stay float, in both orders; the larger share of int8 wins."""
-        found = [plan for order in self._orders() if (plan := self._bisected(order)) is not None]
+        """How many of the worst layers must stay float, in both orders and recipes; the largest share of int8 wins.
+
+        Which of two recipes is better, a metric cannot tell where both are outside of the bound.
+        """
+        found = [
+            plan
+            for recipe in self._recipes
+            for order in self._orders()
+            if (plan := self._bisected(order, recipe)) is not None
+        ]
         if found:
             self.best = max(found, key=self.share)
 
     def give_back(self) -> None:
-        """Layers that need not be float after all, largest first, as long as there is hardly more noise."""
+        """Layers that need not be float after all, as long as there is hardly more noise.
+
+        First those that bring the most multiply-adds for the noise they make alone.
+        """
         if not self.within(self.best):
             return
         most = _NOISE_GIVEN_BACK * self._noise(self.best, "noise")
-        kept_float = [layer for name, layer in self._layers.items() if name not in self.best.int8_layers]
-        for layer in sorted(kept_float, key=lambda layer: -layer.macs)[:_GIVEN_BACK]:
+        least = _WORTH_GIVING_BACK * sum(layer.macs for layer in self._layers.values())
+        kept_float = [
+            layer for name, layer in self._layers.items() if name not in self.best.int8_layers and layer.macs >= least
+        ]
+        for layer in sorted(kept_float, key=lambda layer: self.damage[layer.name] / layer.macs)[:_GIVEN_BACK]:
             bolder = self._with(self.best.int8_layers | {layer.name})
             what = f"giving back {layer.name}"
             if self._noise(bolder, what) <= most:
@@ -255,12 +272,12 @@ class _Search:
         )
         return [by_damage, by_price] if by_damage != by_price else [by_damage]
 
-    def _bisected(self, order: Sequence[str]) -> Plan | None:
+    def _bisected(self, order: Sequence[str], recipe: Plan) -> Plan | None:
         """The plan that keeps the fewest of the first layers of `order` float and is within the bound."""
         low, high, found = 0, len(order), None  # all int8 is outside; all float is within
         while high - low > 1:
             middle = (low + high) // 2
-            plan = self._with(frozenset(order[middle:]))
+            plan = msgspec.structs.replace(recipe, int8_layers=frozenset(order[middle:]))
             self._measure(plan, f"{middle} of {len(order)} layers float")
             if self.within(plan):
                 high, found = middle, plan
