@@ -198,8 +198,9 @@ class _Search:
         self._deadline = time.monotonic() + 60 * (budget_minutes - journal.minutes)
         self._progress = progress
         self._done = 0
-        # Damage of every layer, both bisections, layers given back.
-        self._expected = 8 + len(self._layers) + 2 * len(self._layers).bit_length() + _GIVEN_BACK
+        # Damage of every layer, bisections in both orders, layers given back.
+        bisections = 2 * _RECIPES_MEASURED * len(self._layers).bit_length()
+        self._expected = 8 + len(self._layers) + bisections + _GIVEN_BACK
 
     def within(self, plan: Plan) -> bool:
         """Whether a measured plan keeps the bound, as far as these pictures can tell."""

@@ -87,6 +87,36 @@ def test_better_ranges_are_taken_before_a_layer_is_given_up() -> None:
     assert result.plan.int8_layers == frozenset("abcde")
 
 
+class BetterInPart(MadeUp):
+    """With every layer in int8, "min-max" seems the better recipe; with some of them, "percentile" is."""
+
+    def metric(self, plan: Plan) -> float:
+        each = 0.001 if plan.ranges == "percentile" else 0.002
+        everything = {"min-max": 0.05, "percentile": 0.06}[plan.ranges]
+        return FLOAT_METRIC - (everything if plan.int8_layers == set(self.layers) else each * len(plan.int8_layers))
+
+
+def test_a_recipe_that_seems_worse_with_every_layer_is_tried_with_some_of_them() -> None:
+    costs = dict.fromkeys("abcdefghijkl", 0.001)
+    made_up = BetterInPart(costs)
+    made_up.corrects_weights = False
+    result = found(made_up, layers(costs))
+    assert result.within
+    assert result.plan.ranges == "percentile"
+    assert len(result.plan.int8_layers) == 7
+
+
+@pytest.mark.parametrize("worth", [100, 1])
+def test_what_brings_the_most_for_its_noise_is_given_back_first_and_next_to_nothing_never(worth: int) -> None:
+    costs = {"head": 2e-4, "other head": 2e-4, "harmful": 0.1, "rest": 0.003}
+    records = [
+        LayerRecord(name=name, kind="convolution", macs=macs, weights=name, head="head" in name)
+        for name, macs in {"head": 50, "other head": worth, "harmful": 1000, "rest": 1000}.items()
+    ]
+    result = found(MadeUp(costs), records)  # the noise of one head is what may come on top
+    assert result.plan.int8_layers == ({"other head", "rest"} if worth == 100 else {"head", "rest"})
+
+
 def test_heads_are_kept_float_first() -> None:
     costs = dict.fromkeys("abcdefgh", 0.002)
     result = found(MadeUp(costs), layers(costs, heads=("d", "h")))
