@@ -1,4 +1,4 @@
-"""Make the networks that ship: python benchmarks/defaults.py [detector] [segmenter] [--card].
+"""Make the networks that ship: python benchmarks/defaults.py [detector] [segmenter] [--convert] [--card].
 
 From published weights, pruned and fine-tuned with distillation as `recipes/default-*.toml` say, on the pictures of
 `coco128/train` whose licence allows it (`coco_permissive_images.csv`). Writes `edgecnn/assets`, measures the result on
@@ -93,10 +93,15 @@ def make(name: str) -> dict[str, Any]:
     for what, model in (("origin", origin), ("pruned", edgecnn.load_model(str(pruned.folder))), ("shipped", shipped)):
         figures[what] = round(metric_in_torch(model, measured_on(model), ignored), 4)
         print(name, what, figures[what], flush=True)
+    return figures | {"bytes": convert(name)}
+
+
+def convert(name: str) -> int:
+    """The bundle of a network that ships; bytes of both."""
     bundle = edgecnn.convert(f"default-{name}", to=FORMATS, precision=["fp16"], out=ASSETS / f"{name}.edge").bundle
     assert bundle is not None and len(bundle.manifest.artifacts) == len(FORMATS)
     files = [*bundle.folder.iterdir(), *(ASSETS / f"{name}.model").iterdir()]
-    return figures | {"bytes": sum(file.stat().st_size for file in files)}
+    return sum(file.stat().st_size for file in files)
 
 
 def shipped_from(folder: Path, name: str) -> TrainedModel:
@@ -138,11 +143,12 @@ def main() -> None:
     """Make what was asked for, then write the card."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("names", nargs="*", choices=[*LABELS, []], metavar="NAME")
+    parser.add_argument("--convert", action="store_true", help="only convert again what ships")
     parser.add_argument("--card", action="store_true", help="only write the model card's figures")
     asked = parser.parse_args()
     results: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for name in () if asked.card else asked.names or LABELS:
-        results[name] = make(name)
+        results[name] = results[name] | {"bytes": convert(name)} if asked.convert else make(name)
         RESULTS.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     before, _, rest = CARD.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
