@@ -121,7 +121,7 @@ def table(results: dict[str, Any]) -> str:
         "By the book: the best of the ranges, every layer in int8. Trained for: the same after a few epochs with each",
         "format's own rounding (`edgecnn train --quantize-for FORMAT`), the float network as teacher. No layer is kept",
         "float by a search here, which is the other way to keep the accuracy: [int8 beside float](int8.md). OpenVINO",
-        "rounds only what enters a convolution: where that costs next to nothing, a few epochs cost more than they bring.",
+        "rounds only what enters a convolution: where that costs next to nothing, training costs more than it brings.",
         "",
         "| network | format | float | by the book: int8 | trained for: float | int8 | times faster | epochs |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
