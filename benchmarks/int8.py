@@ -161,7 +161,7 @@ def table(results: dict[str, Any]) -> str:
     where: dict[str, list[str]] = {}
     for network, rows in results["networks"].items():
         for name, row in rows.items():
-            threads = row.get("latency", {}).get("threads", results["machine"]["cores"])
+            threads = (row.get("latency") or {}).get("threads", results["machine"]["cores"])
             on = f"{row['cpu']}, {threads} thread{'' if threads == 1 else 's'}"
             where.setdefault(on, []).append(f"{network} ({name})")
     lines += ["", ", ".join(f"{k} {v}" for k, v in results["machine"]["versions"].items()) + "."]

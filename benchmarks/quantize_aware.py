@@ -59,6 +59,7 @@ CASES = {
         str(BUILD / "bccd" / "1-train.model"), None, SHARED_DATA / "bccd", "train", SHARED_DATA / "bccd", "test"
     ),
 }
+ROWS = [f"{case}:{name}" for case in CASES for name in FORMATS]
 
 
 def measure(case: Case, format_name: Target, place: Path) -> dict[str, Any]:
@@ -132,6 +133,9 @@ def table(results: dict[str, Any]) -> str:
         faster = row["aware"]["times_faster"]
         faster_text = "" if faster is None else f"{faster['ratio']:.2f} [{faster['low']:.2f}, {faster['high']:.2f}]"
         lines.append(f"| {name.replace(':', ' | ')} | {' | '.join(values)} | {faster_text} | {row['epochs']} |")
+    missing = [row for row in ROWS if row not in results["rows"]]
+    if missing:
+        lines += ["", f"Not measured yet: {', '.join(missing)}."]
     machine = results["machine"]
     lines += ["", f"Machine: {machine['cpu_model']}, threads: {machine['threads_default']}, beside other work."]
     return "\n".join(lines) + "\n"
@@ -140,14 +144,13 @@ def table(results: dict[str, Any]) -> str:
 def main() -> None:
     """Do what was asked for, else what is missing, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    everything = [f"{case}:{name}" for case in CASES for name in FORMATS]
-    parser.add_argument("rows", nargs="*", choices=[*everything, []], metavar="CASE:FORMAT")
+    parser.add_argument("rows", nargs="*", choices=[*ROWS, []], metavar="CASE:FORMAT")
     parser.add_argument("--table", action="store_true", help="only write the page")
     asked = parser.parse_args()
     results: dict[str, Any] = {"rows": {}}
     if FIGURES.exists():
         results = json.loads(FIGURES.read_text(encoding="utf-8"))
-    missing = [row for row in everything if row not in results["rows"]]
+    missing = [row for row in ROWS if row not in results["rows"]]
     for row in () if asked.table else asked.rows or missing:
         case, _, name = row.partition(":")
         results["machine"] = msgspec.to_builtins(describe_machine())

@@ -2,14 +2,13 @@
 
 YOLOX's Focus takes every second pixel of every second row into channels of their own, then convolves: k x k over the
 folded pixels is 2k x 2k over the frame with a stride of 2, with the same multiply-adds. The slices and their
-concatenation, which cost more than the convolution in every runtime, are gone.
+concatenation are gone; what that is worth in each runtime, `benchmarks/stem.py` measures.
 """
 
 from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from math import isqrt
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +44,14 @@ class _Stem:
         name: of the module that is given the frame.
         part: of its child that is given the folded pixels.
         conv: of the convolution that is given them too: the child, or inside it.
+        block_px: side of a block of pixels.
         places: where in a block of pixels each input channel of the convolution comes from.
     """
 
     name: str
     part: str
     conv: str
+    block_px: int
     places: list[Place]
 
 
@@ -84,21 +85,21 @@ def _find(network: nn.Module, spec: FrameSpec) -> _Stem | None:
             continue
         for part, _ in network.get_submodule(name).named_children():
             folded = given.get(f"{name}.{part}")
-            places = None if folded is None else _places(folded, picture)
-            if folded is None or places is None:
+            block_px = 0 if folded is None else _block_px(folded, picture)
+            if folded is None or not block_px:
+                continue
+            places = _places(folded, picture, block_px)
+            if places is None:
                 continue
             for inside, module in network.get_submodule(f"{name}.{part}").named_modules():
                 conv = f"{name}.{part}.{inside}".rstrip(".")
                 if conv in given and given[conv].data_ptr() == folded.data_ptr() and _can_stride(module):
-                    return _Stem(name, part, conv, places)
+                    return _Stem(name, part, conv, block_px, places)
     return None
 
 
-def _places(folded: Tensor, picture: Tensor) -> list[Place] | None:
+def _places(folded: Tensor, picture: Tensor, block_px: int) -> list[Place] | None:
     """Where each channel comes from, if the channels are the picture's pixels, each once."""
-    block_px = _block_px(folded, picture)
-    if not block_px:
-        return None
     by_corner = {
         float(picture[0, colour, row, column]): (colour, row, column)
         for colour in range(3)
@@ -113,13 +114,14 @@ def _places(folded: Tensor, picture: Tensor) -> list[Place] | None:
     return known
 
 
-def _block_px(folded: Tensor, picture: Tensor) -> int:
+def _block_px(seen: Tensor, picture: Tensor) -> int:
     """The side of the blocks that were folded, as far as the shape tells; 0 where it cannot be that."""
-    for block_px in _BLOCKS_PX:
-        channels = 3 * block_px**2
-        if folded.shape == (1, channels, picture.shape[2] // block_px, picture.shape[3] // block_px):
-            return block_px if picture.shape[2] % block_px == picture.shape[3] % block_px == 0 else 0
-    return 0
+    if seen.dim() != 4:
+        return 0
+    _, channels, height, width = seen.shape
+    whole = tuple(picture.shape[2:])
+    fitting = (b for b in _BLOCKS_PX if channels == 3 * b**2 and (b * height, b * width) == whole)
+    return next(fitting, 0)
 
 
 def _can_stride(module: nn.Module) -> bool:
@@ -134,7 +136,7 @@ def _rewrite(network: nn.Module, stem: _Stem) -> None:
     """Put the strided convolution in the place of the other, and leave the folding out."""
     old = network.get_submodule(stem.conv)
     assert isinstance(old, nn.Conv2d) and isinstance(old.padding, tuple)
-    block_px = isqrt(len(stem.places) // 3)
+    block_px = stem.block_px
     kernel, padding = ([block_px * side for side in sides] for sides in (old.kernel_size, old.padding))
     conv = nn.Conv2d(
         3, old.out_channels, (kernel[0], kernel[1]), block_px, (padding[0], padding[1]), bias=old.bias is not None

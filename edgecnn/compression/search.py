@@ -252,7 +252,7 @@ class _Search:
         kept_float = [
             layer for name, layer in self._layers.items() if name not in self.best.int8_layers and layer.macs >= least
         ]
-        for layer in sorted(kept_float, key=lambda layer: self.damage[layer.name] / layer.macs)[:_GIVEN_BACK]:
+        for layer in sorted(kept_float, key=lambda layer: self._price(layer.name))[:_GIVEN_BACK]:
             bolder = self._with(self.best.int8_layers | {layer.name})
             what = f"giving back {layer.name}"
             if self._noise(bolder, what) <= most:
@@ -268,10 +268,12 @@ class _Search:
     def _orders(self) -> list[list[str]]:
         """First to stay float first: heads, then by damage, or by damage for each multiply-add."""
         by_damage = sorted(self._layers, key=lambda n: (not self._layers[n].head, -self.damage[n]))
-        by_price = sorted(
-            self._layers, key=lambda n: (not self._layers[n].head, -self.damage[n] / max(self._layers[n].macs, 1))
-        )
+        by_price = sorted(self._layers, key=lambda n: (not self._layers[n].head, -self._price(n)))
         return [by_damage, by_price] if by_damage != by_price else [by_damage]
+
+    def _price(self, name: str) -> float:
+        """Damage for each multiply-add that a layer brings to int8."""
+        return self.damage[name] / max(self._layers[name].macs, 1)
 
     def _bisected(self, order: Sequence[str], recipe: Plan) -> Plan | None:
         """The plan that keeps the fewest of the first layers of `order` float and is within the bound."""

@@ -117,6 +117,13 @@ def test_what_brings_the_most_for_its_noise_is_given_back_first_and_next_to_noth
     assert result.plan.int8_layers == ({"other head", "rest"} if worth == 100 else {"head", "rest"})
 
 
+def test_layers_whose_multiply_adds_nobody_counted_are_searched_too() -> None:
+    costs = {"a": 0.1, "b": 1e-4, "head": 1e-4}
+    result = found(MadeUp(costs), layers(costs, macs=0, heads=("head",)))
+    assert result.within
+    assert "a" not in result.plan.int8_layers
+
+
 def test_heads_are_kept_float_first() -> None:
     costs = dict.fromkeys("abcdefgh", 0.002)
     result = found(MadeUp(costs), layers(costs, heads=("d", "h")))
