@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import json
 import os
 import socket
@@ -52,6 +53,33 @@ class Reading:
     threads: int
     descriptors: int
     cpu_s: float
+    allocated_kb: int | None = None
+    python_blocks: int | None = None
+
+
+class _MallocInfo(ctypes.Structure):
+    """`struct mallinfo2` of glibc's malloc.h."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def allocated_kb() -> int | None:
+    """What is allocated and not yet freed, by malloc, of all threads; None where the C library is not glibc.
+
+    Resident memory also counts what the allocator keeps for the next to ask, which goes by when threads happen to run.
+    """
+    with contextlib.suppress(AttributeError):
+        ask = ctypes.CDLL(None).mallinfo2
+        ask.restype = _MallocInfo
+        info = ask()
+        return int(info.uordblks + info.hblkhd) // 1024
+    return None
 
 
 class Watch:
@@ -82,6 +110,8 @@ class Watch:
             threads=threading.active_count(),
             descriptors=len(os.listdir("/proc/self/fd")),
             cpu_s=round(time.process_time(), 3),
+            allocated_kb=allocated_kb(),
+            python_blocks=sys.getallocatedblocks(),
         )
 
     def __enter__(self) -> Watch:
@@ -138,20 +168,26 @@ def thirds(readings: list[Reading]) -> dict[str, Any]:
     }
 
 
+def _second_half_less_first(values: list[float] | list[int]) -> float | None:
+    half = len(values) // 2
+    return round(min(values[half:]) - min(values[:half]), 3) if half else None
+
+
 def judge(readings: list[Reading]) -> dict[str, Any]:
     """Figures after the warm-up, and whether they are flat."""
     growth, parts = growth_mb_per_h(readings), thirds(readings)
     spans = {name: sorted({getattr(r, name) for r in readings}) for name in ("threads", "descriptors")}
     settled = {name: (values[0], values[-1]) for name, values in spans.items()}
     rss_mb = [r.rss_kb / 1024 for r in readings]
-    half = len(rss_mb) // 2
-    # A short run cannot tell a megabyte an hour from noise: buffers of a frame's size come and go. What leaks raises
-    # the least that is held as well as the most; one of them must agree to half a megabyte in both halves.
-    first, second = rss_mb[:half], rss_mb[half:]
-    step_mb = min(min(second) - min(first), max(second) - max(first))
+    # In a short run, resident memory cannot tell a megabyte an hour from noise: buffers of a frame's size come and go.
+    # What leaks raises the least that is allocated.
+    allocated_mb = [r.allocated_kb / 1024 for r in readings if r.allocated_kb is not None]
+    blocks = [r.python_blocks for r in readings if r.python_blocks is not None]
+    more_mb, more_blocks = _second_half_less_first(allocated_mb), _second_half_less_first(blocks)
     fps_first, fps_last = parts["fps_thirds"]
     flat = {
-        "memory": growth["value"] < GROWTH_LIMIT_MB_PER_H or step_mb < GROWTH_LIMIT_MB_PER_H / 2,
+        "memory": growth["value"] < GROWTH_LIMIT_MB_PER_H
+        or (more_mb is not None and more_mb < GROWTH_LIMIT_MB_PER_H / 2),
         # a scrape that is being answered has a thread and two descriptors
         "threads": settled["threads"][1] - settled["threads"][0] <= 1,
         "descriptors": settled["descriptors"][1] - settled["descriptors"][0] <= 3,
@@ -159,7 +195,8 @@ def judge(readings: list[Reading]) -> dict[str, Any]:
     }
     return {
         "growth_mb_per_h": growth,
-        "second_half_less_first_mb": round(step_mb, 3),
+        "second_half_less_first_mb": more_mb,
+        "second_half_less_first_python_blocks": more_blocks,
         "rss_mb": [round(min(rss_mb), 2), round(max(rss_mb), 2)],
         **settled,
         **parts,
