@@ -213,11 +213,14 @@ class _Search:
     def recipes(self) -> None:
         """The best of the recipes with every layer int8."""
         plans = choose_recipe(self.objective, self.journal, lambda done, total, what: self._tell(what))
-        self.best = plans[0]
-        self._recipes = plans[:_RECIPES_MEASURED]
+        # A network that was trained for int8 is what its rounding made of it: the noise against its float artifact,
+        # which is a by-product, says little.
+        as_trained = [plan for plan in plans if plan.ranges == "learned" and not plan.correct_weights]
+        self._recipes = list(dict.fromkeys((*as_trained, *plans)))[:_RECIPES_MEASURED]
+        self.best = self._recipes[0]
         for plan in self._recipes:
             self._measure(plan, "every layer int8")
-            if self.within(plan):
+            if self.within(plan) and not as_trained:
                 return
 
     def rank(self) -> None:
@@ -310,10 +313,10 @@ class _Search:
         self._tell(f"{what}: {metric:.4f}")
         return metric
 
-    def _merit(self, plan: Plan, metric: float) -> tuple[bool, bool, float]:
-        """Within the bound with the larger share in int8; else worth having at all, and the higher metric."""
+    def _merit(self, plan: Plan, metric: float) -> tuple[bool, bool, float, float]:
+        """Within the bound with the larger share in int8; else worth having at all; then the higher metric."""
         within, share = self.within(plan), self.share(plan)
-        return within, within or share >= SMALLEST_SHARE, share if within else metric
+        return within, within or share >= SMALLEST_SHARE, share if within else 0.0, metric
 
     def _check_time(self, plan: Plan, what: str) -> None:
         if self.journal.known(what, plan) is None and time.monotonic() > self._deadline:

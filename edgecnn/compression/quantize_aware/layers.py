@@ -30,6 +30,11 @@ class AbsorbedNorm(nn.Module):
         shift = -mean * scale
         return scale, shift if bias is None else shift + bias
 
+    @property
+    def shift(self) -> Tensor | None:
+        """What is added to its channels at the end, float32 [channels]; None where it has no bias."""
+        return self._parameters["bias"]
+
     def forward(self, x: Tensor) -> Tensor:
         """As it is."""
         return x
@@ -44,13 +49,22 @@ class RoundingConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, channels, height, width] in and out."""
+        return _through(self.writes, self.computed(x))
+
+    def computed(self, x: Tensor) -> Tensor:
+        """What it writes, before the range that it writes through."""
         weight, bias = self.weight, self.bias
         for norm in self.norm:
             scale, shift = norm.affine()
             weight = weight * scale[:, None, None, None]
             bias = shift if bias is None else bias * scale + shift
-        output = self._conv_forward(_through(self.reads, x), rounded_weights(weight), bias)
-        return _through(self.writes, output)
+        output: Tensor = self._conv_forward(_through(self.reads, x), rounded_weights(weight), bias)
+        return output
+
+    @property
+    def shift(self) -> Tensor | None:
+        """What is added to its channels at the end, float32 [channels], to be changed in place; None without it."""
+        return self.norm[-1].shift if self.norm else self.bias
 
 
 class RoundingLinear(nn.Linear):
@@ -61,8 +75,16 @@ class RoundingLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., inputs] → [..., outputs]."""
-        output = functional.linear(_through(self.reads, x), rounded_weights(self.weight), self.bias)
-        return _through(self.writes, output)
+        return _through(self.writes, self.computed(x))
+
+    def computed(self, x: Tensor) -> Tensor:
+        """What it writes, before the range that it writes through."""
+        return functional.linear(_through(self.reads, x), rounded_weights(self.weight), self.bias)
+
+    @property
+    def shift(self) -> Tensor | None:
+        """What is added to its outputs at the end, float32 [outputs], to be changed in place; None without it."""
+        return self.bias
 
 
 def make_rounding(

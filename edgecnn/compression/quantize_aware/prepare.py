@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from edgecnn.bundle import LayerRanges
+from edgecnn.compression.quantize_aware.correction import correct_means
 from edgecnn.compression.quantize_aware.fake_quantize import LearnedRange
 from edgecnn.compression.quantize_aware.layers import AbsorbedNorm, RoundingConv2d, RoundingLinear, make_rounding
 from edgecnn.compression.quantize_aware.placement import LayerPlace, find_places
@@ -23,12 +24,15 @@ _WRITES_INT8 = {"openvino": False, "onnx": True, "tflite": True}
 TARGETS = tuple(_WRITES_INT8)
 _SMALLEST_GROUP = 32  # channels; ONNX Runtime's int8 is slower than float with fewer, so they stay float there
 
+# Frames whose means are looked at, as one batch: so many that each takes its share of memory and of time.
+_PIXELS_FOR_MEANS, _FEWEST_FOR_MEANS = 3_000_000, 4
+
 
 def make_quantize_aware(model: TrainedModel, target: str, frames: Sequence[UInt8Array]) -> TrainedModel:
     """A copy of a network that rounds where the target's int8 artifacts do, from ranges that fit what it sees.
 
     Weights are rounded with their batch norms in them, whose statistics stay as they are. The first layer reads the
-    frame, which has 256 levels as it is.
+    frame, which has 256 levels as it is. What rounding adds to the mean of a layer's channels is taken from its bias.
 
     Args:
         model: trained; it is not changed.
@@ -56,6 +60,8 @@ def make_quantize_aware(model: TrainedModel, target: str, frames: Sequence[UInt8
         for x in inputs:
             module(x)
     _start(module)
+    enough = max(_PIXELS_FOR_MEANS // inputs[0][0, 0].numel(), _FEWEST_FOR_MEANS)
+    correct_means(module, model.module, torch.cat(inputs[:enough]), places)
     return replace(model, module=module, ranges={})
 
 

@@ -188,7 +188,10 @@ class _Fitting(LightningModule):
         else:
             with self._distiller.watching(self.network):
                 answer = self.network(x)
-            parts = {**self._objective(answer, targets), **self._distiller(frames, answer)}
+            parts = self._distiller(frames, answer)
+            if factor := self._settings.distillation.labels:
+                on_labels = self._objective(answer, targets)
+                parts = {**{name: factor * value for name, value in on_labels.items()}, **parts}
         if self._settings.l1:
             weights = penalised(self.network)
             parts = {**parts, "l1": self._settings.l1 * torch.stack([w.abs().sum() for w in weights]).sum()}

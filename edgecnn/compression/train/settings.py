@@ -50,16 +50,19 @@ class Distillation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         outputs: factor on what its answers add to the loss.
         features: factor on what the places that it looks at add.
+        labels: factor on the loss on the labels; 0 learns from the teacher alone, which forgets less where the pictures
+            are few beside those that it was trained on.
         temperature: what class logits are divided by before a softmax; higher shows more of what the teacher thinks
             of the other classes. YOLOX heads, which have no softmax, take none.
     """
 
     outputs: float = 1.0
     features: float = 1.0
+    labels: float = 1.0
     temperature: float = 2.0
 
     def __post_init__(self) -> None:
-        for name in ("outputs", "features"):
+        for name in ("outputs", "features", "labels"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise SpecError(f"distillation.{name} must be 0 or more, got {getattr(self, name)}")
         if not 0 < self.temperature < math.inf:
