@@ -15,6 +15,7 @@ import numpy as np
 
 from edgecnn._verbs.evaluate import evaluation_task
 from edgecnn.datasets import Dataset, open_dataset
+from edgecnn.datasets.base import UNLABELLED, beginning
 from edgecnn.errors import DataError, MissingDependencyError, SpecError, SplitError, StorageError
 from edgecnn.measure.accuracy import measure_accuracy
 
@@ -69,6 +70,7 @@ def train(
     validate_on: str | Path | None = None,
     split: str | None = None,
     head: str | None = None,
+    keep_classes: bool = False,
     ignore_label: str | None = None,
     settings: TrainSettings | None = None,
     teacher: str | Path | TrainedModel | None = None,
@@ -90,6 +92,7 @@ def train(
         split: of the data to learn from; without it "train", else all.
         head: "ssdlite" or "lraspp" grown on a classifier, which makes it a detector or a segmenter; or, as for
             `load_model`, how the raw maps of the user's own module decode.
+        keep_classes: go on with the network's classes where the data has only some of them.
         ignore_label: for segmentation, a class of the data whose pixels don't count in the metric.
         settings: how to train.
         teacher: a network to learn from besides the labels, usually the one before it was pruned; as `load_model`
@@ -126,7 +129,11 @@ def train(
     size = model_options.get("size")
     original = load_model(model, **({**model_options, "size": None} if head else model_options))
     check_saveable(original)
-    pictures = open_pictures(original, data, validate_on, split=split, head=head, seed=how.seed)
+    if keep_classes and head is not None:
+        raise SpecError(f"--keep-classes goes on with the network's classes, and --head {head} grows one for others")
+    pictures = open_pictures(
+        original, data, validate_on, split=split, head=head, keep_classes=keep_classes, seed=how.seed
+    )
     network, new = _for_classes(original, pictures.labels, head=head, size=size)
     network = dataclasses.replace(network, ranges={})  # they are of the weights as they were
     objective = objective_of(network)
@@ -198,9 +205,13 @@ def open_pictures(
     *,
     split: str | None,
     head: str | None,
+    keep_classes: bool = False,
     seed: int,
 ) -> LearningPictures:
-    """Pictures to learn from and to measure on, with the data's own classes (in the network's order, if the same)."""
+    """Pictures to learn from and to measure on, with the data's own classes (in the network's order, if the same).
+
+    Or with the network's, of which the data has some.
+    """
     task = task_with_head(model, head)
     wanted, train = split, None
     if split is None:
@@ -211,9 +222,11 @@ def open_pictures(
     if train is None:
         train = open_dataset(data, task=task, labels=(), split=wanted)
     labels = train.classes.names
-    if head is None and _same(labels, model.task.labels):
+    if head is None and (keep_classes or _same(labels, model.task.labels)):
         labels = model.task.labels
     train = open_dataset(data, task=task, labels=labels, split=wanted)
+    if keep_classes:
+        _check_known(train, model)
     if validate_on is not None:
         return LearningPictures(train, open_dataset(validate_on, task=task, labels=labels), labels)
     if wanted == "train":
@@ -222,6 +235,16 @@ def open_pictures(
         except SplitError:
             pass
     return LearningPictures(*_held_out(train, seed), labels)
+
+
+def _check_known(pictures: Dataset, model: TrainedModel) -> None:
+    ids = pictures.classes.network_ids.tolist()
+    strange = [name for name, known in zip(pictures.classes.names, ids, strict=True) if known == UNLABELLED]
+    if strange:
+        raise DataError(
+            f"{pictures.path} has classes that {model.name} doesn't: {beginning(strange)}. Leave --keep-classes out to "
+            "give it the data's classes, or rename them"
+        )
 
 
 def task_with_head(model: TrainedModel, head: str | None) -> str:

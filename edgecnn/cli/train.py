@@ -35,6 +35,9 @@ def command(
             "--head", help="ssdlite or lraspp on a classifier: a detector or a segmenter.", show_default=False
         ),
     ] = None,
+    keep_classes: Annotated[
+        bool, typer.Option("--keep-classes", help="Go on with the network's classes, of which DATA has only some.")
+    ] = False,
     ignore_label: Annotated[
         str | None, typer.Option(help="A class of the data whose pixels don't count in the metric.")
     ] = None,
@@ -133,6 +136,7 @@ def command(
             validate_on=validate_on,
             split=split,
             head=grow,
+            keep_classes=keep_classes,
             ignore_label=ignore_label,
             settings=told,
             teacher=teacher,

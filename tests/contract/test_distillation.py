@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -71,6 +72,38 @@ def taught(student: Path, out: Path, **words: Any) -> Any:
     return edgecnn.train(str(student), out=out, **words)
 
 
+def test_a_teacher_alone_teaches_what_wrong_labels_do_not(tmp_path: Path) -> None:
+    data = write_classes(tmp_path / "right", 24)
+    held = write_classes(tmp_path / "held", 24, seed=1)
+    (tmp_path / "wrong").mkdir()
+    for name, other in (("red", "green"), ("green", "red")):
+        (data / name).rename(tmp_path / "wrong" / other)
+    write_classes(tmp_path / "train", 24)
+    settings = TrainSettings(epochs=6, evaluate_every=6, **QUICK)
+    teacher = edgecnn.train(
+        "nets_that_teach:classifier",
+        data=tmp_path / "train",
+        validate_on=held,
+        out=tmp_path / "t.model",
+        settings=settings,
+    )
+    assert teacher.value > 0.9
+    values = {}
+    for labels in (0.0, 100.0):
+        how = msgspec.structs.replace(settings, distillation=Distillation(features=0.0, labels=labels))
+        student = taught(
+            Path("nets_that_teach:classifier"),
+            tmp_path / f"labels-{labels:g}.model",
+            data=tmp_path / "wrong",
+            validate_on=held,
+            settings=how,
+            teacher=teacher.folder,
+        )
+        values[labels] = student.value
+        assert ("class_loss" in student.history[-1]) == (labels > 0)
+    assert values[0.0] > 0.9 and values[100.0] < 0.5
+
+
 def test_a_pruned_network_learns_from_the_unpruned_one_and_a_stop_changes_nothing(tmp_path: Path) -> None:
     write_classes(tmp_path / "train", 24)
     small = edgecnn.prune("nets_that_teach:classifier", share=0.5, out=tmp_path / "small.model").folder
@@ -83,7 +116,7 @@ def test_a_pruned_network_learns_from_the_unpruned_one_and_a_stop_changes_nothin
         "teacher_features_loss",
     ]
     *_, stage = describe(whole.folder).stages
-    assert stage.settings["distillation"] == {"outputs": 2.0, "features": 1.0, "temperature": 3.0}
+    assert stage.settings["distillation"] == {"outputs": 2.0, "features": 1.0, "labels": 1.0, "temperature": 3.0}
     assert stage.settings["teacher"]["name"] == "classifier" and len(stage.settings["teacher"]["weights_sha256"]) == 64
 
     def stop(done: int, total: int, what: str) -> None:

@@ -236,6 +236,21 @@ def test_the_classes_of_the_data_replace_those_of_the_network_and_names_in_commo
     np.testing.assert_allclose(rows[1][0], rows[0][person], atol=1e-6)
 
 
+def test_classes_that_the_data_lacks_can_be_kept_and_strange_ones_are_refused(tmp_path: Path) -> None:
+    data = write_boxes(tmp_path / "train", 4)
+    settings = TrainSettings(epochs=1, learning_rate=1e-9, ema_decay=0.0, batch=2, workers=0)
+    words: dict[str, Any] = {"size": (64, 64), "data": data, "settings": settings, "keep_classes": True}
+    (data / "classes.txt").write_text("person\ncat")
+    trained = edgecnn.train("yolox-nano", out=tmp_path / "net.model", **words)
+    assert trained.new_layers == () and trained.before is not None
+    assert edgecnn.load_model(str(trained.folder)).task.labels == edgecnn.load_model("yolox-nano").task.labels
+    (data / "classes.txt").write_text("person\ngreen")
+    with pytest.raises(DataError, match=r"classes that yolox-nano doesn't: green\."):
+        edgecnn.train("yolox-nano", out=tmp_path / "other.model", **words)
+    with pytest.raises(SpecError, match="--head ssdlite grows one for others"):
+        edgecnn.train("yolox-nano", out=tmp_path / "other.model", head="ssdlite", **words)
+
+
 def test_a_frozen_backbone_stays_to_the_last_bit(tmp_path: Path) -> None:
     data = write_classes(tmp_path / "train", 16)
     settings = TrainSettings(epochs=2, freeze_backbone=True, **QUICK)

@@ -106,6 +106,25 @@ def test_a_recipe_that_seems_worse_with_every_layer_is_tried_with_some_of_them()
     assert len(result.plan.int8_layers) == 7
 
 
+class TrainedForInt8(MadeUp):
+    """What it was trained for answers best, and is furthest from the float network, which training left behind."""
+
+    range_methods = ("min-max", "learned")
+
+    def metric(self, plan: Plan) -> float:
+        self.measured.append(plan)
+        as_trained = plan.ranges == "learned" and not plan.correct_weights
+        return FLOAT_METRIC + (0.02 if as_trained else 0.01)
+
+
+def test_a_network_that_was_trained_for_int8_is_taken_as_it_was_trained_where_that_answers_best() -> None:
+    costs = dict.fromkeys("abc", 0.001)
+    made_up = TrainedForInt8(costs)
+    result = found(made_up, layers(costs))
+    assert result.plan.ranges == "learned" and not result.plan.correct_weights
+    assert len(made_up.measured) == 2, "beside the recipe with the least noise"
+
+
 @pytest.mark.parametrize("worth", [100, 1])
 def test_what_brings_the_most_for_its_noise_is_given_back_first_and_next_to_nothing_never(worth: int) -> None:
     costs = {"head": 2e-4, "other head": 2e-4, "harmful": 0.1, "rest": 0.003}

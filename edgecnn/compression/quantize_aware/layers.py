@@ -51,14 +51,15 @@ class RoundingConv2d(nn.Conv2d):
         """[batch, channels, height, width] in and out."""
         return _through(self.writes, self.computed(x))
 
-    def computed(self, x: Tensor) -> Tensor:
+    def computed(self, x: Tensor, *, round_weights: bool = True) -> Tensor:
         """What it writes, before the range that it writes through."""
         weight, bias = self.weight, self.bias
         for norm in self.norm:
             scale, shift = norm.affine()
             weight = weight * scale[:, None, None, None]
             bias = shift if bias is None else bias * scale + shift
-        output: Tensor = self._conv_forward(_through(self.reads, x), rounded_weights(weight), bias)
+        weight = rounded_weights(weight) if round_weights else weight
+        output: Tensor = self._conv_forward(_through(self.reads, x), weight, bias)
         return output
 
     @property
@@ -77,9 +78,10 @@ class RoundingLinear(nn.Linear):
         """[..., inputs] → [..., outputs]."""
         return _through(self.writes, self.computed(x))
 
-    def computed(self, x: Tensor) -> Tensor:
+    def computed(self, x: Tensor, *, round_weights: bool = True) -> Tensor:
         """What it writes, before the range that it writes through."""
-        return functional.linear(_through(self.reads, x), rounded_weights(self.weight), self.bias)
+        weight = rounded_weights(self.weight) if round_weights else self.weight
+        return functional.linear(_through(self.reads, x), weight, self.bias)
 
     @property
     def shift(self) -> Tensor | None:

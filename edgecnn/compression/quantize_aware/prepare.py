@@ -32,7 +32,8 @@ def make_quantize_aware(model: TrainedModel, target: str, frames: Sequence[UInt8
     """A copy of a network that rounds where the target's int8 artifacts do, from ranges that fit what it sees.
 
     Weights are rounded with their batch norms in them, whose statistics stay as they are. The first layer reads the
-    frame, which has 256 levels as it is. What rounding adds to the mean of a layer's channels is taken from its bias.
+    frame, which has 256 levels as it is. What the rounding of its weights adds to the mean of a layer's channels is
+    taken from its bias.
 
     Args:
         model: trained; it is not changed.
@@ -61,7 +62,7 @@ def make_quantize_aware(model: TrainedModel, target: str, frames: Sequence[UInt8
             module(x)
     _start(module)
     enough = max(_PIXELS_FOR_MEANS // inputs[0][0, 0].numel(), _FEWEST_FOR_MEANS)
-    correct_means(module, model.module, torch.cat(inputs[:enough]), places)
+    correct_means(module, torch.cat(inputs[:enough]))
     return replace(model, module=module, ranges={})
 
 
