@@ -13,7 +13,7 @@ from edgecnn.datasets.images import picture_hash
 from edgecnn.errors import SpecError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from edgecnn.compression.prune.channels import PruneSettings
     from edgecnn.compression.prune.latency import Measure
@@ -23,8 +23,8 @@ Target = Literal["macs", "parameters", "latency"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class GradientPictures:
-    """Labelled pictures for the importance "taylor".
+class LabelledPictures:
+    """What pruning looks at: gradients for the importance "taylor", and what batch norms read.
 
     Attributes:
         dataset: opened for the network's task and labels.
@@ -43,6 +43,23 @@ class GradientPictures:
 
         pictures = TrainingPictures(self.dataset, model.frame, NO_AUGMENTATION, seed=self.seed, mosaic_until=0)
         return loss_gradients(model, pictures, batch=self.batch, seed=self.seed)
+
+    def frames_of(self, model: TrainedModel) -> Tensor:
+        """Some of them as the network takes them, float32 [batch, 3, height, width], normalised."""
+        import torch
+
+        from edgecnn.compression.prune.gradients import drawn_batches
+        from edgecnn.compression.prune.norms import frames_wanted
+        from edgecnn.frame import FrameFitter
+        from edgecnn.sources.normalise import normalise
+
+        indices = [
+            index for keys in drawn_batches(len(self.dataset), batch=self.batch, seed=self.seed) for _, index in keys
+        ]
+        chosen = dict.fromkeys(indices[: frames_wanted(model.frame.height_px, model.frame.width_px)])
+        fit = FrameFitter(model.frame)
+        frames = [torch.from_numpy(fit(self.dataset[index].image())[0][:1].copy()) for index in chosen]
+        return normalise(torch.cat(frames), model.frame)
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -66,7 +83,7 @@ class Narrowing:
         unpruned: what shares are of.
         target: what they are shares of.
         settings: what goes first, and what stays.
-        pictures: for "taylor"; None for others.
+        pictures: to look at; None where there are none.
         of: the artifact whose latency is the target, "openvino:fp32"; "" for other targets.
         measure: times it; None for other targets.
     """
@@ -74,7 +91,7 @@ class Narrowing:
     unpruned: TrainedModel
     target: Target
     settings: PruneSettings
-    pictures: GradientPictures | None = None
+    pictures: LabelledPictures | None = None
     of: str = ""
     measure: Measure | None = None
 
@@ -102,8 +119,11 @@ class Narrowing:
         from edgecnn.compression.prune.latency import latency_figures, prune_to_latency
         from edgecnn.evidence import Stage
 
-        gradients = None if self.pictures is None else self.pictures.gradients_of(model)
-        how: dict[str, Any] = {"settings": self.settings, "gradients": gradients}
+        how: dict[str, Any] = {"settings": self.settings}
+        if self.pictures is not None:
+            how["frames"] = self.pictures.frames_of(model)
+            if self.settings.importance == "taylor":
+                how["gradients"] = self.pictures.gradients_of(model)
         figures: dict[str, Any] = {}
         if self.target == "latency":
             assert self.measure is not None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from edgecnn._verbs._artifact_latency import artifact_named, artifact_timer
 from edgecnn._verbs._narrowing import (
-    GradientPictures,
+    LabelledPictures,
     Narrowing,
     Target,
     check_same_classes,
@@ -95,7 +95,9 @@ def prune(
             target (`edgecnn.targets`), which knows its own number.
         keep: layers, or parts of the network, that stay as wide as they are.
         steps: in how many steps, with training after each; each leaves the same share of what the one before left.
-        data: labelled pictures with the network's classes, for "taylor" and to train on.
+        data: labelled pictures with the network's classes, for "taylor" and to train on. Batch norms then get
+            statistics with which they write of these pictures what they wrote before, which saves much of what pruning
+            breaks.
         split, validate_on, ignore_label: as for `train`.
         settings: how to train after each step; None trains nothing where there is one step, else as `train` does.
         distill: the unpruned network is the teacher.
@@ -130,8 +132,8 @@ def prune(
     check_saveable(original)
     tuned = settings if settings is not None else TrainSettings()
     pictures = None
-    if data is not None and importance == "taylor":
-        pictures = _gradient_pictures(original, data, validate_on, split=split, settings=tuned)
+    if data is not None:
+        pictures = _labelled_pictures(original, data, validate_on, split=split, settings=tuned)
     with contextlib.ExitStack() as stack:
         measure = None
         if artifact is not None:
@@ -195,25 +197,20 @@ def _check_words(target: str, of: str | None, data: str | Path | None, *, import
         raise SpecError("--importance taylor reads gradients off labelled pictures: give --data")
     if data is None and with_training:
         raise SpecError("--steps, --epochs and --settings train the narrower network: give --data to train on")
-    if data is not None and importance != "taylor" and not with_training:
-        raise SpecError(
-            f"--data {data} is for --importance taylor, or to train on (--epochs N, --settings FILE or --steps N): say "
-            "which, or leave it out"
-        )
 
 
-def _gradient_pictures(
+def _labelled_pictures(
     model: TrainedModel,
     data: str | Path,
     validate_on: str | Path | None,
     *,
     split: str | None,
     settings: TrainSettings,
-) -> GradientPictures:
+) -> LabelledPictures:
     """The pictures that `train` would learn from: those that it measures on decide nothing here, either."""
     pictures = open_pictures(model, data, validate_on, split=split, head=None, seed=settings.seed)
     check_same_classes(model, pictures.labels, data)
-    return GradientPictures(dataset=pictures.train, batch=settings.batch, seed=settings.seed)
+    return LabelledPictures(dataset=pictures.train, batch=settings.batch, seed=settings.seed)
 
 
 def _telling(measure: Measure, progress: Progress | None) -> Measure:

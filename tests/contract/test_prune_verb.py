@@ -160,7 +160,6 @@ def test_data_with_other_classes_is_refused_with_what_to_do(tmp_path: Path) -> N
     [
         ({"steps": 2}, "give --data to train on"),
         ({"settings": QUICK}, "give --data to train on"),
-        ({"data": "pictures"}, "--data pictures is for --importance taylor, or to train on"),
         ({"of": "onnx"}, "--of onnx names the artifact whose latency is the target: give --latency SHARE"),
         ({"steps": 0, "data": "pictures"}, "--steps must be at least 1, got 0"),
         ({"share": 1.5}, "lies between 0 and 1, got 1.5"),

@@ -14,6 +14,7 @@ from torch.nn.modules.conv import _ConvNd
 from edgecnn.compression.prune.couplings import Coupling, Side, find_couplings
 from edgecnn.compression.prune.importance import IMPORTANCES, Importance, scorer, take_gradients
 from edgecnn.compression.prune.layers import all_trainable, evaluated, idle_parts
+from edgecnn.compression.prune.norms import keep_norm_outputs, norm_moments
 from edgecnn.compression.prune.removal import Check, least_important, remove
 from edgecnn.compression.prune.selection import Selection, macs, parameters
 from edgecnn.errors import SourceError, SpecError, UnknownNameError
@@ -60,6 +61,7 @@ def prune_to_share(
     target: Target = "macs",
     settings: PruneSettings | None = None,
     gradients: Gradients | None = None,
+    frames: Tensor | None = None,
 ) -> TrainedModel:
     """A copy with at most this share of the multiply-adds or parameters, as near to it as the rounding allows.
 
@@ -73,6 +75,8 @@ def prune_to_share(
         target: what it is a share of.
         settings: the default ones if None.
         gradients: for "taylor": runs the network it is given (a copy) on some labelled batches, and backward.
+        frames: float32 [batch, 3, height, width], normalised: batch norms get statistics with which they write of these
+            what they wrote before; without frames they keep those that they have.
 
     Raises:
         SpecError: a share outside of 0 to 1, or one that cannot be reached; "taylor" without gradients.
@@ -87,7 +91,7 @@ def prune_to_share(
         cost = macs(module, x) if target == "macs" else parameters(module)
         return selection.by_cost(cost, share * cost.total)
 
-    return _prune(model, settings or PruneSettings(), gradients, choose)
+    return _prune(model, settings or PruneSettings(), gradients, choose, frames)
 
 
 def cost_of(model: TrainedModel, target: Target) -> float:
@@ -131,6 +135,7 @@ def _prune(
     settings: PruneSettings,
     gradients: Gradients | None,
     choose: Callable[[Selection, nn.Module, Tensor], list[int]],
+    frames: Tensor | None = None,
 ) -> TrainedModel:
     if not any(isinstance(part, _ConvNd | nn.Linear) for part in model.module.modules()):
         raise SourceError(
@@ -163,7 +168,10 @@ def _prune(
             if fault is not None:
                 raise SourceError(f"{model.name} cannot be pruned: without some of its channels, {fault}")
         idle = idle_parts(module, x)
+        before = {} if frames is None else norm_moments(module, frames)
         remove(module, removal)
+        if frames is not None and before:
+            keep_norm_outputs(module, removal, before, frames)
     if not idle:
         return replace(model, module=module)
     warning = (

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
+from torch import Tensor
+
 from edgecnn.compression.prune.channels import Gradients, PruneSettings, cost_of, prune_to_share
 from edgecnn.errors import SpecError, UnknownNameError
 from edgecnn.evidence import TwinLatency
@@ -62,6 +64,7 @@ def prune_to_latency(
     latency_share: float = 1.0,
     settings: PruneSettings | None = None,
     gradients: Gradients | None = None,
+    frames: Tensor | None = None,
 ) -> LatencyPruned:
     """A copy that takes at most this share of the unpruned network's measured latency.
 
@@ -75,7 +78,7 @@ def prune_to_latency(
         beside: the unpruned network; `model` itself where nothing was pruned yet.
         measure: times two networks in turns.
         latency_share: what `model` takes of the unpruned latency, as was measured before.
-        settings, gradients: as for `prune_to_share`.
+        settings, gradients, frames: as for `prune_to_share`.
 
     Raises:
         SpecError: nothing narrower was clearly faster; a share outside of 0 to 1.
@@ -85,7 +88,7 @@ def prune_to_latency(
         raise SpecError(f"the share of the latency lies between 0 and 1, got {share}")
     descent = _Descent(model, beside, latency_share, measure)
     while descent.failures < MOST_FAILURES and not descent.is_at(share):
-        descent.go_down(share, settings, gradients)
+        descent.go_down(share, settings, gradients, frames)
     return descent.outcome(share)
 
 
@@ -109,12 +112,16 @@ class _Descent:
         self._latency_share = 1 / self._final_latency().ratio
         return self._latency_share <= share
 
-    def go_down(self, share: float, settings: PruneSettings | None, gradients: Gradients | None) -> None:
+    def go_down(
+        self, share: float, settings: PruneSettings | None, gradients: Gradients | None, frames: Tensor | None
+    ) -> None:
         """Make a network with fewer multiply-adds than the last one tried, of the one that was kept, and time both."""
         self._tried_share *= min(max(share / self._latency_share, _LONGEST), _SHORTEST)
         left = self._tried_share * self._whole / cost_of(self._kept, "macs")
         try:
-            narrower = prune_to_share(self._kept, share=left, target="macs", settings=settings, gradients=gradients)
+            narrower = prune_to_share(
+                self._kept, share=left, target="macs", settings=settings, gradients=gradients, frames=frames
+            )
         except UnknownNameError:
             raise
         except SpecError as impossible:  # rounding leaves all, or no less can stay
