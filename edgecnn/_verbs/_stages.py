@@ -94,7 +94,7 @@ def _prune(work: Work) -> dict[str, Any]:
     target, share = table.target
     if target == "latency":
         more["of"] = table.of or work.recipe.convert.formats[0]
-    if table.trains or table.importance == "taylor":
+    if data.train is not None:
         more |= {"data": data.train, "split": data.split, "validate_on": data.validate_on}
     if table.trains:
         more |= {"ignore_label": data.ignore_label, "settings": table.train, "distill": table.distill}

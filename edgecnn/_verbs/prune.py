@@ -95,7 +95,7 @@ def prune(
             target (`edgecnn.targets`), which knows its own number.
         keep: layers, or parts of the network, that stay as wide as they are.
         steps: in how many steps, with training after each; each leaves the same share of what the one before left.
-        data: labelled pictures with the network's classes, for "taylor" and to train on. Batch norms then get
+        data: labelled pictures, with the network's classes for "taylor" and to train on. Batch norms then get
             statistics with which they write of these pictures what they wrote before, which saves much of what pruning
             breaks.
         split, validate_on, ignore_label: as for `train`.
@@ -134,6 +134,8 @@ def prune(
     pictures = None
     if data is not None:
         pictures = _labelled_pictures(original, data, validate_on, split=split, settings=tuned)
+        if importance == "taylor":
+            check_same_classes(original, pictures.dataset.classes.labels, data)
     with contextlib.ExitStack() as stack:
         measure = None
         if artifact is not None:
@@ -209,7 +211,6 @@ def _labelled_pictures(
 ) -> LabelledPictures:
     """The pictures that `train` would learn from: those that it measures on decide nothing here, either."""
     pictures = open_pictures(model, data, validate_on, split=split, head=None, seed=settings.seed)
-    check_same_classes(model, pictures.labels, data)
     return LabelledPictures(dataset=pictures.train, batch=settings.batch, seed=settings.seed)
 
 

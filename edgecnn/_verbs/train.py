@@ -15,7 +15,7 @@ import numpy as np
 
 from edgecnn._verbs.evaluate import evaluation_task
 from edgecnn.datasets import Dataset, open_dataset
-from edgecnn.datasets.base import UNLABELLED, beginning
+from edgecnn.datasets.base import beginning
 from edgecnn.errors import DataError, MissingDependencyError, SpecError, SplitError, StorageError
 from edgecnn.measure.accuracy import measure_accuracy
 
@@ -238,9 +238,7 @@ def open_pictures(
 
 
 def _check_known(pictures: Dataset, model: TrainedModel) -> None:
-    ids = pictures.classes.network_ids.tolist()
-    strange = [name for name, known in zip(pictures.classes.names, ids, strict=True) if known == UNLABELLED]
-    if strange:
+    if strange := pictures.classes.unknown_names:
         raise DataError(
             f"{pictures.path} has classes that {model.name} doesn't: {beginning(strange)}. Leave --keep-classes out to "
             "give it the data's classes, or rename them"
