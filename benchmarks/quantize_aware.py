@@ -190,7 +190,9 @@ def table(results: dict[str, Any]) -> str:
         "| network | format | metric | float | by the book: int8 | trained for: float | int8 | times faster | epochs |",
         "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    for name, row in results["rows"].items():
+    measured = [name for name in ROWS if name in results["rows"]]
+    for name in measured:
+        row = results["rows"][name]
         pairs = [(which, precision) for which in ("book", "aware") for precision in ("fp32", "int8")]
         values = [f"{row[which][precision]['value']:.3f}" for which, precision in pairs]
         faster = row["aware"]["times_faster"]
@@ -198,7 +200,7 @@ def table(results: dict[str, Any]) -> str:
         case, _, format_name = name.partition(":")
         words = f"{case} | {format_name} | {CASES[case].metric}"
         lines.append(f"| {words} | {' | '.join(values)} | {faster_text} | {row['epochs']} |")
-    missing = [row for row in ROWS if row not in results["rows"]]
+    missing = [name for name in ROWS if name not in measured]
     if missing:
         lines += ["", f"Not measured yet: {', '.join(missing)}."]
     machine = results["machine"]

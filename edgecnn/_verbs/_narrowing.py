@@ -48,26 +48,26 @@ class LabelledPictures:
         """Some of them as the network takes them, float32 [batch, 3, height, width], normalised."""
         import torch
 
-        from edgecnn.compression.prune.gradients import drawn_batches
         from edgecnn.compression.prune.norms import frames_wanted
         from edgecnn.frame import FrameFitter
         from edgecnn.sources.normalise import normalise
 
-        indices = [
-            index for keys in drawn_batches(len(self.dataset), batch=self.batch, seed=self.seed) for _, index in keys
-        ]
-        chosen = dict.fromkeys(indices[: frames_wanted(model.frame.height_px, model.frame.width_px)])
+        chosen = self._indices[: frames_wanted(model.frame.height_px, model.frame.width_px)]
         fit = FrameFitter(model.frame)
-        frames = [torch.from_numpy(fit(self.dataset[index].image())[0][:1].copy()) for index in chosen]
+        frames = [torch.from_numpy(fit(self.dataset[index].image())[0].copy()) for index in chosen]
         return normalise(torch.cat(frames), model.frame)
 
     @property
     def images(self) -> tuple[str, ...]:
         """Content hashes of the pictures that are looked at."""
+        return tuple(picture_hash(self.dataset[index].image()) for index in self._indices)
+
+    @property
+    def _indices(self) -> list[int]:
         from edgecnn.compression.prune.gradients import drawn_batches
 
         batches = drawn_batches(len(self.dataset), batch=self.batch, seed=self.seed)
-        return tuple(picture_hash(self.dataset[index].image()) for keys in batches for _, index in keys)
+        return [index for keys in batches for _, index in keys]
 
     @property
     def words(self) -> dict[str, Any]:

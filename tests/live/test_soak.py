@@ -19,8 +19,10 @@ def test_a_minute_at_full_rate_leaves_memory_threads_and_descriptors_as_they_wer
 ) -> None:
     monkeypatch.syspath_prepend(str(REPOSITORY))
     monkeypatch.delitem(sys.modules, "benchmarks", raising=False)
-    from benchmarks.soak import soak
+    from benchmarks.soak import allocated_kb, soak
 
+    if allocated_kb() is None:
+        pytest.skip("asks glibc what is allocated")
     result = soak("default-detector", minutes=1.2, warmup_s=15, every_s=1)
     assert result["faults"] == () and result["frames"] > 50 and result["metrics_fetched"] > 10
     said = {name: value for name, value in result.items() if name != "readings"}

@@ -92,6 +92,17 @@ def test_what_lost_no_channel_keeps_its_statistics_on_whatever_frames() -> None:
         torch.testing.assert_close(same.state_dict()[name], tensor, msg=name)
 
 
+def test_a_norm_that_runs_twice_is_settled_once() -> None:
+    wide = network()
+    conv, norm = wide.get_submodule("0.0"), wide.get_submodule("0.1")
+    twice = nn.Sequential(conv, norm, nn.ReLU(), nn.Conv2d(12, 12, 1), norm).eval()
+    x = pictures()
+    wanted = {name: tensor.clone() for name, tensor in twice.state_dict().items()}
+    keep_norm_outputs(twice, {}, norm_moments(twice, x), x)
+    for name, tensor in twice.state_dict().items():
+        torch.testing.assert_close(tensor, wanted[name], msg=name)
+
+
 def test_a_pruned_network_is_nearer_to_the_unpruned_one_with_frames_than_without() -> None:
     module = network()
     model = TrainedModel(

@@ -35,7 +35,7 @@ def frames_wanted(height_px: int, width_px: int) -> int:
 
 
 def norm_moments(module: nn.Module, x: Tensor) -> dict[str, Moments]:
-    """What the batch norms of a network read, by name.
+    """What the batch norms of a network read, by name; of one that runs several times, the first time.
 
     Args:
         module: is not changed.
@@ -44,7 +44,8 @@ def norm_moments(module: nn.Module, x: Tensor) -> dict[str, Moments]:
     found: dict[str, Moments] = {}
 
     def look(layer: nn.Module, inputs: tuple[Tensor, ...], *, name: str) -> None:
-        found[name] = _moments(inputs[0])
+        if name not in found:
+            found[name] = _moments(inputs[0])
 
     _run_with(module, x, look)
     return found
@@ -65,13 +66,15 @@ def keep_norm_outputs(module: nn.Module, removal: Removal, before: Mapping[str, 
         before: `norm_moments` of the unpruned network, of the same frames.
         x: float32 [batch, 3, height, width], normalised.
     """
+    waiting = dict(before)
 
     def settle(layer: nn.Module, inputs: tuple[Tensor, ...], *, name: str) -> None:
         assert isinstance(layer, _BatchNorm)
-        if name not in before or layer.running_mean is None or layer.running_var is None:
+        read = waiting.pop(name, None)
+        if read is None or layer.running_mean is None or layer.running_var is None:
             return
-        left = _left(removal, name, len(before[name].mean)).to(inputs[0].device)
-        mean, variance = before[name].mean[left], before[name].variance[left]
+        left = _left(removal, name, len(read.mean)).to(inputs[0].device)
+        mean, variance = read.mean[left], read.variance[left]
         now = _moments(inputs[0])
         moves = torch.minimum(variance, now.variance) > _SMALLEST_VARIANCE * layer.running_var
         ratio = torch.where(moves, now.variance / variance.clamp(min=1e-30), 1.0)
