@@ -4,11 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
-# Two processes, a file of tests at a time: what a file's tests share is made once.
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --durations=10
+# Two processes, a file of tests at a time: what a file's tests share is made once. Long files come first (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=25
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint format clean
+.PHONY: help venv demo docs test test-slow fuzz lint format clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -28,16 +28,24 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP) ## convert a detector and a segmenter, run them on footage, and measure them: see demo/
 	$(BIN)/edgecnn demo --out demo
 
-test: lint ## lint, types, import rules, tests, and the packaging check (10 minutes on 2 cores)
+docs: $(STAMP) ## the documentation site, in build/site; a broken link fails
+	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/site/assemble.py
+	$(BIN)/zensical build --strict
+
+test: lint ## lint, types, import rules, tests, and the packaging check (9 minutes on 2 cores)
 	$(PYTEST) -m "not slow and not device"
 
 test-slow: $(STAMP) ## the tests that take longer (20 minutes on 2 cores)
 	$(PYTEST) -m "slow and not device"
 
+fuzz: $(STAMP) ## all that reads foreign bytes, for an hour, or for MINUTES=...
+	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),60)
+
 lint: $(STAMP) ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy edgecnn tests benchmarks examples
+	$(BIN)/mypy --num-workers 2 edgecnn tests benchmarks examples
 	$(BIN)/lint-imports --no-logo
 
 format: $(STAMP) ## bring the code into shape

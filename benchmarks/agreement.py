@@ -29,8 +29,8 @@ import numpy as np
 
 import edgecnn
 from edgecnn.bundle import Bundle
-from edgecnn.measure._timing import others_share
 from edgecnn.measure.machine import describe_machine, read_core_times
+from edgecnn.measure.timing import others_share
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LIMIT = 0.03

@@ -30,8 +30,8 @@ from benchmarks.flow_figures import (
     flow_lines,
     say,
 )
-from edgecnn.compression.train.settings import TrainSettings
 from edgecnn.datasets import BoxTruth, open_dataset
+from edgecnn.training.settings import TrainSettings
 
 FIGURES = RESULTS / "blood_cells.json"
 TABLE = REPOSITORY / "docs" / "blood-cells.md"

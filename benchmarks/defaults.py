@@ -19,13 +19,13 @@ from typing import Any
 import cv2
 
 import edgecnn
-from edgecnn._verbs._stages import settings_of
-from edgecnn._verbs.train import metric_in_torch
-from edgecnn.compression.recipe_file import read_recipe
 from edgecnn.datasets import iterate_frames, open_dataset
+from edgecnn.flow.recipe_file import read_recipe
+from edgecnn.flow.stages import settings_of
 from edgecnn.results import Detections
 from edgecnn.sources import TrainedModel
 from edgecnn.sources.saved import save
+from edgecnn.training.training import metric_in_torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RESULTS = REPOSITORY / "benchmarks" / "results" / "defaults.json"
@@ -90,12 +90,12 @@ def make(name: str) -> dict[str, Any]:
     origin = edgecnn.load_model(recipe.model, **recipe.model_options)
     if name == "detector":
         add_video_frames(data, origin)
-    target, share = recipe.prune.target
+    cost, share = recipe.prune.cost
     pruned = edgecnn.prune(
         recipe.model,
         out=BUILD / f"{name}-pruned.model",
         share=share,
-        target=target,
+        cost=cost,
         importance=recipe.prune.importance,
         round_to=recipe.prune.round_to,
         data=data,

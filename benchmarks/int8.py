@@ -120,7 +120,7 @@ def agreement(folder: Path, name: str) -> dict[str, float]:
     answers = []
     for precision in ("fp32", "int8"):
         with edgecnn.open_runner(folder, format=name, precision=precision) as runner:
-            answers.append([runner(picture).class_ids[0] for picture in pictures])  # type: ignore[union-attr]
+            answers.append([runner(picture).class_ids[0] for picture in pictures])  # type: ignore[attr-defined]
     same = sum(a == b for a, b in zip(*answers, strict=True))
     return {"value": same / len(pictures), "n": len(pictures)}
 
@@ -193,7 +193,7 @@ def machine() -> dict[str, Any]:
     """Where and with what this was made."""
     from importlib.metadata import version
 
-    from edgecnn._devices import default_threads, processor_name
+    from edgecnn.processor import default_threads, processor_name
 
     packages = ("onnxruntime", "openvino", "nncf", "ai-edge-litert", "ai-edge-quantizer")
     return {

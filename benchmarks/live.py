@@ -31,12 +31,12 @@ import numpy as np
 import edgecnn
 from benchmarks.live_age import http_stream, streams
 from benchmarks.overhead import ratio_minus_one
-from edgecnn._verbs.bench import default_pictures
-from edgecnn.measure._timing import others_share
 from edgecnn.measure.machine import describe_machine, read_core_times
+from edgecnn.measure.timed_pictures import default_pictures
+from edgecnn.measure.timing import others_share
 from edgecnn.results import UInt8Array
-from edgecnn.runners.base import Runner
-from edgecnn.runners.live.frames import Frame, frame_now
+from edgecnn.runners.live.frame import Frame, frame_now
+from edgecnn.runners.runner import Runner
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "live.json"

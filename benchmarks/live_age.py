@@ -6,7 +6,7 @@ is slower than the stream. OpenCV's plain loop (read, infer, read, …) beside i
 age only grows.
 
 The bound: one frame interval, one inference (p99), the stream's own delay (median, of frames that nobody infers on),
-and 15 ms. Streams: MJPEG over HTTP (`clock_stream.py`), RTSP with H.264 over TCP and UDP (`tests/live/rtsp_server.py`),
+and 15 ms. Streams: MJPEG over HTTP (`clock_stream.py`), RTSP with H.264 over TCP and UDP (`rtsp_server.py`),
 and the same through a GStreamer pipeline. Results go to `results/live_age.json`; exit code 1 where a bound is exceeded.
 """
 
@@ -32,10 +32,11 @@ from benchmarks.clock_stream import stamped_ms
 from edgecnn.errors import MissingDependencyError
 from edgecnn.measure.machine import describe_machine
 from edgecnn.results import Result, UInt8Array
-from edgecnn.runners.base import Runner
-from edgecnn.runners.live.capture_spec import TRANSPORTS, RtspTransport
-from tests.live.bar_code import read_ms
-from tests.live.rtsp_process import NEEDS, RtspServer, rtsp_is_here
+from edgecnn.runners.live.cameras.capture_spec import TRANSPORTS, RtspTransport
+from edgecnn.runners.live.frame import Frame
+from edgecnn.runners.runner import Runner
+from tests.runners.live.bar_code import read_ms
+from tests.runners.live.rtsp_process import NEEDS, RtspServer, rtsp_is_here
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "live_age.json"
@@ -63,10 +64,10 @@ class AtMost:
         """The runner's."""
         return self._runner.stage_times
 
-    def __call__(self, image: UInt8Array) -> Result:
+    def __call__(self, frame: UInt8Array | Frame) -> Result:
         """The runner's answer, after a while."""
         start = time.perf_counter()
-        result = self._runner(image)
+        result = self._runner(frame)
         time.sleep(max(0.0, self._least_s - (time.perf_counter() - start)))
         self.times_ms.append((time.perf_counter() - start) * 1000)
         return result

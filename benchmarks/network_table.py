@@ -112,7 +112,7 @@ def machine(*more: str) -> dict[str, Any]:
     """
     from importlib.metadata import version
 
-    from edgecnn._devices import processor_name
+    from edgecnn.processor import processor_name
 
     packages = ("torch", "torchvision", "onnx", "onnxruntime", "openvino", "litert-torch", "ai-edge-litert", *more)
     return {"cpu": processor_name(), "versions": {name: version(name) for name in packages}}

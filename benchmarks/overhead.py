@@ -58,9 +58,9 @@ def bare_call(backend: Any) -> Callable[[Frame], object]:
 
 def measure_runtime(bundle: Path, name: str, threads: int | None, rounds: int) -> dict[str, Any]:
     """Time one runtime; runs in a process of its own."""
-    from edgecnn._verbs.bench import default_pictures
     from edgecnn.frame import FrameFitter
-    from edgecnn.runners.base import open_runner
+    from edgecnn.measure.timed_pictures import default_pictures
+    from edgecnn.runners.runner import open_runner
 
     pictures = default_pictures(PICTURE_SIZE_PX)
     with open_runner(bundle, format=name, threads=threads) as runner:
@@ -153,15 +153,15 @@ def compare(bundle: Path, options: argparse.Namespace) -> int:
     import msgspec
 
     from edgecnn.bundle import Bundle
-    from edgecnn.measure._timing import others_share
+    from edgecnn.formats import runnable
     from edgecnn.measure.machine import describe_machine, read_core_times
-    from edgecnn.registry import BACKENDS
+    from edgecnn.measure.timing import others_share
 
     machine = describe_machine()
     held = {artifact.format for artifact in Bundle.open(bundle).manifest.artifacts}
     rows = []
     print(machine.summary)
-    for name in (name for name in BACKENDS.installed() if name in held):
+    for name in (name for name in runnable() if name in held):
         command = [sys.executable, __file__, "--bundle", str(bundle), "--child", name]
         command += ["--rounds", str(options.rounds)]
         command += ["--threads", str(options.threads)] if options.threads else []

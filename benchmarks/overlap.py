@@ -24,12 +24,12 @@ import numpy as np
 
 import edgecnn
 from benchmarks.overhead import ratio_minus_one
-from edgecnn._verbs.bench import default_pictures
 from edgecnn.frame import FrameFitter, Placement
-from edgecnn.measure._timing import others_share
 from edgecnn.measure.machine import describe_machine, read_core_times
+from edgecnn.measure.timed_pictures import default_pictures
+from edgecnn.measure.timing import others_share
 from edgecnn.results import UInt8Array
-from edgecnn.runners.base import Runner
+from edgecnn.runners.runner import Runner
 
 RESULTS = Path(__file__).resolve().parent / "results" / "overlap.json"
 FRAMES = 12  # of a block

@@ -26,9 +26,9 @@ import numpy as np
 
 import edgecnn
 from benchmarks.overhead import children_cpu_s
-from edgecnn._verbs.bench import default_pictures
-from edgecnn.measure._timing import others_share
 from edgecnn.measure.machine import describe_machine, read_core_times
+from edgecnn.measure.timed_pictures import default_pictures
+from edgecnn.measure.timing import others_share
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BUILD = REPOSITORY / "build" / "peers"

@@ -17,13 +17,13 @@ import torch
 from torch import Tensor, nn
 
 import edgecnn
-from edgecnn._photographs import photographs
 from edgecnn.bundle import Artifact, commit, staged, store_files
-from edgecnn.converters.deployable import open_reference
-from edgecnn.converters.int8.onnx_calibration import collect
-from edgecnn.converters.int8.onnx_graph import Graph
-from edgecnn.converters.int8.onnx_whole import quantized_whole, tensors_with_ranges
+from edgecnn.converters.deployable.wrapper import open_reference
+from edgecnn.converters.int8.onnx.calibration import collect
+from edgecnn.converters.int8.onnx.graph import Graph
+from edgecnn.converters.int8.onnx.whole_graph import quantized_whole, tensors_with_ranges
 from edgecnn.frame import FrameFitter
+from edgecnn.photographs import photographs
 from edgecnn.targets import load_target
 
 ASSETS = Path(edgecnn.__file__).resolve().parent / "assets"

@@ -79,7 +79,7 @@ def networks() -> list[str]:
 def prune_one(name: str) -> dict[str, Any]:
     """Prune, save and convert one network; what happened, as a row of the results."""
     import edgecnn
-    from edgecnn.compression.prune.channels import prune_by_ratio
+    from edgecnn.pruning.channels import prune_by_ratio
     from edgecnn.sources.saved import save as save_model
 
     start = time.perf_counter()
@@ -101,7 +101,7 @@ def prune_one(name: str) -> dict[str, Any]:
 
 
 def _cost(model: TrainedModel) -> dict[str, int]:
-    from edgecnn.compression.prune.channels import cost_of
+    from edgecnn.pruning.channels import cost_of
 
     return {"macs": round(cost_of(model, "macs")), "parameters": round(cost_of(model, "parameters"))}
 

@@ -85,16 +85,16 @@ def write_table(results: dict[str, Any]) -> None:
     ]
     for target, row in results["targets"].items():
         for precision in PRECISIONS:
-            told = row.get(precision)
-            if told is None:
+            figures = row.get(precision)
+            if figures is None:
                 continue
-            if "refused" in told:
-                found = re.search(r"map (\d\.\d+).*float artifact (\d\.\d+).*a drop of (\d\.\d+)", told["refused"])
+            if "refused" in figures:
+                found = re.search(r"map (\d\.\d+).*float artifact (\d\.\d+).*a drop of (\d\.\d+)", figures["refused"])
                 cells = [found[2], found[1], f"{found[3]}: refused", "", ""] if found else ["refused", "", "", "", ""]
             else:
-                on_npu = told["operators"] - sum(told["off_npu"].values())
-                cells = [f"{told[name]:.4f}" for name in ("float", "simulated", "drop")]
-                cells += [f"{on_npu} of {told['operators']}", f"{told['compile_s']:.1f}"]
+                on_npu = figures["operators"] - sum(figures["off_npu"].values())
+                cells = [f"{figures[name]:.4f}" for name in ("float", "simulated", "drop")]
+                cells += [f"{on_npu} of {figures['operators']}", f"{figures['compile_s']:.1f}"]
             lines.append(f"| `{target}` | {precision} | {' | '.join(cells)} |")
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
@@ -103,7 +103,7 @@ def write_table(results: dict[str, Any]) -> None:
 
 def main() -> None:
     """Measure what was asked for, and write it beside what was measured before."""
-    from edgecnn._devices import default_threads, processor_name
+    from edgecnn.processor import default_threads, processor_name
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("targets", nargs="*", metavar="TARGET", default=["qualcomm-htp:v73"])

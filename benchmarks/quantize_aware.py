@@ -29,16 +29,16 @@ import numpy as np
 
 import edgecnn
 from benchmarks.flow_figures import BUILD, REPOSITORY, RESULTS, SHARED_DATA, say
-from edgecnn.compression.train.settings import Augmentation, Distillation, Target, TrainSettings
-from edgecnn.datasets.images import read_image
 from edgecnn.measure.machine import describe_machine
+from edgecnn.pictures import read_picture
 from edgecnn.results import Classification, UInt8Array
+from edgecnn.training.settings import Augmentation, Distillation, TrainSettings
 
 FIGURES = RESULTS / "quantize_aware.json"
 TABLE = REPOSITORY / "docs" / "quantize-aware.md"
 WEIGHTS = REPOSITORY.parent / "shared" / "models" / "yolox-nano" / "yolox_nano.pth"
 PLACE = BUILD / "quantize-aware"
-FORMATS: tuple[Target, ...] = ("openvino", "onnx", "tflite")
+FORMATS: tuple[str, ...] = ("openvino", "onnx", "tflite")
 # From the float network alone: on pictures as few as these, labels make a network forget.
 DETECTOR = TrainSettings(
     epochs=6,
@@ -83,7 +83,7 @@ class Case:
     test: Path
     test_split: str | None
     settings: TrainSettings = DETECTOR
-    formats: tuple[Target, ...] = FORMATS
+    formats: tuple[str, ...] = FORMATS
 
 
 COCO = SHARED_DATA / "coco128"
@@ -116,7 +116,7 @@ def name_pictures(case: Case) -> None:
     with edgecnn.open_runner(namer, format="openvino", precision="fp32") as runner:
         for part in ("train", "val"):
             for path in sorted((COCO / part / "images").iterdir()):
-                for number, picture in enumerate(with_quarters(read_image(path))):
+                for number, picture in enumerate(with_quarters(read_picture(path))):
                     named = runner(picture)
                     assert isinstance(named, Classification)
                     folder = NAMED / part / named.labels[named.class_ids[0]].replace("/", "_")
@@ -132,7 +132,7 @@ def with_quarters(picture: UInt8Array) -> list[UInt8Array]:
     return [picture, *(np.ascontiguousarray(quarter) for quarter in quarters)]
 
 
-def measure(case: Case, format_name: Target, place: Path) -> dict[str, Any]:
+def measure(case: Case, format_name: str, place: Path) -> dict[str, Any]:
     """One row."""
     shutil.rmtree(place, ignore_errors=True)
     if not case.train.exists():

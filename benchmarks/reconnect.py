@@ -25,10 +25,10 @@ import numpy as np
 
 import edgecnn
 from edgecnn.measure.machine import describe_machine
-from edgecnn.runners.live.capture_spec import RtspTransport
-from edgecnn.runners.live.frames import Frame
-from tests.live.bar_code import read_ms
-from tests.live.rtsp_process import NEEDS, RtspServer, rtsp_is_here
+from edgecnn.runners.live.cameras.capture_spec import RtspTransport
+from edgecnn.runners.live.frame import Frame
+from tests.runners.live.bar_code import read_ms
+from tests.runners.live.rtsp_process import NEEDS, RtspServer, rtsp_is_here
 
 RESULTS = Path(__file__).resolve().parent / "results" / "reconnect.json"
 SIZES = ("640x480", "320x240", "1280x720")
@@ -79,9 +79,9 @@ def restarts(times: int, transport: RtspTransport, seed: int) -> dict[str, Any]:
         ) as camera:  # what OpenCV keeps for the process is there after this
             next(iter(camera))
         before = threads_and_descriptors()
-        told = states.append
+        note_state = states.append
         with edgecnn.open_camera(
-            server.url(), rtsp_transport=transport, on_state=lambda state, _: told(state)
+            server.url(), rtsp_transport=transport, on_state=lambda state, _: note_state(state)
         ) as camera:
             for turn in range(times):
                 end_s = time.monotonic() + chance.uniform(0, LONGEST_LIFE_S)

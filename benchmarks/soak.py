@@ -29,11 +29,12 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgecnn._verbs.run import RunStart, run
-from edgecnn.measure._timing import others_share
+from edgecnn._verbs.run import run
 from edgecnn.measure.machine import describe_machine, read_core_times
+from edgecnn.measure.timing import others_share
 from edgecnn.results import Result
-from edgecnn.runners.live.frames import Frame
+from edgecnn.runners.live.frame import Frame
+from edgecnn.runners.live.run_summary import RunStart
 from edgecnn.runners.live.sinks import Annotated, EndOfRun
 
 HERE = Path(__file__).resolve().parent

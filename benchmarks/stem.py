@@ -16,8 +16,8 @@ import msgspec
 import edgecnn
 from benchmarks.flow_figures import BUILD, RESULTS
 from edgecnn.bundle import Bundle
+from edgecnn.measure.int8_speedup import Twin, time_twins
 from edgecnn.measure.machine import describe_machine
-from edgecnn.measure.twins import Twin, time_twins
 
 FORMATS = ("onnx", "openvino", "tflite")
 
@@ -38,7 +38,7 @@ def twin(made: Bundle, format_name: str) -> Twin:
 def main() -> None:
     """Convert twice, time in turns, keep."""
     strided = bundle(BUILD / "stem-strided.edge")
-    with mock.patch("edgecnn.converters.deployable.stride_stem", lambda network, _: network):
+    with mock.patch("edgecnn.converters.deployable.wrapper.stride_stem", lambda network, _: network):
         folding = bundle(BUILD / "stem-folding.edge")
     result: dict[str, Any] = {"machine": msgspec.to_builtins(describe_machine()), "rows": {}}
     for name in FORMATS:

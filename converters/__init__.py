@@ -1,1 +1,1 @@
-"""From a trained network to files that runtimes open, each run and compared before it counts."""
+"""Converts a trained network to files that runtimes open; each file is run and compared before it is accepted."""

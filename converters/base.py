@@ -1,4 +1,4 @@
-"""What a converter owes."""
+"""The interfaces of a converter and of a compiler for one target."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from edgecnn.converters.deployable import Deployable
+from edgecnn.converters.deployable.wrapper import Deployable
 from edgecnn.results import UInt8Array
 
 if TYPE_CHECKING:
-    from edgecnn.converters.int8.bench import FloatArtifact
+    from edgecnn.converters.int8.workbench import FloatArtifact
     from edgecnn.targets import Target
 
 Progress = Callable[[int, int, str], None]
@@ -22,9 +22,9 @@ class Converted:
     """Files that a converter wrote.
 
     Attributes:
-        files: the one to open first, then those beside it.
-        tool: what wrote it, with versions and settings.
-        transposes: how many transposes the graph holds; None where they cost nothing or cannot be counted.
+        files: the file to open first, then the files that belong to it.
+        tool: name of the program that wrote them, with versions and settings.
+        transposes: number of transposes in the graph; None where they cost nothing or cannot be counted.
     """
 
     files: Sequence[Path]
@@ -34,15 +34,15 @@ class Converted:
 
 @dataclass(frozen=True)
 class Compiled:
-    """Files that only one device opens.
+    """Files that only one target device can open.
 
     Attributes:
         converted: the files.
-        recipe: a name that decodes.
-        operators: of the float network.
-        off_device: operator → how many of them are not on the device.
-        off_layers: layers among them.
-        conversions: how many conversions at its borders are left to the processor.
+        recipe: a short name that lists the settings.
+        operators: number of operators in the float network.
+        off_device: operator → how many of them do not run on the device.
+        off_layers: the layers among them.
+        conversions: how many conversions at the device's inputs and outputs the CPU has to do.
         compile_s: how long the compilation took.
     """
 
@@ -59,7 +59,7 @@ class Converter(Protocol):
     """Writes a Deployable in one format.
 
     Attributes:
-        precisions: what it can write.
+        precisions: the precisions that it can write.
     """
 
     precisions: Sequence[str]
@@ -79,7 +79,7 @@ class TargetCompiler(Protocol):
     """Compiles a float artifact for one device.
 
     Attributes:
-        slow_device: whether what runs the result here is so slow that few pictures must do.
+        slow_device: True where the compiled file runs so slowly here (in a simulator) that few pictures are used.
     """
 
     slow_device: bool
@@ -91,10 +91,10 @@ class TargetCompiler(Protocol):
         ...
 
     def write(self, precision: str, folder: Path) -> Compiled:
-        """Write one artifact into `folder`; it has been calibrated.
+        """Write one artifact into `folder`, after `calibrate`.
 
         Raises:
-            ConversionError: the tool failed on this graph, or takes nothing of it.
+            ConversionError: the tool failed on this graph, or can place no part of it on the device.
             MissingDependencyError: the tool is not installed.
         """
         ...

@@ -1,4 +1,4 @@
-"""Two artifacts of a bundle on the same frames, layer by layer."""
+"""Compares two artifacts of a bundle layer by layer, on the same frames."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn._devices import default_threads, parse_device
-from edgecnn.bundle import Artifact, Bundle, LayerRecord
+from edgecnn.bundle import Artifact, Bundle, LayerRecord, Manifest
 from edgecnn.converters.int8.base import Int8Writer
 from edgecnn.errors import BundleError, SpecError
+from edgecnn.formats import FORMATS
+from edgecnn.frame import FrameFitter
 from edgecnn.measure.damage import signal_to_noise_db
 from edgecnn.measure.layer_noise import (
     LayerComparison,
@@ -24,14 +25,15 @@ from edgecnn.measure.layer_noise import (
     drops_db,
     ranks,
 )
-from edgecnn.registry import BACKENDS, INT8_WRITERS
 from edgecnn.results import UInt8Array
+from edgecnn.runners.backend import open_backend
+from edgecnn.runners.verifier import verify_first
+from edgecnn.targets import threads_here
 
 Progress = Callable[[int, int, str], None]
 Outputs = Mapping[str, NDArray[Any]]
 Bounds = tuple[float | None, float | None]
 
-_CHANNELS_LAST = ("tflite",)  # the others have them second
 _RELU6 = 6.0
 
 
@@ -39,29 +41,30 @@ def compare_artifacts(
     bundle: Bundle,
     reference: Artifact,
     compared: Artifact,
-    frames: Sequence[UInt8Array],
+    pictures: Sequence[UInt8Array],
     *,
     data: str,
     progress: Progress | None = None,
 ) -> LayerComparison:
-    """Run both on each frame, and hold every layer of the second against the same of the first.
+    """Run both on each picture, and compare every layer of the second with the same layer of the first.
 
     Args:
-        bundle: that holds both, and an fp32 artifact of the format of each.
-        reference, compared: of different files, of one format or of two.
-        frames: uint8 [batch, height, width, 3] BGR each, as they go into the artifacts.
-        data: name of the frames.
-        progress: called with (frames done, frames in all, what is being done).
+        bundle: the bundle with both, and with an fp32 artifact of each format.
+        reference, compared: two artifacts with different files, of one format or of two.
+        pictures: uint8 [height, width, 3] BGR, of any size.
+        data: name of the pictures.
+        progress: called with (frames done, frames in all, name of the step).
 
     Raises:
-        BundleError: no fp32 artifact of a format, no record of the network's layers, or none that both can read.
-        SpecError: one artifact twice, or one whose layers cannot be read.
+        BundleError: no fp32 artifact of a format, no record of the network's layers, or no layer readable in both.
+        SpecError: the same artifact twice, or an artifact whose layers cannot be read.
         ConversionError: a file cannot be read or run.
     """
     manifest = bundle.manifest
     if not manifest.layers:
-        raise BundleError(f"{bundle.folder} was written by an edgecnn that did not record layers: convert again")
+        raise BundleError(f"{bundle.folder} has no record of its layers (written by an older edgecnn): convert again")
     _refuse(reference, compared)
+    frames = _frames(manifest, pictures)
     names = [_name(artifact) for artifact in (reference, compared)]
     sides = [_Side.open(bundle, artifact) for artifact in (reference, compared)]
     meters = {layer.name: NoiseMeter() for layer in manifest.layers}
@@ -74,7 +77,7 @@ def compare_artifacts(
         for layer in manifest.layers:
             absent = [name for name, found in zip(names, outputs, strict=True) if layer.name not in found]
             if absent:
-                unread[layer.name] = f"not to be read in {' and '.join(absent)}"
+                unread[layer.name] = f"not readable in {' and '.join(absent)}"
                 continue
             expected, found = (side.rows(of[layer.name], layer) for side, of in zip(sides, outputs, strict=True))
             if expected.shape != found.shape:
@@ -104,18 +107,29 @@ def compare_artifacts(
     )
 
 
+def _frames(manifest: Manifest, pictures: Sequence[UInt8Array]) -> list[UInt8Array]:
+    """The pictures as they go into the artifacts; a batch that they don't fill begins with the first again."""
+    fitter = FrameFitter(manifest.frame)
+    fitted = [fitter(picture)[0].copy() for picture in pictures]
+    batch = manifest.batch
+    return [
+        np.concatenate([fitted[index % len(fitted)] for index in range(start, start + batch)])
+        for start in range(0, len(fitted), batch)
+    ]
+
+
 @dataclass(frozen=True)
 class _Side:
-    """One artifact, its layers readable.
+    """One artifact with readable layers.
 
     Attributes:
-        format: its format.
-        file, float_file: its file, and the fp32 one of that format, off which its layers are found.
-        writer: reads this file and no other, because some keep the last one open.
+        channels_last: whether the format puts channels last.
+        file, float_file: its file, and the fp32 file of that format, in which its layers are found.
+        writer: reads only this file, because some writers keep the last file open.
         float_writer: reads the fp32 file.
     """
 
-    format: str
+    channels_last: bool
     file: Path
     float_file: Path
     writer: Int8Writer
@@ -125,26 +139,27 @@ class _Side:
     def open(cls, bundle: Bundle, artifact: Artifact) -> _Side:
         float_file = bundle.checked_path(_float_twin(bundle, artifact))
         file = bundle.checked_path(artifact)
-        writer_class = INT8_WRITERS.get(artifact.format)
-        writer = writer_class(float_file, bundle.manifest.layers, threads=default_threads())
+        row = FORMATS.get(artifact.format)
+        writer_class = row.load_int8_writer()
+        writer = writer_class(float_file, bundle.manifest.layers, threads=threads_here())
         if file == float_file:
-            return cls(artifact.format, file, float_file, writer, writer)
-        float_writer = writer_class(float_file, bundle.manifest.layers, threads=default_threads())
-        return cls(artifact.format, file, float_file, writer, float_writer)
+            return cls(row.channels_last, file, float_file, writer, writer)
+        float_writer = writer_class(float_file, bundle.manifest.layers, threads=threads_here())
+        return cls(row.channels_last, file, float_file, writer, float_writer)
 
     def outputs(self, frame: UInt8Array) -> Outputs:
         return self.writer.layer_outputs(self.file, frame)
 
     def float_outputs(self, frame: UInt8Array, outputs: Outputs) -> Outputs:
-        """Those of the fp32 file; `outputs` where this is it."""
+        """Outputs of the fp32 file; returns `outputs` where this is the fp32 file."""
         return outputs if self.file == self.float_file else self.float_writer.layer_outputs(self.float_file, frame)
 
     def rows(self, values: NDArray[Any], layer: LayerRecord) -> NDArray[np.float32]:
-        """A layer's output as [places, channels], the same for every format."""
-        if layer.kind == "linear":  # channels last everywhere, but for a matrix product that became a 1x1 convolution
+        """A layer's output as [positions, channels], the same for every format."""
+        if layer.kind == "linear":  # always channels last, except a matrix product that became a 1x1 convolution
             while values.ndim > 2 and values.shape[-1] == 1:
                 values = values[..., 0]
-        elif self.format not in _CHANNELS_LAST and values.ndim > 2:
+        elif not self.channels_last and values.ndim > 2:
             values = np.moveaxis(values, 1, -1)
         return np.asarray(values.reshape(-1, values.shape[-1]), np.float32)
 
@@ -152,11 +167,11 @@ class _Side:
 def _refuse(reference: Artifact, compared: Artifact) -> None:
     if "bf16" in (reference.precision, compared.precision):
         raise SpecError(
-            "bf16 is how OpenVINO runs its fp32 file, and its layers cannot be read while it does so: compare the "
+            "bf16 is OpenVINO's way to run its fp32 file, and its layers cannot be read then: compare the "
             "answers instead (edgecnn eval --versus)"
         )
     if reference.sha256 == compared.sha256:
-        raise SpecError(f"{_name(reference)} and {_name(compared)} are one file: name two that differ")
+        raise SpecError(f"{_name(reference)} and {_name(compared)} are the same file: name two different artifacts")
 
 
 def _float_twin(bundle: Bundle, artifact: Artifact) -> Artifact:
@@ -165,16 +180,16 @@ def _float_twin(bundle: Bundle, artifact: Artifact) -> Artifact:
             return other
     held = ", ".join(_name(other) for other in bundle.manifest.artifacts)
     raise BundleError(
-        f"{bundle.folder} holds no {artifact.format} fp32 artifact, by whose weights the layers of {_name(artifact)} "
-        f"are found; it holds: {held}. Convert again with --precision fp32,… --to {artifact.format}"
+        f"{bundle.folder} has no {artifact.format} fp32 artifact, which is needed to find the layers of "
+        f"{_name(artifact)}; it holds: {held}. Convert again with --precision fp32,… --to {artifact.format}"
     )
 
 
 def _bounds(sides: Sequence[_Side], frame: UInt8Array, outputs: Sequence[Outputs]) -> dict[str, Bounds]:
-    """What to clip a layer's outputs to so that both are after the same activation.
+    """Bounds to clip a layer's outputs to, so that both are after the same activation.
 
-    Formats differ in which activations they make part of a layer (TFLite ReLU and ReLU6). It is read off the float
-    files, where nothing but an activation ends at exactly 0 or 6 on one side and not on the other.
+    Formats differ in which activations are part of a layer (TFLite: ReLU and ReLU6). The bounds come from the float
+    files: only an activation gives a minimum of exactly 0 or a maximum of exactly 6 in one file and not in the other.
     """
     first, second = (side.float_outputs(frame, given) for side, given in zip(sides, outputs, strict=True))
     found: dict[str, Bounds] = {}
@@ -212,12 +227,12 @@ def _layers(
 
 
 def _answers(bundle: Bundle, artifact: Artifact, frames: Sequence[UInt8Array]) -> list[Outputs]:
-    backend = BACKENDS.get(artifact.format)(
+    verify_first(bundle, artifact, precision=artifact.precision)
+    backend = open_backend(
+        artifact.format,
         bundle.folder / artifact.path,
         outputs=bundle.manifest.outputs,
-        device=parse_device("cpu"),
         precision=artifact.precision,
-        threads=default_threads(),
     )
     try:
         return [{name: values.copy() for name, values in backend.infer(frame).items()} for frame in frames]

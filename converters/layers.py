@@ -1,4 +1,4 @@
-"""The torch network's layers, named, weighed, and marked so that they are found again in every format."""
+"""Records the torch network's layers with names, multiply-adds and fingerprints to find them in every format."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from edgecnn.sources.operators import is_convolution, is_matrix_product, weights
 
 
 def weights_fingerprint(weights: NDArray[np.float32]) -> str:
-    """The same for the same float32 weights in any layout: formats differ in the order of axes only."""
+    """A fingerprint that is equal for the same float32 weights in any layout: formats differ only in axis order."""
     ordered = np.sort(np.ascontiguousarray(weights, np.float32), axis=None)
-    ordered += 0.0  # -0 and 0 are one number and two bit patterns
+    ordered += 0.0  # -0 and 0 are equal but have two bit patterns
     return hashlib.sha256(ordered.tobytes()).hexdigest()[:16]
 
 
 def record_layers(
     deployable: nn.Module, example: Tensor, learned: Mapping[str, LayerRanges] | None = None
 ) -> tuple[LayerRecord, ...]:
-    """Every convolution and matrix product with weights, in the order of execution; one that runs twice stands once.
+    """Every convolution and matrix product with weights, in the order of execution; each once, even if it runs twice.
 
-    Found by running the network, so functional calls and exported programs have theirs too.
+    They are found by running the network, so functional calls and exported programs work too.
 
     Args:
-        deployable: what is converted; its parameters name the layers.
+        deployable: the wrapped network; its parameters name the layers.
         example: one frame, uint8 [1, height, width, 3].
-        learned: ranges of layers, where the network was trained for int8.
+        learned: ranges of layers, if the network was trained for int8.
     """
     with torch.no_grad(), _Recorder(deployable) as recorder:
         outputs = deployable(example)
@@ -49,18 +49,18 @@ def record_layers(
 
 
 class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Watches every operation of a run: which layer it is, and which layers a tensor comes from."""
+    """Watches every operation of a run: its layer, and the layers that a tensor comes from."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         tensors = [*network.named_parameters(), *network.named_buffers()]
         self._names = {tensor.data_ptr(): name for name, tensor in tensors if tensor.numel()}
         self._last: dict[int, frozenset[str]] = {}
-        self._alive: list[Tensor] = []  # so that no identity is given twice
+        self._alive: list[Tensor] = []  # keeps tensors alive, so that no id() is used twice
         self.layers: dict[str, LayerRecord] = {}
 
     def last_layers(self, tensor: Tensor) -> frozenset[str]:
-        """The layers that made this tensor with no other layer in between."""
+        """The layers that a tensor comes from, with no other layer in between."""
         return self._last.get(id(tensor), frozenset())
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -75,12 +75,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return output
 
     def _layer(self, function: str, args: Any, output: Any) -> str | None:
-        """The layer that this operation is, recorded; None where it is none."""
+        """Name of the layer that this operation belongs to, which is recorded; None where there is none."""
         if is_convolution(function):
             return self._record(args[1], _kind(args), _convolution_macs(args, output))
         if is_matrix_product(function):
             weights = weights_of(function, args)
-            if weights.data_ptr() in self._names:  # else both factors are activations
+            if weights.data_ptr() in self._names:  # otherwise both factors are activations
                 return self._record(weights, "linear", output.numel() * args[1].shape[-1])
         return None
 

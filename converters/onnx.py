@@ -1,4 +1,4 @@
-"""ONNX, through torch's exporter and OnnxSlim."""
+"""Converts to ONNX, with torch's exporter and OnnxSlim."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import onnx
 import onnxslim
 import torch
 
-from edgecnn._quiet import quiet
 from edgecnn.converters.base import Converted
-from edgecnn.converters.deployable import Deployable
+from edgecnn.converters.deployable.wrapper import Deployable
 from edgecnn.errors import ConversionError
+from edgecnn.tool_output import quiet
 
-# The exporter's own opset, read by ONNX Runtime from 1.14 (2023) on. Asked for another, it converts the graph
-# afterwards, which is one more thing to go wrong and buys nothing for convolutions.
+# The exporter's own opset, which ONNX Runtime reads from 1.14 (2023) on. For another opset, it converts the graph
+# afterwards: one more risk, and no gain for convolutions.
 OPSET = 18
 _WEIGHT = ".weight"
-_SMALLEST_WEIGHT = 64  # values; below, a cast costs more than it saves
+_SMALLEST_WEIGHT = 64  # values; for smaller ones, a cast costs more than it saves
 
 
 class OnnxConverter:
@@ -69,9 +69,9 @@ class OnnxConverter:
 
 
 def _with_half_weights(graph: Any) -> Any:
-    """The graph with its weights stored in half precision behind a cast, which the runtime folds when it opens it.
+    """The graph with half-precision weights behind a cast, which the runtime folds when it opens the file.
 
-    What computes in half precision is the device's choice, as with OpenVINO's and TFLite's fp16 files.
+    The device chooses whether to compute in half precision, as with OpenVINO's and TFLite's fp16 files.
     """
     half = onnx.ModelProto()
     half.CopyFrom(graph)
@@ -97,7 +97,7 @@ def _fits_half(array: Any) -> bool:
 
 
 def _drop_notes(graph: Any) -> None:
-    """Remove stack traces and paths of this machine, which the exporter leaves in every node."""
+    """Remove stack traces and local paths, which the exporter leaves in every node."""
     for node in graph.graph.node:
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
@@ -109,9 +109,9 @@ def _drop_notes(graph: Any) -> None:
 
 
 def _name_after_layers(graph: Any) -> None:
-    """Name nodes, and what they write, after the torch network's layers, so that a runtime's profile tells them.
+    """Name nodes and their outputs after the torch network's layers, so that a runtime's profile shows them.
 
-    A node with weights gets its layer's name ("network.body.0"), one after it "network.body.0/Relu".
+    A node with weights gets its layer's name ("network.body.0"), a node after it "network.body.0/Relu".
     """
     outputs = {value.name for value in graph.graph.output}
     taken = {value.name for value in (*graph.graph.input, *graph.graph.initializer)} | outputs
@@ -132,7 +132,7 @@ def _name_after_layers(graph: Any) -> None:
 
 
 def _unused(name: str, taken: set[str]) -> str:
-    """The name, or with a number behind it where it is taken."""
+    """The name, with a number appended where it is already used."""
     found, number = name, 2
     while found in taken:
         found, number = f"{name}_{number}", number + 1

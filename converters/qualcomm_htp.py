@@ -1,11 +1,8 @@
-"""Compiles a network for Qualcomm's HTP: every operator quantized, then QNN's compiler (in onnxruntime-qnn)."""
+"""Compiles a network for Qualcomm's HTP: quantizes every operator, then runs QNN's compiler (in onnxruntime-qnn)."""
 
 from __future__ import annotations
 
-import json
 import logging
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,32 +10,34 @@ from typing import Any
 
 import onnx
 
-from edgecnn.compression.plan import RangeMethod
-from edgecnn.compression.ranges import TensorHistogram, choose_range
+from edgecnn.child import Child
 from edgecnn.converters.base import Compiled, Converted, Progress
-from edgecnn.converters.int8 import onnx_rules as rules
-from edgecnn.converters.int8.bench import FloatArtifact
-from edgecnn.converters.int8.onnx_calibration import collect, open_session, run
-from edgecnn.converters.int8.onnx_correction import Corrections
-from edgecnn.converters.int8.onnx_graph import Graph
-from edgecnn.converters.int8.onnx_whole import layers_with_weights, quantized_whole, tensors_with_ranges
-from edgecnn.errors import ConversionError
+from edgecnn.converters.int8.onnx import rules
+from edgecnn.converters.int8.onnx.calibration import collect, open_session, run
+from edgecnn.converters.int8.onnx.correction import Corrections
+from edgecnn.converters.int8.onnx.graph import Graph
+from edgecnn.converters.int8.onnx.whole_graph import layers_with_weights, quantized_whole, tensors_with_ranges
+from edgecnn.converters.int8.search.plan import RangeMethod
+from edgecnn.converters.int8.search.ranges import TensorHistogram, choose_range
+from edgecnn.converters.int8.workbench import FloatArtifact
+from edgecnn.errors import ConversionError, DeviceError, Fault, MissingDependencyError
 from edgecnn.measure.damage import damage
 from edgecnn.results import UInt8Array
-from edgecnn.runners import onnxruntime_qnn as qnn
+from edgecnn.runners.onnxruntime import qnn
 from edgecnn.targets import Target
 
-_CHILD = "edgecnn.runners._qnn_compile_child"
+CHILD = "edgecnn.runners.onnxruntime.qnn_compile_child"
 logger = logging.getLogger(__name__)
 
 _BITS = {"int8": 8, "int8-a16": 16}
-# 16 bits hold all that was seen; in 8 what is rare may be cut, if that makes less noise.
+# 16 bits cover all values; in 8 bits, cutting rare values off may give less noise.
 _METHODS: Mapping[int, Sequence[RangeMethod]] = {8: ("percentile", "least-error", "min-max"), 16: ("min-max",)}
 _TRIED_ON = 8  # frames
+_COMPILE_TIMEOUT_S = 3600.0
 
 
 class QualcommHtpCompiler:
-    """Writes QNN contexts, each inside one ONNX file, which onnxruntime-qnn opens."""
+    """Writes QNN contexts, each in one ONNX file, which onnxruntime-qnn opens."""
 
     slow_device = True
 
@@ -50,7 +49,7 @@ class QualcommHtpCompiler:
         self._frames: Sequence[UInt8Array] = ()
 
     def calibrate(self, frames: Sequence[UInt8Array], progress: Progress | None = None) -> None:
-        """Run the float network over the frames; counts what its tensors hold, and samples what its layers read."""
+        """Run the float network over the frames; build its tensors' histograms and sample its layers' inputs."""
         graph, layers = self._graph, layers_with_weights(self._graph)
         self._corrections = Corrections(graph, layers, frames=len(frames))
         observed = [*tensors_with_ranges(graph), *(graph.nodes[index].input[0] for index in layers)]
@@ -65,7 +64,7 @@ class QualcommHtpCompiler:
         self._frames = frames[:: max(len(frames) // _TRIED_ON, 1)][:_TRIED_ON]
 
     def write(self, precision: str, folder: Path) -> Compiled:
-        """Write `model.onnx`, a compiled context of one architecture."""
+        """Write `model.onnx`, a context compiled for one architecture."""
         bits = _BITS[precision]
         with_least_noise, method = self._quantized(bits)
         quantized = folder / "quantized.onnx"
@@ -73,7 +72,7 @@ class QualcommHtpCompiler:
         path = folder / "model.onnx"
         told = self._compiled(quantized, path)
         quantized.unlink()
-        # What the compiler's own front end added off the NPU counts as off it, too.
+        # Operators that the compiler's own front end added outside the NPU are counted too.
         off = Counter(told["elsewhere"].values())
         operators = len(self._graph.nodes)
         _write_counts(path, operators=operators, on_npu=operators - off.total())
@@ -92,7 +91,7 @@ class QualcommHtpCompiler:
         )
 
     def _quantized(self, bits: int) -> tuple[Any, RangeMethod]:
-        """The quantized graph whose answers are nearest to the float one's, in ONNX Runtime on the processor."""
+        """The quantized graph with the least noise against the float one, in ONNX Runtime on the CPU."""
         methods = _METHODS[bits]
         made = {method: self._with_ranges(bits, method) for method in methods}
         if len(made) == 1:
@@ -119,18 +118,29 @@ class QualcommHtpCompiler:
         return [dict(zip(names, run(session, names, frame), strict=True)) for frame in self._frames]
 
     def _compiled(self, quantized: Path, context: Path) -> dict[str, Any]:
-        """Compile in a process of its own; what it says: see `edgecnn.runners._qnn_compile_child`."""
+        """Compile in a child process; returns its report, see `edgecnn.runners.onnxruntime.qnn_compile_child`."""
         architecture = self._target.architecture.removeprefix("v")
-        words = [str(quantized), str(context), architecture, str(self._threads)]
-        child = subprocess.run([sys.executable, "-m", _CHILD, *words], capture_output=True, text=True, check=False)
-        logger.debug("QNN's compiler said: %s", child.stderr)
-        if child.returncode != 0:
+        try:
+            with Child(CHILD, timeout_s=_COMPILE_TIMEOUT_S) as child:
+                told = child.ask(
+                    "compile",
+                    model=str(quantized),
+                    context=str(context),
+                    architecture=architecture,
+                    threads=self._threads,
+                )
+                logger.debug("QNN's compiler said: %s", child.output)
+        except (DeviceError, MissingDependencyError) as failed:
+            fault = Fault.of(failed)
+            if not fault.crash:
+                raise ConversionError(
+                    f"QNN's compiler refuses the network for {self._target.name}: {fault.reason}"
+                ) from failed
+            _, _, said = fault.reason.partition("it said: ")
             raise ConversionError(
-                f"QNN's compiler ended its process at this network, for {self._target.name}: {_last_words(child)}"
-            )
-        told: dict[str, Any] = json.loads(child.stdout)
-        if "refused" in told:
-            raise ConversionError(f"QNN's compiler refuses the network for {self._target.name}: {told['refused']}")
+                f"QNN's compiler crashed on this network, for {self._target.name}: {fault.crash}"
+                + (f"; it said: {said}" if said else "")
+            ) from failed
         if not context.exists():
             raise ConversionError(f"QNN's compiler wrote nothing for {self._target.name}")
         return told
@@ -140,13 +150,7 @@ class QualcommHtpCompiler:
 
 
 def _write_counts(context: Path, *, operators: int, on_npu: int) -> None:
-    """Put beside a context what it was made of, which its runtime no longer knows."""
+    """Write a file next to a context with its operator counts, which the runtime cannot tell from the context."""
     model = onnx.load(context)
     onnx.helper.set_model_props(model, {qnn.OPERATORS: str(operators), qnn.OPERATORS_ON_NPU: str(on_npu)})
     context.write_bytes(model.SerializeToString())
-
-
-def _last_words(child: subprocess.CompletedProcess[str]) -> str:
-    lines = [line.strip() for line in child.stderr.splitlines() if line.strip(" \x1b[m")]
-    how = f"signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
-    return f"{how}: {lines[-1][-300:]}" if lines else how

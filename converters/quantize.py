@@ -1,4 +1,4 @@
-"""From a float artifact to an int8 one of the same format that is worth having, or the reason why there is none."""
+"""Makes an int8 artifact from a float one of the same format, or says why none is worth having."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from pathlib import Path
 
 import msgspec
 
-import edgecnn
-from edgecnn.compression.journal import Journal
-from edgecnn.compression.plan import Plan
-from edgecnn.compression.search import SMALLEST_SHARE, Found, search, search_without_labels
+from edgecnn._version import __version__
+from edgecnn.bundle.evidence import AccuracyEvidence, Evidence, LayerDamage, QuantizationEvidence, SearchRecord
 from edgecnn.converters.base import Converted
-from edgecnn.converters.int8.bench import FloatArtifact, Int8Bench, Int8Settings
+from edgecnn.converters.int8.search.journal import SearchJournal
+from edgecnn.converters.int8.search.plan import Plan
+from edgecnn.converters.int8.search.search import SMALLEST_SHARE, SearchResult, search, search_without_labels
+from edgecnn.converters.int8.workbench import FloatArtifact, Int8Bench, Int8Settings
+from edgecnn.converters.trial import Trial
 from edgecnn.errors import AccuracyError, ConversionError
-from edgecnn.evidence import AccuracyEvidence, LayerDamage, ParityEvidence, QuantizationEvidence, SearchRecord
 
 Progress = Callable[[int, int, str], None]
-# Two halves of the calibration pictures whose artifacts' noise differs by more than this tell that there are too few.
+# A larger difference in noise between artifacts from two halves of the calibration pictures means too few pictures.
 _HALVES_DIFFER = 2.0
+_WAY_OUT = "train for quantization, use fp16, or give --allow-drop"
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,11 @@ class Quantized:
 
     Attributes:
         converted: its files.
-        evidence: how it was made.
-        parity: figures of comparing its answers with the float artifact's.
-        accuracy: of it, with the float artifact's value beside it; empty where there were no labels.
+        evidence: its measurements and how it was made.
     """
 
     converted: Converted
-    evidence: QuantizationEvidence
-    parity: ParityEvidence
-    accuracy: tuple[AccuracyEvidence, ...]
+    evidence: Evidence
 
 
 def quantize_artifact(
@@ -46,52 +44,90 @@ def quantize_artifact(
     settings: Int8Settings,
     folder: Path,
     *,
-    precision: str = "int8",
+    trial: Trial,
     progress: Progress | None = None,
 ) -> Quantized:
-    """Make one int8 artifact in `folder`: a searched one for "int8", else the whole network as `precision` says.
+    """Make one int8 artifact in `folder`: by a search for "int8", otherwise the whole network in the given precision.
+
+    Args:
+        source: the float artifact that it is made from.
+        settings: how it is made.
+        folder: the folder for its files.
+        trial: the artifact's trial, which names the precision.
+        progress: called with (steps done, steps in all, name of the step).
 
     Raises:
-        ConversionError: the tool failed, or the runtime refuses what it wrote.
-        AccuracyError: no artifact keeps the metric within the bound with enough of it in int8; says the best found.
-        DataError: pictures to evaluate on took part in making it.
+        ConversionError: the tool failed, or the runtime cannot open the file.
+        AccuracyError: no artifact is within the limit with enough of it in int8; the message describes the best one
+            found.
+        DataError: pictures to evaluate on were also used to make it.
     """
     settings.check()
+    precision = trial.precision
     with tempfile.TemporaryDirectory(dir=folder) as work:
         bench = Int8Bench(source, settings, Path(work), precision=precision)
         if precision != "int8" and precision not in bench.writer.whole_precisions:
             known = ", ".join(("int8", *bench.writer.whole_precisions))
-            raise ConversionError(f"{source.format} is not written in {precision} here; of this kind it is in {known}")
+            raise ConversionError(f"{source.format} cannot be written in {precision} here, only in {known}")
         if progress is not None:
             progress(0, 0, "calibrating")
         bench.calibrate()
         if precision != "int8":
             bench.calibrate_on_all()
-            return _measured(bench, bench.writer.write_whole(precision, folder), precision)
-        journal = Journal(_journal_path(source, settings), about=_about(bench, settings))
+            return _tried(bench, trial, bench.writer.write_whole(precision, folder), precision)
+        journal = SearchJournal(_journal_path(source, settings), about=_about(bench, settings))
         found, float_value = _find(bench, journal, progress)
         bench.calibrate_on_all()
-        made = _measured(bench, bench.writer.write(found.plan, folder), found.plan.recipe)
-        evidence = _with_search(made.evidence, settings, found, float_value, journal.minutes_now)
-        return replace(made, evidence=_with_stability(bench, found.plan, evidence, progress))
+        made = _tried(bench, trial, bench.writer.write(found.plan, folder), found.plan.recipe)
+        assert made.evidence.quantization is not None
+        quantization = _with_search(made.evidence.quantization, settings, found, float_value, journal.minutes_now)
+        quantization = _with_stability(bench, found.plan, quantization, progress)
+        return replace(made, evidence=msgspec.structs.replace(made.evidence, quantization=quantization))
 
 
-def _measured(bench: Int8Bench, converted: Converted, recipe: str) -> Quantized:
-    """An artifact with all that is measured of any, if it keeps the bound.
+def _tried(bench: Int8Bench, trial: Trial, converted: Converted, recipe: str) -> Quantized:
+    """An artifact with all its measurements, if it is within the limit and enough of it is in int8.
 
     Raises:
-        AccuracyError: it doesn't.
+        AccuracyError: it is not.
     """
     file = converted.files[0]
-    evidence = bench.evidence(file, recipe)
-    accuracy = bench.accuracy(file)
-    _gate(bench, evidence, accuracy)
-    kept = not any(measured.allowed_drop for measured in accuracy)
-    return Quantized(converted, evidence, bench.parity(file, ok=kept if accuracy else None), accuracy)
+    made = bench.evidence(file, recipe)
+    outcome = trial.run(
+        bench.source.made(file, precision=bench.precision),
+        bench.reference,
+        about=f", with {made.int8_mac_share:.0%} of the multiply-adds in int8",
+        way_out=f"This is the best artifact found; {_WAY_OUT}",
+    )
+    if bench.precision == "int8" and made.int8_mac_share < SMALLEST_SHARE:
+        _refuse_too_little(bench, trial, made.int8_mac_share, outcome.accuracy)
+    made = msgspec.structs.replace(made, snr_db=outcome.snr_db, warnings=(*made.warnings, *outcome.warnings))
+    return Quantized(converted, outcome.evidence(made))
 
 
-def _find(bench: Int8Bench, journal: Journal, progress: Progress | None) -> tuple[Found, float | None]:
-    """The plan, and the float artifact's metric where there is data for it."""
+def _refuse_too_little(bench: Int8Bench, trial: Trial, share: float, accuracy: Sequence[AccuracyEvidence]) -> None:
+    """Refuse an artifact with too little in int8: float is what it was made from.
+
+    Raises:
+        AccuracyError: unless the user allowed a drop, and something is in int8.
+    """
+    if bench.settings.allow_drop and share > 0:
+        return
+    if not accuracy:
+        raise AccuracyError(
+            f"{trial.name} has {share:.0%} of the multiply-adds in int8 (expected at least {SMALLEST_SHARE:.0%}): this "
+            "network's layers cannot be quantized or lose too much; keep the float artifact"
+        )
+    worst = max(accuracy, key=lambda measured: measured.drop or 0.0)
+    raise AccuracyError(
+        f"{trial.name} is within the limit of {bench.settings.max_drop:g}, but with too little in int8 (expected at "
+        f"least {SMALLEST_SHARE:.0%}): the best found has {worst.metric} {worst.value:.4f} on {worst.data}, "
+        f"{worst.drop:.4f} below float, with {share:.0%} of the multiply-adds in int8; {_WAY_OUT}"
+    )
+
+
+def _find(bench: Int8Bench, journal: SearchJournal, progress: Progress | None) -> tuple[SearchResult, float | None]:
+    """The plan, and the float artifact's metric where there are labelled pictures."""
     settings = bench.settings
     if settings.search_on is None:
         found = search_without_labels(bench, bench.source.layers, journal, progress)
@@ -114,34 +150,14 @@ def _find(bench: Int8Bench, journal: Journal, progress: Progress | None) -> tupl
     return found, float_value
 
 
-def _gate(bench: Int8Bench, evidence: QuantizationEvidence, accuracy: Sequence[AccuracyEvidence]) -> None:
-    """The bound on all labelled pictures, and enough in int8.
-
-    Raises:
-        AccuracyError: says what the best was.
-    """
-    settings = bench.settings
-    if not accuracy or settings.allow_drop:
-        return
-    name, worst = f"{bench.source.format} {bench.precision}", max(accuracy, key=lambda measured: measured.drop or 0.0)
-    best = (
-        f"the best found has {worst.metric} {worst.value:.4f} on {worst.data}, {worst.drop:.4f} below float, with "
-        f"{evidence.int8_mac_share:.0%} of the multiply-adds in int8"
-    )
-    way_out = "; train for quantization, take fp16, or --allow-drop"
-    if worst.allowed_drop:
-        raise AccuracyError(f"{name} loses more than {settings.max_drop:g}: {best}{way_out}")
-    if bench.precision == "int8" and evidence.int8_mac_share < SMALLEST_SHARE:
-        raise AccuracyError(
-            f"{name} keeps the bound of {settings.max_drop:g} with too little in int8 (at least {SMALLEST_SHARE:.0%} "
-            f"is worth it): {best}{way_out}"
-        )
-
-
 def _with_search(
-    evidence: QuantizationEvidence, settings: Int8Settings, found: Found, float_value: float | None, minutes: float
+    evidence: QuantizationEvidence,
+    settings: Int8Settings,
+    found: SearchResult,
+    float_value: float | None,
+    minutes: float,
 ) -> QuantizationEvidence:
-    """The evidence with how the plan was found."""
+    """The evidence, with the search's record added."""
     worst_first = sorted(found.damage.items(), key=lambda item: -item[1])
     damages = tuple(
         LayerDamage(name=name, damage=value, kept_float=name in evidence.float_layers) for name, value in worst_first
@@ -168,7 +184,7 @@ def _with_search(
 def _with_stability(
     bench: Int8Bench, plan: Plan, evidence: QuantizationEvidence, progress: Progress | None
 ) -> QuantizationEvidence:
-    """The evidence, with a warning where two disjoint halves of the calibration pictures make different artifacts."""
+    """The evidence, with a warning where two disjoint halves of the calibration pictures give different artifacts."""
     settings = bench.settings
     halves = settings.calibration.halves()
     if min(map(len, halves)) < bench.source.batch:
@@ -188,16 +204,16 @@ def _with_stability(
             return evidence
         figures = f"noise of the answers: {low:.2g} and {high:.2g} of the signal"
     warning = (
-        f"two halves of the calibration pictures make artifacts of different accuracy ({figures}): which pictures "
-        "are taken decides; give more of them, of every kind that the network will see"
+        f"two halves of the calibration pictures give artifacts of different accuracy ({figures}): the result depends "
+        "on the choice of pictures; give more of them, of every kind that the network will see"
     )
     return msgspec.structs.replace(evidence, warnings=(*evidence.warnings, warning))
 
 
 def _out_of_time(settings: Int8Settings) -> str:
     return (
-        f"the search's budget of {settings.budget_minutes:g} minutes ran out: more of the network may be possible in "
-        "int8 than was found (--budget-minutes)"
+        f"the search's budget of {settings.budget_minutes:g} minutes ran out: a longer search may find more layers "
+        "that can be int8 (--budget-minutes)"
     )
 
 
@@ -206,13 +222,13 @@ def _journal_path(source: FloatArtifact, settings: Int8Settings) -> Path | None:
 
 
 def _about(bench: Int8Bench, settings: Int8Settings) -> str:
-    """What must be the same for a journal to go on: its measurements hold for one runtime, too."""
+    """Identity of a journal: a search continues only if this is unchanged; measurements hold for one runtime only."""
     source = bench.source
     searched = settings.search_on.images if settings.search_on is not None else ()
     weights = [f"{layer.weights} {layer.learned}" if layer.learned else layer.weights for layer in source.layers]
     parts = [
         source.format,
-        edgecnn.__version__,
+        __version__,
         bench.runtime,
         *weights,
         *settings.calibration.record.images,

@@ -1,4 +1,4 @@
-"""Int8 artifacts for a bundle, from its float ones."""
+"""Makes int8 artifacts for a bundle from its float ones."""
 
 from __future__ import annotations
 
@@ -10,22 +10,33 @@ from pathlib import Path
 
 import msgspec
 
-from edgecnn.bundle import Artifact, Bundle, Manifest, Refusal, commit, staged, store_files
-from edgecnn.converters.int8.bench import FloatArtifact, Int8Settings
+from edgecnn.bundle import (
+    Artifact,
+    Bundle,
+    Manifest,
+    Refusal,
+    check_nothing_lost,
+    commit,
+    removal_remarks,
+    staged,
+    store_files,
+)
+from edgecnn.converters.int8.workbench import FloatArtifact, Int8Settings
 from edgecnn.converters.quantize import Progress, quantize_artifact
-from edgecnn.errors import BundleError, DeviceError, GateError, SpecError
-from edgecnn.evidence import Evidence
-from edgecnn.measure.twins import Twin, time_twins
+from edgecnn.converters.trial import REFUSING, Trial
+from edgecnn.errors import BundleError, DeviceError, SpecError
+from edgecnn.measure.int8_speedup import Twin, time_twins
+from edgecnn.runners.verifier import verify_first
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert` or `quantize` made.
+    """The result of `convert` or `quantize`.
 
     Attributes:
-        bundle: what passed; None where nothing did.
-        refused: what was made and did not pass, or could not be made.
-        warnings: what the user should know, in sentences.
+        bundle: the bundle with the artifacts that passed; None where none passed.
+        refused: the artifacts that did not pass, or could not be made.
+        warnings: warnings for the user, in sentences.
     """
 
     bundle: Bundle | None
@@ -40,52 +51,61 @@ def quantize_bundle(
     formats: Sequence[str],
     precision: str,
     settings: Int8Settings,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
-    """Add int8 artifacts to a bundle, or to a copy of it; what it holds stays as it is.
+    """Add int8 artifacts to a bundle, or to a copy of it; the artifacts that it holds are kept.
 
     Args:
-        bundle: with fp32 artifacts.
-        out: the bundle's own folder, or another, to be made or replaced.
-        formats: of the artifacts to make.
-        precision: "int8" or another that is made from float.
-        settings: how.
-        progress: called with (steps done, steps in all, what is being done).
+        bundle: a bundle with fp32 artifacts.
+        out: the bundle's own folder, or another one to create or replace.
+        formats: formats of the artifacts to make.
+        precision: "int8" or another precision that is made from float.
+        settings: how they are made.
+        overwrite: replace the bundle that exists there, even if artifacts or evidence are lost.
+        progress: called with (steps done, steps in all, name of the step).
 
     Raises:
         BundleError: no fp32 artifact of a format, no record of the network's layers, or a file was changed.
-        DataError: pictures to evaluate on took part in making it.
+        DataError: pictures to evaluate on were also used to make it.
     """
     manifest = bundle.manifest
     if not manifest.layers:
-        raise BundleError(f"{bundle.folder} was written by an edgecnn that did not record layers: convert again")
+        raise BundleError(f"{bundle.folder} has no record of its layers (written by an older edgecnn): convert again")
     settings.check()
     twins = {name: bundle.artifact(name, "fp32") for name in formats}
+    if not overwrite:
+        check_nothing_lost(out, manifest, [(name, precision) for name in formats])
     for twin in twins.values():
         bundle.checked_path(twin)
+        verify_first(bundle, twin)
+    in_place = out.resolve() == bundle.folder.resolve()
+    made: list[Artifact] = []
+    refused: list[Refusal] = []
     with staged(out) as staging:
-        made: list[Artifact] = []
-        refused: list[Refusal] = []
-        for name, twin in twins.items():
+        with Bundle.open_locked(bundle):
+            for name, twin in twins.items():
 
-            def tell(done: int, total: int, what: str, name: str = name) -> None:
-                if progress is not None:
-                    progress(done, total, f"{name} {precision}: {what}")
+                def tell(done: int, total: int, what: str, name: str = name) -> None:
+                    if progress is not None:
+                        progress(done, total, f"{name} {precision}: {what}")
 
-            result = make_int8(
-                manifest, twin, bundle.folder, precision=precision, settings=settings, into=staging, progress=tell
-            )
-            (made if isinstance(result, Artifact) else refused).append(result)  # type: ignore[arg-type]
-        if not made:
-            return Conversion(None, tuple(refused), ())
-        new = {artifact.key for artifact in made}
-        kept = [old for old in manifest.artifacts if old.key not in new]
-        for record in (file for old in kept for file in old.files):
-            shutil.copyfile(bundle.folder / record.path, staging / record.path)
+                result = make_int8(
+                    manifest, twin, bundle.folder, precision=precision, settings=settings, into=staging, progress=tell
+                )
+                (made if isinstance(result, Artifact) else refused).append(result)  # type: ignore[arg-type]
+            if not made:
+                return Conversion(None, tuple(refused), ())
+            new = {artifact.key for artifact in made}
+            # In place, `commit` keeps the other artifacts as they are at that time.
+            kept = [old for old in manifest.artifacts if old.key not in new and not in_place]
+            for record in (file for old in kept for file in old.files):
+                shutil.copyfile(bundle.folder / record.path, staging / record.path)
         changed = msgspec.structs.replace(manifest, artifacts=(*kept, *made), refused=tuple(refused))
-        written = commit(staging, out, changed)
+        remarks = removal_remarks(out)
+        written = commit(staging, out, changed, overwrite=overwrite, adds=in_place)
     settings.forget_search()
-    return Conversion(written, tuple(refused), ())
+    return Conversion(written, tuple(refused), remarks)
 
 
 def make_int8(
@@ -98,54 +118,34 @@ def make_int8(
     into: Path,
     progress: Progress,
 ) -> Artifact | Refusal:
-    """One int8 artifact, measured and timed; or why there is none.
+    """One int8 artifact, measured and timed, or its refusal.
 
     Args:
-        contract: manifest of the bundle that it is for; its artifacts don't count.
+        contract: manifest of the bundle that it is for; its artifacts are ignored.
         twin: the fp32 artifact that it is made from.
-        folder: where the twin's files are.
-        precision: a word of `QUANTIZED`.
-        settings: how.
-        into: where its files go.
-        progress: called with (steps done, steps in all, what is being done).
+        folder: the folder with the twin's files.
+        precision: one of `QUANTIZED`.
+        settings: how it is made.
+        into: the folder for its files.
+        progress: called with (steps done, steps in all, name of the step).
     """
     if settings is None:
-        raise SpecError(f"{precision} reads activation ranges off pictures: give --calibration DATA (or --data DATA)")
-    source = FloatArtifact(
-        format=twin.format,
-        file=folder / twin.path,
-        frame=contract.frame,
-        task=contract.task,
-        outputs=contract.outputs,
-        layers=contract.layers,
-        batch=contract.batch,
-    )
+        raise SpecError(f"{precision} needs pictures for activation ranges: give --calibration DATA (or --data DATA)")
+    source = FloatArtifact.of(contract, twin, folder)
+    trial = Trial(twin.format, precision)
     try:
         with tempfile.TemporaryDirectory(dir=into) as work:
-            quantized = quantize_artifact(source, settings, Path(work), precision=precision, progress=progress)
+            quantized = quantize_artifact(source, settings, Path(work), trial=trial, progress=progress)
             files = store_files(into, f"{twin.format}-{precision}", list(quantized.converted.files))
-    except (GateError, DeviceError) as failed:
-        return Refusal(format=twin.format, precision=precision, error=type(failed).__name__, reason=str(failed))
-    allowed = any(measured.allowed_drop for measured in quantized.accuracy)
-    artifact = Artifact(
-        format=twin.format,
-        precision=precision,
-        files=files,
-        tool=quantized.converted.tool,
-        transposes=quantized.converted.transposes,
-        evidence=Evidence(
-            parity=quantized.parity,
-            accuracy=quantized.accuracy,
-            quantization=quantized.evidence,
-            overrides=("allow-drop",) if allowed else (),
-        ),
-    )
-    progress(0, 0, "timing it beside the float artifact")
+    except REFUSING as failed:
+        return trial.refused(failed)
+    artifact = trial.artifact(files, quantized.converted, quantized.evidence)
+    progress(0, 0, "timing it together with the float artifact")
     return _timed(contract, artifact, into, twin, folder)
 
 
 def _timed(contract: Manifest, artifact: Artifact, folder: Path, twin: Artifact, twin_folder: Path) -> Artifact:
-    """The artifact with its latency beside its float twin's in the evidence."""
+    """The artifact, with its latency and its float twin's in the evidence."""
     evidence = artifact.evidence
     assert evidence.quantization is not None
     ours, theirs = (

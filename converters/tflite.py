@@ -1,4 +1,4 @@
-"""TFLite, through litert-torch."""
+"""Converts to TFLite, with litert-torch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from edgecnn._quiet import quiet
 from edgecnn.converters.base import Converted
-from edgecnn.converters.deployable import Deployable
+from edgecnn.converters.deployable.wrapper import Deployable
 from edgecnn.converters.tflite_forms import TfliteForms
 from edgecnn.errors import ConversionError
+from edgecnn.runners.litert.file import read_file
+from edgecnn.tool_output import quiet
 
-# The schema's name of an operator with weights → ai-edge-quantizer's.
+# Name of an operator with weights in the schema → in ai-edge-quantizer.
 _WEIGHT_NAMES = {
     "CONV_2D": "CONV_2D",
     "DEPTHWISE_CONV_2D": "DEPTHWISE_CONV_2D",
@@ -42,7 +43,7 @@ class TfliteConverter:
         if precision == "fp16":
             _store_half_weights(path)
         tool = f"litert-torch {version('litert-torch')}"
-        return Converted([path], tool, _Graph.read(path).count("TRANSPOSE"))
+        return Converted([path], tool, Graph.read(path).count("TRANSPOSE"))
 
     def _converted(self) -> bytes:
         if self._flatbuffer is None:
@@ -69,7 +70,7 @@ def _store_half_weights(path: Path) -> None:
 
             tool = quantizer.Quantizer(str(path))
             half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
-            for name in _Graph.read(path).with_weights_of_their_own():
+            for name in Graph.read(path).with_unshared_weights():
                 tool.update_quantization_recipe(
                     regex=".*",
                     operation_name=qtyping.TFLOperationName(_WEIGHT_NAMES[name]),
@@ -87,31 +88,23 @@ def _store_half_weights(path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Graph:
-    """What is asked of a TFLite file: each operator's name, and which tensors it reads."""
+class Graph:
+    """Look-ups in a TFLite file: each operator's name, and the tensors that it reads."""
 
     operators: list[tuple[str, list[int]]]
 
     @classmethod
-    def read(cls, path: Path) -> _Graph:
-        from ai_edge_litert.schema_py_generated import BuiltinOperator, Model
-
-        names = {code: name for name, code in vars(BuiltinOperator).items() if isinstance(code, int)}
-        model = Model.GetRootAs(path.read_bytes(), 0)
-        graph = model.Subgraphs(0)
-        operators = []
-        for i in range(graph.OperatorsLength()):
-            operator = graph.Operators(i)
-            name = names[model.OperatorCodes(operator.OpcodeIndex()).BuiltinCode()]
-            operators.append((name, [operator.Inputs(j) for j in range(operator.InputsLength())]))
-        return cls(operators)
+    def read(cls, path: Path) -> Graph:
+        """The graph of a file."""
+        operators, _ = read_file(path)
+        return cls([(operator.kind, list(operator.inputs)) for operator in operators])
 
     def count(self, name: str) -> int:
         """How many operators of this name there are."""
         return sum(found == name for found, _ in self.operators)
 
-    def with_weights_of_their_own(self) -> list[str]:
-        """Operators with weights whose weights no second operator reads.
+    def with_unshared_weights(self) -> list[str]:
+        """Operators with weights that no other operator reads.
 
         ai-edge-quantizer 0.10 fails on shared ones (it mixes str and bytes in the copied tensor's name).
         """

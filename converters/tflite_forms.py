@@ -1,4 +1,4 @@
-"""Operations in the form that litert-torch takes, or that TFLite's runtimes compute exactly enough."""
+"""Rewrites operations into forms that litert-torch accepts, or that TFLite's runtimes compute exactly enough."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 from torch.overrides import TorchFunctionMode
 
-_LARGE = 1024  # values; below, one step is exact and quick enough
+_LARGE = 1024  # values; for smaller maps, one step is exact and fast enough
 _PARAMETERS = {
     adaptive_avg_pool2d: ("input", "output_size"),
     Tensor.mean: ("input", "dim", "keepdim"),
@@ -20,32 +20,32 @@ _PARAMETERS = {
 
 
 class TfliteForms(TorchFunctionMode):
-    """While it is entered, some operations are done in another form that is the same function.
+    """Context in which some operations are replaced by an equivalent form.
 
-    Averages over height and width of large maps are taken over one, then over the other. TFLite's kernels sum one
-    value after the other in float32: over 300 × 300 the mean is off by 1e-5 of the values, and by 1e-4 of itself where
-    they cancel, which squeeze-and-excitation hands on to all channels. Two steps are off by a twentieth of that, and
-    take half the time (300 × 300 × 64: 13 ms and 8 ms with the convolution in front).
+    Averages over height and width of large maps are taken over one axis, then over the other. TFLite's kernels add one
+    value after the other in float32: over 300 × 300 the mean is wrong by 1e-5 of the values, and by 1e-4 of itself
+    where they cancel, and squeeze-and-excitation spreads that to all channels. Two steps give a twentieth of that error
+    in half the time (300 × 300 × 64: 13 ms and 8 ms, including the convolution before).
 
-    `normalize` divides by its norm without spreading that first: litert-torch 0.10 gets the layout of what was spread
-    wrong (torchvision's SSD300).
+    `normalize` divides by its norm without expanding the norm first: litert-torch 0.10 gets the layout of an expanded
+    tensor wrong (torchvision's SSD300).
     """
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        told = dict(zip(_PARAMETERS.get(function, ()), args, strict=False)) | kwargs
-        values = told.get("input")
-        if function is adaptive_avg_pool2d and told.get("output_size") in (1, (1, 1), [1, 1]):
+        given = dict(zip(_PARAMETERS.get(function, ()), args, strict=False)) | kwargs
+        values = given.get("input")
+        if function is adaptive_avg_pool2d and given.get("output_size") in (1, (1, 1), [1, 1]):
             if _is_large(values, (-2, -1)):
                 return values.mean(-2, keepdim=True).mean(-1, keepdim=True)
-        elif function in (Tensor.mean, torch.mean) and not told.keys() - {"input", "dim", "keepdim"}:
-            dims = told.get("dim")
+        elif function in (Tensor.mean, torch.mean) and not given.keys() - {"input", "dim", "keepdim"}:
+            dims = given.get("dim")
             if isinstance(dims, tuple | list) and len(dims) == 2 and _is_large(values, dims):
                 first, second = sorted(dim % values.ndim for dim in dims)
                 averaged = values.mean(first, keepdim=True).mean(second, keepdim=True)
-                return averaged if told.get("keepdim") else averaged.squeeze(second).squeeze(first)
-        elif function is normalize and told.get("out") is None:
-            return _normalised(**told)
+                return averaged if given.get("keepdim") else averaged.squeeze(second).squeeze(first)
+        elif function is normalize and given.get("out") is None:
+            return _normalised(**given)
         return function(*args, **kwargs)
 
 

@@ -10,17 +10,19 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from edgecnn._version import __version__
 
-# Runtimes that report their use over the network, unless told not to: OpenVINO through this package, which it takes for
-# absent now; ONNX Runtime by itself, with a device id that it writes into the user's cache.
+# Runtimes that report their use over the network unless that is turned off: OpenVINO through this package, which now
+# seems to be missing; ONNX Runtime itself, with a device id that it writes into the user's cache.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from edgecnn._verbs.bench import bench
+    from edgecnn._verbs.compare import compare
     from edgecnn._verbs.compress import compress
     from edgecnn._verbs.convert import convert
+    from edgecnn._verbs.data import check_data
     from edgecnn._verbs.demo import demo
     from edgecnn._verbs.devices import devices
     from edgecnn._verbs.evaluate import evaluate
@@ -29,48 +31,54 @@ if TYPE_CHECKING:
     from edgecnn._verbs.prune import prune
     from edgecnn._verbs.quantize import quantize
     from edgecnn._verbs.run import run
+    from edgecnn._verbs.sign import sign
     from edgecnn._verbs.train import train
+    from edgecnn._verbs.verify import verify
     from edgecnn._verbs.versus import evaluate_versus
     from edgecnn.bundle import Bundle
     from edgecnn.errors import EdgeCnnError
     from edgecnn.frame import FrameSpec
     from edgecnn.results import Classification, Detections, Instances, SegmentationMap
-    from edgecnn.runners.base import Runner, open_runner
-    from edgecnn.runners.live.asynchronous import live_async
-    from edgecnn.runners.live.background import LiveLoop, start_live
-    from edgecnn.runners.live.camera import Frame, open_camera
-    from edgecnn.runners.live.capture_spec import CaptureSpec
-    from edgecnn.runners.live.counting import LineCounter, ZoneCounter
-    from edgecnn.runners.live.loop import LiveCounters, live
-    from edgecnn.runners.live.reconnect import Reconnect
-    from edgecnn.runners.live.track import Tracker
-    from edgecnn.sources import TrainedModel, load_model
+    from edgecnn.runners.live.cameras.camera import Frame, open_camera
+    from edgecnn.runners.live.cameras.capture_spec import CaptureSpec
+    from edgecnn.runners.live.cameras.reconnect import Reconnect
+    from edgecnn.runners.live.loop.asynchronous import live_async
+    from edgecnn.runners.live.loop.background import LiveLoop, start_live
+    from edgecnn.runners.live.loop.counters import LiveCounters
+    from edgecnn.runners.live.loop.newest import live
+    from edgecnn.runners.live.tracking.counting import LineCounter, ZoneCounter
+    from edgecnn.runners.live.tracking.tracker import Tracker
+    from edgecnn.runners.runner import Runner, open_runner
+    from edgecnn.sources.load import load_model
+    from edgecnn.sources.model import TrainedModel
     from edgecnn.tasks import Classify, Detect, InstanceSegment, Segment
 
 _HOMES = {
     "Bundle": "edgecnn.bundle",
-    "CaptureSpec": "edgecnn.runners.live.capture_spec",
+    "CaptureSpec": "edgecnn.runners.live.cameras.capture_spec",
     "Classification": "edgecnn.results",
     "Classify": "edgecnn.tasks",
     "Detect": "edgecnn.tasks",
     "Detections": "edgecnn.results",
     "EdgeCnnError": "edgecnn.errors",
-    "Frame": "edgecnn.runners.live.camera",
+    "Frame": "edgecnn.runners.live.cameras.camera",
     "FrameSpec": "edgecnn.frame",
     "InstanceSegment": "edgecnn.tasks",
     "Instances": "edgecnn.results",
-    "LineCounter": "edgecnn.runners.live.counting",
-    "LiveCounters": "edgecnn.runners.live.loop",
-    "LiveLoop": "edgecnn.runners.live.background",
-    "Reconnect": "edgecnn.runners.live.reconnect",
-    "Runner": "edgecnn.runners.base",
+    "LineCounter": "edgecnn.runners.live.tracking.counting",
+    "LiveCounters": "edgecnn.runners.live.loop.counters",
+    "LiveLoop": "edgecnn.runners.live.loop.background",
+    "Reconnect": "edgecnn.runners.live.cameras.reconnect",
+    "Runner": "edgecnn.runners.runner",
     "Segment": "edgecnn.tasks",
     "SegmentationMap": "edgecnn.results",
-    "Tracker": "edgecnn.runners.live.track",
+    "Tracker": "edgecnn.runners.live.tracking.tracker",
     "TrainedModel": "edgecnn.sources",
-    "ZoneCounter": "edgecnn.runners.live.counting",
+    "ZoneCounter": "edgecnn.runners.live.tracking.counting",
     "bench": "edgecnn._verbs.bench",
     "bench_on": "edgecnn._verbs.on_boards",
+    "check_data": "edgecnn._verbs.data",
+    "compare": "edgecnn._verbs.compare",
     "compare_layers": "edgecnn._verbs.inspect",
     "compress": "edgecnn._verbs.compress",
     "convert": "edgecnn._verbs.convert",
@@ -81,16 +89,18 @@ _HOMES = {
     "evaluate_on": "edgecnn._verbs.on_boards",
     "evaluate_versus": "edgecnn._verbs.versus",
     "inspect": "edgecnn._verbs.inspect",
-    "live": "edgecnn.runners.live.loop",
-    "live_async": "edgecnn.runners.live.asynchronous",
+    "live": "edgecnn.runners.live.loop.newest",
+    "live_async": "edgecnn.runners.live.loop.asynchronous",
     "load_model": "edgecnn.sources",
-    "open_camera": "edgecnn.runners.live.camera",
-    "open_runner": "edgecnn.runners.base",
+    "open_camera": "edgecnn.runners.live.cameras.camera",
+    "open_runner": "edgecnn.runners.runner",
     "prune": "edgecnn._verbs.prune",
     "quantize": "edgecnn._verbs.quantize",
     "run": "edgecnn._verbs.run",
-    "start_live": "edgecnn.runners.live.background",
+    "sign": "edgecnn._verbs.sign",
+    "start_live": "edgecnn.runners.live.loop.background",
     "train": "edgecnn._verbs.train",
+    "verify": "edgecnn._verbs.verify",
 }
 
 __all__ = [
@@ -118,6 +128,8 @@ __all__ = [
     "__version__",
     "bench",
     "bench_on",
+    "check_data",
+    "compare",
     "compare_layers",
     "compress",
     "convert",
@@ -136,8 +148,10 @@ __all__ = [
     "prune",
     "quantize",
     "run",
+    "sign",
     "start_live",
     "train",
+    "verify",
 ]
 
 

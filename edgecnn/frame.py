@@ -1,7 +1,7 @@
-"""How a picture of any size becomes the frame that a network eats, and how its answers come back.
+"""Fits pictures of any size into a network's frame, and maps answers back.
 
-One uint8 BGR frame (what cameras and OpenCV give) goes into the graph; colour order, scale, mean and std are
-applied inside it. What happens outside, for every runtime alike, is geometry, and all of it is in this file.
+One uint8 BGR frame (as from cameras and OpenCV) goes into the graph; colour order, scale, mean and std are
+applied inside it. Outside, for every runtime, there is only geometry, and all of it is in this file.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ import cv2
 import msgspec
 import numpy as np
 
-from edgecnn._resample import Filter, Resampler
+from edgecnn.arrays import FloatArray, UInt8Array
 from edgecnn.errors import SpecError
-from edgecnn.results import FloatArray, UInt8Array
+from edgecnn.resampling import Filter, Resampler
 
 Fit = Literal["letterbox", "stretch", "centre-crop"]
 Alignment = Literal["centre", "top-left"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area"]
 ColourOrder = Literal["rgb", "bgr"]
+
+MOST_SIDE_PX = 16_384
+MOST_AREA_PX = 1 << 25  # an 8K picture's 33 megapixels: a larger frame would need gigabytes
 
 _OPENCV_INTERPOLATION: dict[Interpolation, int] = {
     "nearest": cv2.INTER_NEAREST,
@@ -34,20 +37,20 @@ _ANTIALIAS_FILTER: dict[Interpolation, Filter] = {"bilinear": "triangle", "bicub
 
 
 class FrameSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a network eats: one frame of a fixed size, and what its numbers mean.
+    """A network's input: one frame of a fixed size, and the meaning of its values.
 
-    The network sees x = (pixel * scale - mean) / std for each channel, in `colour` order.
+    The network gets x = (pixel * scale - mean) / std for each channel, in `colour` order.
 
     Attributes:
         height_px, width_px: the frame's size.
-        fit: "letterbox" keeps the aspect and pads; "stretch" doesn't keep it; "centre-crop" resizes the short
-            side to `resize_short_px`, keeps the aspect, and cuts the middle out.
-        alignment: where a letterbox puts the picture.
+        fit: "letterbox" keeps the aspect ratio and pads; "stretch" does not keep it; "centre-crop" resizes the short
+            side to `resize_short_px`, keeps the aspect ratio, and cuts out the middle.
+        alignment: position of the picture in a letterbox.
         pad_value: grey level of a letterbox's border, 0..255.
         resize_short_px: only for "centre-crop"; at least as large as the frame's longer side.
-        interpolation: of the resize; "area" is OpenCV's.
+        interpolation: interpolation of the resize; "area" is OpenCV's.
         antialias: widen the filter when shrinking, as Pillow and torchvision do ("bilinear", "bicubic").
-        colour: order in which the network wants its channels.
+        colour: order of the network's channels.
         scale: factor on the 0..255 pixel, before mean and std.
         mean, std: per channel, in `colour` order, on the scaled pixel.
     """
@@ -68,6 +71,11 @@ class FrameSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def __post_init__(self) -> None:
         if self.height_px <= 0 or self.width_px <= 0:
             raise SpecError(f"the frame's size must be positive, got {self.width_px}x{self.height_px} px")
+        if max(self.height_px, self.width_px) > MOST_SIDE_PX or self.height_px * self.width_px > MOST_AREA_PX:
+            raise SpecError(
+                f"the frame's size must be at most {MOST_SIDE_PX} px a side and {MOST_AREA_PX / 1e6:.1f} megapixels, "
+                f"got {self.width_px}x{self.height_px} px"
+            )
         if not all(0 < value < math.inf for value in self.std):
             raise SpecError(f"std must be positive on every channel, got {self.std}")
         if not all(map(math.isfinite, self.mean)):
@@ -82,16 +90,18 @@ class FrameSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             longer = max(self.height_px, self.width_px)
             if self.resize_short_px is None or self.resize_short_px < longer:
                 raise SpecError(
-                    f"fit 'centre-crop' wants resize_short_px of at least {longer} "
+                    f"fit 'centre-crop' needs resize_short_px of at least {longer} "
                     f"(the frame's longer side), got {self.resize_short_px}"
                 )
+            if self.resize_short_px > max(4 * longer, 4096):
+                raise SpecError(f"resize_short_px must be at most {max(4 * longer, 4096)}, got {self.resize_short_px}")
         elif self.resize_short_px is not None:
             raise SpecError(f"resize_short_px goes with fit 'centre-crop', not with {self.fit!r}")
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a source picture lies in a frame: x_frame = x_source * scale_x + offset_x_px.
+    """Position of a source picture in a frame: x_frame = x_source * scale_x + offset_x_px.
 
     Pixel edges, not centres, are the origin: a box that covers the whole picture maps to one that covers its
     whole area in the frame.
@@ -132,30 +142,30 @@ class Placement:
 
     @cached_property
     def _affine_xyxy(self) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Shift and scale of boxes, and the picture's size, float32 [4] each: made once, not for every frame."""
+        """Shift and scale of boxes, and the picture's size, float32 [4] each: computed once, not for every frame."""
         shift = np.array([self.offset_x_px, self.offset_y_px] * 2, np.float32)
         scale = np.array([self.scale_x, self.scale_y] * 2, np.float32)
         limit = np.array([self.source_width_px, self.source_height_px] * 2, np.float32)
         return shift, scale, limit
 
     @property
-    def window(self) -> tuple[slice, slice]:
-        """Rows and columns that the picture covers in the frame."""
+    def covered(self) -> tuple[slice, slice]:
+        """Rows and columns of the frame that the picture covers."""
         bottom = min(self.offset_y_px + self.resized_height_px, self.frame_height_px)
         right = min(self.offset_x_px + self.resized_width_px, self.frame_width_px)
         return slice(max(self.offset_y_px, 0), bottom), slice(max(self.offset_x_px, 0), right)
 
     @property
     def cut_px(self) -> tuple[int, int]:
-        """How many rows and columns of the resized picture lie above and left of the frame."""
+        """Number of rows and columns of the resized picture above and left of the frame."""
         return max(-self.offset_y_px, 0), max(-self.offset_x_px, 0)
 
     def map_to_source(self, frame_map: UInt8Array, *, fill: int = 0) -> UInt8Array:
-        """A map over the frame, uint8 [frame_height_px, frame_width_px], as a map over the source picture.
+        """Convert a map over the frame, uint8 [frame_height_px, frame_width_px], to a map over the source picture.
 
-        Nearest neighbour; what a centre crop cut away is `fill`.
+        Nearest neighbour; parts removed by a centre crop are `fill`.
         """
-        seen = frame_map[self.window]
+        seen = frame_map[self.covered]
         size = (self.source_width_px, self.source_height_px)
         if self.cut_px == (0, 0):
             if seen.shape[:2] == (self.source_height_px, self.source_width_px):
@@ -173,7 +183,7 @@ def _nearest(classes: UInt8Array, size: tuple[int, int]) -> UInt8Array:
 
 @lru_cache(maxsize=64)
 def placement(spec: FrameSpec, height_px: int, width_px: int) -> Placement:
-    """Where a picture of this size lies in the frame that `spec` describes.
+    """The position of a picture of this size in the frame described by `spec`.
 
     Sources of the rounding: letterbox, YOLOX's `preproc` (floor of size times ratio); centre crop,
     torchvision's `resize` (floor of the longer side) and `center_crop` (round half to even of the margin).
@@ -211,9 +221,9 @@ def placement(spec: FrameSpec, height_px: int, width_px: int) -> Placement:
 
 
 class FrameFitter:
-    """Fits pictures into frames, into one buffer that is used again: the frame loop allocates nothing.
+    """Fits pictures into frames, in one reused buffer: the frame loop allocates nothing.
 
-    Not for two threads at once: the frame that a call returns is overwritten by the next call.
+    Must not be used by two threads at once: the frame returned by a call is overwritten by the next call.
     """
 
     def __init__(self, spec: FrameSpec) -> None:
@@ -229,7 +239,7 @@ class FrameFitter:
             image: uint8 [height, width, 3] BGR, any size.
 
         Returns:
-            The frame, uint8 [1, spec.height_px, spec.width_px, 3] BGR, and the picture's place in it.
+            The frame, uint8 [1, spec.height_px, spec.width_px, 3] BGR, and the picture's position in it.
 
         Raises:
             SpecError: image is not uint8 [height, width, 3].
@@ -245,7 +255,7 @@ class FrameFitter:
         if place is not self._placement:  # the border is painted only when the geometry changes
             frame.fill(self.spec.pad_value)
             self._placement, self._resampler = place, None
-        self._resize(image, place, frame[place.window])
+        self._resize(image, place, frame[place.covered])
         return self._batch, place
 
     def _resize(self, image: UInt8Array, place: Placement, out: UInt8Array) -> None:
@@ -259,7 +269,7 @@ class FrameFitter:
             if self._resampler is None:
                 kernel = _ANTIALIAS_FILTER[spec.interpolation]
                 shown = (out.shape[0], out.shape[1])
-                self._resampler = Resampler(image.shape[:2], size, window=place.cut_px, shown=shown, kernel=kernel)
+                self._resampler = Resampler(image.shape[:2], size, cut_px=place.cut_px, shown=shown, kernel=kernel)
             self._resampler(image, out)
         else:
             interpolation = _OPENCV_INTERPOLATION[spec.interpolation]

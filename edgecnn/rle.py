@@ -1,7 +1,7 @@
 """COCO's compressed run-length encoding of masks, in numpy.
 
 Runs go down the columns, starting with zeros. Each count, from the fourth on as the difference to the one
-two before, is written in groups of five bits, lowest first, each a character: bit 5 says that more follow,
+two before, is written in groups of five bits, lowest first, each as a character: bit 5 means that more follow,
 bit 4 of the last is the sign. Source: `rleToString` and `rleFrString` in cocoapi's maskApi.c.
 """
 
@@ -12,12 +12,12 @@ from typing import TypedDict
 import cv2
 import numpy as np
 
+from edgecnn.arrays import BoolArray, IntArray, UInt8Array
 from edgecnn.errors import DataError
-from edgecnn.results import BoolArray, IntArray, UInt8Array
 
 
 class Rle(TypedDict):
-    """A mask as COCO writes it: size [height, width] in px, and the runs."""
+    """A mask in COCO's form: size [height, width] in px, and the runs."""
 
     size: list[int]
     counts: str
@@ -29,7 +29,7 @@ def encode(mask: BoolArray) -> Rle:
     columns = np.flatnonzero(mask.any(axis=0))
     if len(columns) == 0:
         return {"size": [height, width], "counts": _to_string(np.array([height * width], np.int64))}
-    first, last = int(columns[0]), int(columns[-1]) + 1  # objects are small: only their columns are walked
+    first, last = int(columns[0]), int(columns[-1]) + 1  # objects are small: only their columns are scanned
     flat = cv2.transpose(mask[:, first:last].view(np.uint8)).ravel()
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     edges = changes + first * height
@@ -41,7 +41,7 @@ def encode(mask: BoolArray) -> Rle:
 
 
 def encode_classes(classes: UInt8Array) -> dict[int, Rle]:
-    """Encode a class map, uint8 [height, width]: one mask for each class that occurs, by class id, rising."""
+    """Encode a class map, uint8 [height, width]: one mask for each class that occurs, by increasing class id."""
     height, width = classes.shape
     flat = cv2.transpose(classes).ravel()  # four times as fast as ravel(order="F")
     starts = np.concatenate(([0], np.flatnonzero(flat[1:] != flat[:-1]) + 1))
@@ -69,7 +69,7 @@ def decode(rle: Rle) -> BoolArray:
     height, width = rle["size"]
     counts = _from_string(rle["counts"])
     if (counts < 0).any() or counts.sum() != height * width:
-        raise DataError(f"a mask's runs cover {counts.sum()} px, its size is {width}x{height} px")
+        raise DataError(f"a mask's runs cover {counts.sum()} px, but its size is {width}x{height} px")
     flat = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
     return flat.reshape(width, height).T
 

@@ -12,13 +12,11 @@ def to_message(frame: edgecnn.Frame, detections: edgecnn.Detections, messages: A
     array.header.stamp.sec, array.header.stamp.nanosec = divmod(frame.captured_unix_ns, 10**9)
     array.header.frame_id = "camera"
     for box, score, label in detections:
-        left, top, right, bottom = (float(side) for side in box)
-        found = messages.Detection2D(header=array.header)
+        (left, top, right, bottom), found = box.tolist(), messages.Detection2D(header=array.header)
         found.bbox.center.position.x, found.bbox.center.position.y = (left + right) / 2, (top + bottom) / 2
         found.bbox.size_x, found.bbox.size_y = right - left, bottom - top
-        guess = messages.ObjectHypothesisWithPose()
-        guess.hypothesis.class_id, guess.hypothesis.score = label, float(score)
-        found.results.append(guess)
+        guess = messages.ObjectHypothesis(class_id=label, score=score)
+        found.results = [messages.ObjectHypothesisWithPose(hypothesis=guess)]
         array.detections.append(found)
     return array
 
@@ -31,8 +29,10 @@ def main(source: str) -> None:
     node = rclpy.create_node("edgecnn")
     publisher = node.create_publisher(messages.Detection2DArray, "detections", 1)
     with edgecnn.open_camera(source) as camera, edgecnn.open_runner("default-detector") as runner:
-        with edgecnn.start_live(camera, runner, on_result=lambda f, d: publisher.publish(to_message(f, d, messages))):
-            rclpy.spin(node)
+        send = lambda frame, found: publisher.publish(to_message(frame, found, messages))  # noqa: E731
+        with edgecnn.start_live(camera, runner, on_result=send) as loop:
+            while rclpy.ok() and not loop.wait(0.05):  # raises what ended the loop
+                rclpy.spin_once(node, timeout_sec=0)
 
 
 if __name__ == "__main__":

@@ -13,24 +13,23 @@ import edgecnn
 app = FastAPI()
 
 
-def as_json(detections: edgecnn.Detections) -> list[dict[str, Any]]:
-    """Plain numbers and words."""
-    return [{"label": name, "score": float(score), "box": box.tolist()} for box, score, name in detections]
-
-
 @app.get("/now")
 def now() -> dict[str, Any]:
-    if (newest := loop.newest()) is None:
+    try:
+        newest = loop.newest()
+    except edgecnn.EdgeCnnError as failed:
+        raise HTTPException(503, str(failed)) from failed
+    if newest is None:
         raise HTTPException(503, "no frame yet")
-    return {"frame": newest[0].index, "age_ms": newest[0].age_ns / 1e6, "detections": as_json(newest[1])}
+    return {"frame": newest[0].index, "age_ms": newest[0].age_ns / 1e6, **newest[1].to_dict()}
 
 
 @app.post("/detect")
-def detect(picture: Annotated[bytes, Body(media_type="image/jpeg")]) -> list[dict[str, Any]]:
+def detect(picture: Annotated[bytes, Body(media_type="image/jpeg")]) -> dict[str, Any]:
     image = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_COLOR) if picture else None
     if image is None:
         raise HTTPException(400, "the body is not a picture")
-    return as_json(runner(image))  # calls wait for each other, and for the loop
+    return runner(image).to_dict()  # calls wait for each other, and for the loop
 
 
 if __name__ == "__main__":

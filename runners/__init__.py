@@ -1,1 +1,1 @@
-"""Runs artifacts on devices: numpy, OpenCV and one runtime. Nothing here imports torch."""
+"""Runs artifacts on devices with numpy, OpenCV and one runtime. Nothing here imports torch."""

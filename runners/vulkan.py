@@ -1,4 +1,4 @@
-"""The GPUs that Vulkan sees, asked of its loader: WebGPU and LiteRT run on them and name none."""
+"""Lists GPUs with the Vulkan loader: WebGPU and LiteRT use them but report no name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 # Source: the Vulkan specification: VkStructureType, VkPhysicalDeviceType and the layout of VkPhysicalDeviceProperties.
 _INSTANCE_CREATE_INFO = 1
 _TYPES = {0: "other", 1: "integrated", 2: "discrete", 3: "virtual", 4: "software"}
-# Dawn, which is what both runtimes stand on, is asked for the fastest adapter.
+# Dawn, which both runtimes use, is asked for the fastest adapter.
 _PREFERENCE = ("discrete", "integrated", "virtual", "other", "software")
 _TYPE_OFFSET, _NAME_OFFSET, _NAME_BYTES, _ENOUGH_BYTES = 16, 20, 256, 4096
 
@@ -19,8 +19,8 @@ class VulkanDevice:
     """One physical device.
 
     Attributes:
-        name: as its driver says ("SwiftShader Device (Subzero)").
-        type: "discrete", "integrated", "virtual", "software" (a program, as SwiftShader and llvmpipe are) or "other".
+        name: the driver's name for it ("SwiftShader Device (Subzero)").
+        type: "discrete", "integrated", "virtual", "software" (a program such as SwiftShader or llvmpipe) or "other".
     """
 
     name: str
@@ -28,7 +28,7 @@ class VulkanDevice:
 
     @property
     def is_software(self) -> bool:
-        """Whether it is a program and no hardware."""
+        """Whether it is a program and not hardware."""
         return self.type == "software"
 
 
@@ -46,7 +46,7 @@ class _InstanceCreateInfo(ctypes.Structure):
 
 
 def vulkan_devices() -> list[VulkanDevice]:
-    """The devices, the one that a runtime takes first; none where there is no loader or no driver."""
+    """The devices, with the one that a runtime chooses first; none without a loader or driver."""
     try:
         loader = ctypes.CDLL(ctypes.util.find_library("vulkan") or "libvulkan.so.1")
     except OSError:

@@ -1,11 +1,14 @@
 """README and how-tos: every command in them is run, every program in them is executed as it stands.
 
 Above each block of shell or Python stands how: `<!-- run -->` runs it here, `<!-- file: NAME -->` saves it for the
-commands that follow, `<!-- run by: PATH -->` names what runs it instead.
+commands that follow, `<!-- run by: PATH -->` names what runs it instead. How-tos are run where a bundle, a video and
+labelled pictures lie; README in a clone, where nothing lies but what is in the repository, until
+`<!-- run with: NAME, NAME -->` names what its reader has fetched.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -19,9 +22,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edgecnn._photographs import photographs
+from edgecnn.photographs import photographs
+from tests.builders.repository import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
     Path("README.md"),
     Path("CONTRIBUTING.md"),
@@ -48,7 +51,7 @@ def blocks(document: Path) -> list[Block]:
 def test_every_command_and_program_says_what_runs_it(document: Path) -> None:
     for block in blocks(document):
         if block.language in ("bash", "python"):
-            assert re.fullmatch(r"run|file: \S+\.py|run by: \S+", block.mark), block
+            assert re.fullmatch(r"run|run with: [\w.]+(, [\w.]+)*|file: \S+\.py|run by: \S+", block.mark), block
         if by := block.mark.removeprefix("run by: ") if block.mark.startswith("run by: ") else "":
             assert (REPOSITORY / by).is_file(), by
 
@@ -68,13 +71,58 @@ def test_ci_runs_the_make_targets_that_documents_name() -> None:
                 assert [line for line in block.text.splitlines() if line.partition("#")[0].strip() not in ci] == []
 
 
+def test_the_wheel_is_built_by_a_package_that_is_installed_first() -> None:
+    for document in DOCUMENTS:
+        lines = [line for block in blocks(document) for line in block.text.splitlines() if block.language == "bash"]
+        for line, before in zip(lines, ["", *lines], strict=False):
+            assert not line.startswith("python -m build") or before == "pip install build", document
+
+
+def test_the_support_page_has_a_figure_only_where_something_ran() -> None:
+    spec = importlib.util.spec_from_file_location("support_page", REPOSITORY / "docs" / "support_page.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    machine = {"cpu_model": "a chip", "cores_allowed": 2, "os": "an OS", "versions": {"torch": "2", "absent": ""}}
+    ran = {"devices": {"rt:cpu": {"ran_on": "here", "agreement": 1.0}}, "max_rel_err": 2e-6, "snr_db": None}
+    few = {
+        "devices": {"rt:cpu": {"ran_on": "here", "agreement": 0.75}},
+        "max_rel_err": 0.2,
+        "snr_db": {"a": 9, "b": 31},
+    }
+    page = module.support(
+        {
+            "machine": machine,
+            "tasks": {"classify": "small", "detect": "other", "instances": None},
+            "runtimes": {"kind": "rt"},
+            "devices": [
+                {"word": "rt:cpu", "why": "", "needs": ""},
+                {"word": "rt:gpu", "why": "", "needs": "a GPU"},
+                {"word": "else:cpu", "why": "", "needs": ""},
+            ],
+            "rows": [
+                {"task": "classify", "format": "kind", "precision": "fp32", **ran},
+                {"task": "classify", "format": "kind", "precision": "fp16", "refused": "too far|off"},
+                {"task": "detect", "format": "kind", "precision": "int8", **few},
+            ],
+        }
+    )
+    rows = [line for line in page.splitlines() if line.startswith("| `")]
+    assert rows == [
+        "| `rt:cpu` | fp32 | 2.0e-06 | not tried here | not tried here |",
+        "| `rt:cpu` | fp16 | refused (1) | not tried here | not tried here |",
+        "| `rt:cpu` | int8 | not tried here | 9 dB, 75% of results | not tried here |",
+        "| `rt:gpu` | all | not tried here (2) | not tried here | not tried here |",
+    ]
+    assert "1. too far\\|off\n2. a GPU\n" in page
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if any(b.mark == "run" for b in blocks(d))], ids=str)
 def test_commands_and_programs_run_as_they_stand(document: Path, tmp_path: Path, street: Path) -> None:
-    for given in street.iterdir():
+    is_readme = document.name == "README.md"
+    for given in _in_a_clone() if is_readme else street.iterdir():
         (tmp_path / given.name).symlink_to(given)
-    if document.name == "README.md":  # it makes the bundle itself
-        (tmp_path / "street.edge").unlink()
     path = f"{sysconfig.get_path('scripts')}{os.pathsep}{os.environ['PATH']}"
     ran = 0
     for block in blocks(document):
@@ -83,6 +131,9 @@ def test_commands_and_programs_run_as_they_stand(document: Path, tmp_path: Path,
         command = ["bash", "-euo", "pipefail", "-c", block.text]
         if block.mark == "file: embed.py":
             command = [sys.executable, "embed.py"]
+        elif block.mark.startswith("run with: "):
+            for name in block.mark.removeprefix("run with: ").split(", "):
+                (tmp_path / name).symlink_to(street / name)
         elif block.mark != "run":
             continue
         done = subprocess.run(
@@ -91,6 +142,12 @@ def test_commands_and_programs_run_as_they_stand(document: Path, tmp_path: Path,
         assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
         ran += 1
     assert ran
+
+
+def _in_a_clone() -> list[Path]:
+    """What lies at the top of a fresh clone."""
+    told = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    return [REPOSITORY / name for name in sorted({line.partition("/")[0] for line in told.splitlines()})]
 
 
 @pytest.fixture(scope="session")

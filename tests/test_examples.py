@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
@@ -23,10 +24,11 @@ import numpy as np
 import pytest
 
 import edgecnn
-from edgecnn._photographs import photographs
-from edgecnn.runners.live.frames import Frame
+from edgecnn.errors import DataError
+from edgecnn.photographs import photographs
+from edgecnn.runners.live.frame import Frame
+from tests.builders.repository import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
 FRAMES = 48
 FPS = 20.0
@@ -136,6 +138,7 @@ def test_an_event_is_recorded_with_what_came_before_it(footage: Path, tmp_path: 
         assert np.abs(frames[0].astype(int) - empty).mean() < 12
 
 
+@pytest.mark.server
 def test_the_service_answers_over_http(footage: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
@@ -159,7 +162,7 @@ def test_the_service_answers_over_http(footage: Path) -> None:
         try:
             until(answers, seconds=180)
             assert ask("/now")["age_ms"] > 0
-            found = ask("/detect", cv2.imencode(".jpg", photographs()["cat"])[1].tobytes())
+            found = ask("/detect", cv2.imencode(".jpg", photographs()["cat"])[1].tobytes())["detections"]
             assert found[0]["label"] == "cat" and found[0]["score"] > 0.5 and len(found[0]["box"]) == 4
             with pytest.raises(urllib.error.HTTPError, match="400"):
                 ask("/detect", b"no picture")
@@ -228,7 +231,10 @@ class _Detection2DArray:
 
 
 _MESSAGES = SimpleNamespace(
-    Detection2DArray=_Detection2DArray, Detection2D=_Detection2D, ObjectHypothesisWithPose=_HypothesisWithPose
+    Detection2DArray=_Detection2DArray,
+    Detection2D=_Detection2D,
+    ObjectHypothesis=_Hypothesis,
+    ObjectHypothesisWithPose=_HypothesisWithPose,
 )
 
 
@@ -246,28 +252,109 @@ def test_a_message_for_ros_has_the_time_of_capture_and_boxes_by_their_centres() 
     assert (one.results[0].hypothesis.class_id, one.results[0].hypothesis.score) == ("person", 0.75)
 
 
-def test_the_ros_node_publishes_what_it_sees(footage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With stand-ins for rclpy and vision_msgs; no real ROS takes part."""
-    published: list[_Detection2DArray] = []
-    publisher = SimpleNamespace(publish=published.append)
-    topics: list[tuple[object, ...]] = []
+@pytest.fixture
+def ros(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Stand-ins for rclpy and vision_msgs, no real ROS takes part; `published`, and what `publish` does."""
+    world = SimpleNamespace(published=[], topics=[], publish=None)
 
     def create_publisher(*words: object) -> SimpleNamespace:
-        topics.append(words)
-        return publisher
+        world.topics.append(words)
+        return SimpleNamespace(publish=world.publish or world.published.append)
 
-    node = SimpleNamespace(create_publisher=create_publisher)
-    ros = ModuleType("rclpy")
-    ros.__dict__.update(
+    stand_in = ModuleType("rclpy")
+    stand_in.__dict__.update(
         init=lambda: None,
-        create_node=lambda name: node,
-        spin=lambda node: until(lambda: len(published) == FRAMES, seconds=180),
+        ok=lambda: True,
+        create_node=lambda name: SimpleNamespace(create_publisher=create_publisher),
+        spin_once=lambda node, timeout_sec: None,
     )
     messages = ModuleType("vision_msgs")
     messages.__dict__["msg"] = _MESSAGES
-    monkeypatch.setitem(sys.modules, "rclpy", ros)
+    monkeypatch.setitem(sys.modules, "rclpy", stand_in)
     monkeypatch.setitem(sys.modules, "vision_msgs", messages)
+    return world
+
+
+def test_the_ros_node_publishes_what_it_sees(footage: Path, ros: SimpleNamespace) -> None:
     loaded("ros2_node").main(str(footage))
-    assert topics == [(_Detection2DArray, "detections", 1)]
-    labels = {guess.hypothesis.class_id for array in published for one in array.detections for guess in one.results}
+    assert ros.topics == [(_Detection2DArray, "detections", 1)]
+    assert len(ros.published) == FRAMES
+    labels = {guess.hypothesis.class_id for array in ros.published for one in array.detections for guess in one.results}
     assert "person" in labels
+
+
+# --- the notebook, cell by cell: what stands last in one is what is shown
+
+
+def test_the_notebook_shows_pictures_and_a_table() -> None:
+    pytest.importorskip("pandas", reason="needs pandas: pip install pandas")
+    notebook = json.loads((REPOSITORY / "examples" / "first_look.ipynb").read_text(encoding="utf-8"))
+    names: dict[str, Any] = {}
+    shown = []
+    for cell in notebook["cells"]:
+        if cell["cell_type"] != "code":
+            continue
+        assert cell["outputs"] == [], "what it shows is made when it is run"
+        *statements, last = ast.parse(cell["source"]).body
+        exec(compile(ast.Module(statements, []), "notebook", "exec"), names)
+        assert isinstance(last, ast.Expr)
+        shown.append(eval(compile(ast.Expression(last.value), "notebook", "eval"), names))
+    runner, found, table, people, cat = shown
+    assert repr(runner).startswith("<Runner: detect, 80 classes")
+    for each in (found, people, cat):
+        assert each._repr_png_().startswith(b"\x89PNG")
+    assert table["label"].tolist() == ["person"] and people.names == ["person"] and cat.names == ["cat"]
+
+
+# --- what fails ends them aloud
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    """A picture that is cut off."""
+    data = cv2.imencode(".png", photographs()["cat"])[1].tobytes()
+    (tmp_path / "broken.png").write_bytes(data[:5000])
+    return tmp_path / "broken.png"
+
+
+def test_a_ros_node_whose_publisher_fails_dies_with_the_reason(footage: Path, ros: SimpleNamespace) -> None:
+    def fail(message: object) -> None:
+        raise RuntimeError("the context is invalid")
+
+    ros.publish = fail
+    with pytest.raises(RuntimeError, match="context is invalid"):
+        loaded("ros2_node").main(str(footage))
+
+
+def test_a_ros_node_whose_source_fails_dies_with_the_reason(broken: Path, ros: SimpleNamespace) -> None:
+    with pytest.raises(DataError, match="truncated"):
+        loaded("ros2_node").main(str(broken))
+
+
+@pytest.mark.parametrize(
+    ("name", "more"), [("robot_loop.py", []), ("count_people.py", []), ("record_event.py", ["person", "."])]
+)
+def test_a_program_whose_source_fails_ends_with_the_reason(name: str, more: list[str], broken: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "examples" / name), str(broken), *more],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=broken.parent,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "broken.png" in done.stderr and "truncated" in done.stderr
+
+
+def test_a_service_whose_source_fails_answers_with_the_reason(broken: Path) -> None:
+    from fastapi import HTTPException
+
+    service: Any = loaded("service")
+    with edgecnn.open_camera(broken) as camera, edgecnn.open_runner("default-detector") as runner:
+        with edgecnn.start_live(camera, runner) as service.loop:
+            until(lambda: service.loop.ended, seconds=60)
+            with pytest.raises(HTTPException) as refused:
+                service.now()
+        assert refused.value.status_code == 503 and "truncated" in refused.value.detail

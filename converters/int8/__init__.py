@@ -1,1 +1,1 @@
-"""Int8 artifacts from float ones, one writer a format; what to quantize is decided elsewhere (a Plan)."""
+"""Makes int8 artifacts from float ones, with one writer for each format; a Plan says what to quantize."""

@@ -1,4 +1,4 @@
-"""What a writer of int8 artifacts owes."""
+"""The interface of a writer of int8 artifacts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from edgecnn.bundle import LayerRecord
-from edgecnn.compression.plan import Plan, RangeMethod
 from edgecnn.converters.base import Converted
+from edgecnn.converters.int8.search.plan import Plan, RangeMethod
 from edgecnn.results import UInt8Array
 
 Progress = Callable[[int, int], None]
 
 
 def with_learned(usual: Sequence[RangeMethod], layers: Sequence[LayerRecord]) -> Sequence[RangeMethod]:
-    """A format's range methods, with "learned" where the network was trained for int8."""
+    """A format's range methods; "learned" comes first where the network was trained for int8."""
     return ("learned", *usual) if any(layer.learned for layer in layers) else usual
 
 
@@ -25,10 +25,10 @@ class Int8Writer(Protocol):
     """Writes int8 files from one float32 file, according to plans.
 
     Attributes:
-        layers: names of the torch network's layers that it found in the file and that can be int8 there, in the
-            order of execution. A layer that runs more than once (shared weights) stands once.
-        range_methods: those of plan.RangeMethod that it offers, the usual one first.
-        corrects_weights: whether it can; see `Plan`.
+        layers: names of the torch network's layers that were found in the file and that can be int8 there, in the
+            order of execution. A layer that runs more than once (shared weights) appears once.
+        range_methods: the values of plan.RangeMethod that it offers, the usual one first.
+        corrects_weights: True if it can correct rounded weights; see `Plan`.
         whole_precisions: other precisions that it writes, for the whole network ("int8-dynamic", …).
     """
 
@@ -42,21 +42,21 @@ class Int8Writer(Protocol):
 
         Args:
             float_file: fp32 artifact of this format.
-            layers: of the torch network, with their weights' fingerprints.
-            threads: for calibration runs.
+            layers: the torch network's layers, with their weights' fingerprints.
+            threads: threads of a calibration run.
         """
         ...
 
     def calibrate(self, frames: Sequence[UInt8Array], progress: Progress | None = None) -> None:
-        """Collect activation statistics, once, for all plans.
+        """Collect activation statistics once, for all plans.
 
         Args:
-            frames: uint8 [1, height, width, 3] BGR each, as they go into the artifact.
+            frames: uint8 [1, height, width, 3] BGR each, as the artifact takes them.
         """
         ...
 
     def write(self, plan: Plan, folder: Path) -> Converted:
-        """Write `model.SUFFIX` (and what lies beside it) into `folder`, as fast as can be: a search calls this often.
+        """Write `model.SUFFIX` (and its companion files) into `folder`; must be quick: a search calls it often.
 
         Raises:
             ConversionError: the tool failed; a range is not finite, or a scale is zero.
@@ -64,7 +64,7 @@ class Int8Writer(Protocol):
         ...
 
     def write_whole(self, precision: str, folder: Path) -> Converted:
-        """Write the network in one of `whole_precisions`; it has been calibrated.
+        """Write the network in one of `whole_precisions`, after `calibrate`.
 
         Raises:
             ConversionError: the tool failed.
@@ -74,7 +74,7 @@ class Int8Writer(Protocol):
     def int8_layers(self, file: Path) -> frozenset[str]:
         """Layers that the runtime really computes in int8 when it opens this file (which `write` wrote).
 
-        Asked of the runtime (its optimised graph), not read off the plan.
+        The answer comes from the runtime (its optimised graph), not from the plan.
         """
         ...
 
@@ -82,9 +82,9 @@ class Int8Writer(Protocol):
         """Each layer's output for one frame, float32, dequantized, before any activation that is not part of it.
 
         Args:
-            file: the float file, or one that `write` wrote from it, or its fp16 twin.
+            file: the float file, a file that `write` wrote from it, or its fp16 version.
 
         Returns:
-            Layer name → array, axes as the format has them; layers that cannot be read in this file are left out.
+            Layer name → array, axes in the format's order; layers that cannot be read in this file are left out.
         """
         ...

@@ -1,4 +1,4 @@
-"""Samples of what a layer's weights are multiplied by, in every format."""
+"""Samples of the inputs of a layer's weights, for every format."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLES = 8192  # places of a layer that are looked at, over all frames
+SAMPLES = 8192  # positions sampled per layer, over all frames
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How a convolution goes over its input; pairs are rows and columns, pads are top, left, bottom, right."""
+    """Geometry of a convolution; pairs are rows and columns, pads are top, left, bottom, right."""
 
     kernel: tuple[int, int]
     strides: tuple[int, int] = (1, 1)
@@ -25,16 +25,16 @@ class Geometry:
 def sample_patches(
     values: NDArray[Any], geometry: Geometry, count: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """What a convolution multiplies at some random places.
+    """The inputs of a convolution's weights at random positions.
 
     Args:
-        values: of its input, [batch, channels, height, width].
-        geometry: of the convolution.
-        count: how many places; all, where there are fewer.
-        rng: chooses them.
+        values: the convolution's input, [batch, channels, height, width].
+        geometry: the convolution's geometry.
+        count: how many positions; all of them where there are fewer.
+        rng: chooses the positions.
 
     Returns:
-        [groups, channels of a group × rows × columns, places].
+        [groups, channels of a group × rows × columns, positions].
     """
     rows, columns = geometry.kernel
     strides, dilations = geometry.strides, geometry.dilations
@@ -49,12 +49,12 @@ def sample_patches(
         for row in range(rows)
         for column in range(columns)
     ]
-    stacked = np.stack(patches, axis=2)  # [places, channels, rows * columns]
+    stacked = np.stack(patches, axis=2)  # [positions, channels, rows * columns]
     return stacked.reshape(len(stacked), geometry.groups, -1).transpose(1, 2, 0)
 
 
 def sample_vectors(values: NDArray[Any], length: int, count: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """What a matrix product multiplies, [1, length, places]: some of the vectors that the values are."""
+    """Some of the input vectors of a matrix product, [1, length, positions]."""
     vectors = values.reshape(-1, length)
     return np.asarray(vectors[_chosen(len(vectors), count, rng)].T[None])
 

@@ -5,188 +5,144 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-from edgecnn._photographs import photographs
-from edgecnn._verbs._labelled import labelled_or_none
-from edgecnn._verbs.quantize import DEFAULT_MAX_DROP, int8_settings
-from edgecnn.bundle import PRECISIONS, QUANTIZED
+from edgecnn import options
 from edgecnn.datasets import iterate_frames
-from edgecnn.errors import SpecError, UnknownNameError
-from edgecnn.frame import FrameSpec
-from edgecnn.registry import CONVERTERS
-from edgecnn.results import UInt8Array
-from edgecnn.targets import Target, load_target
-from edgecnn.tasks import Task
+from edgecnn.errors import SpecError
+from edgecnn.flow.conversion_gates import gates
+from edgecnn.options import Option, kinds
+from edgecnn.photographs import photographs
+from edgecnn.report.sbom import check_sbom, write_sbom
+from edgecnn.targets import load_target
+from edgecnn.targets.what_to_make import target_notes, what_to_make
 
 if TYPE_CHECKING:
-    from torch import nn
+    from typing import Unpack
 
     from edgecnn.converters.quantize_bundle import Conversion
-    from edgecnn.sources import TrainedModel
 
 _PARITY_PICTURES = 8
 
 
 def convert(
-    model: str | TrainedModel | nn.Module,
+    model: options.Network,
     *,
-    out: str | Path,
-    to: Sequence[str] | None = None,
-    precision: Sequence[str] | None = None,
-    target: str | None = None,
-    batch: int = 1,
-    data: str | Path | None = None,
-    max_drop: float | None = None,
-    ignore_label: str | None = None,
-    allow_drop: bool = False,
-    calibration: str | Path | None = None,
-    calibration_count: int | None = None,
-    seed: int = 0,
-    evaluate_on: str | Path | None = None,
-    budget_minutes: float | None = None,
+    out: options.NewBundle,
+    to: options.Converters = None,
+    precision: Annotated[
+        Sequence[str] | None,
+        Option(
+            help="Any of {precisions}, with commas between.",
+            kind=kinds.WORDS,
+            default="fp32, or the target's",
+            group=options.MADE,
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        Option(
+            help="A board or chip to build for, such as raspberry-pi-5 or qualcomm-htp:v73; sets the defaults.",
+            metavar="TARGET",
+            group=options.MADE,
+        ),
+    ] = None,
+    batch: Annotated[int, Option(group=options.MADE)] = 1,
+    data: Annotated[
+        str | Path | None,
+        Option(help="Pictures to compare on; labelled ones also check the accuracy.", group=options.LABELS),
+    ] = None,
+    max_drop: options.MaxDrop = None,
+    ignore_label: options.IgnoreLabel = None,
+    allow_drop: options.AllowDrop = False,
+    calibration: options.Calibration = None,
+    calibration_count: options.CalibrationCount = None,
+    seed: options.CalibrationSeed = 0,
+    evaluate_on: options.EvaluateOn = None,
+    budget_minutes: options.BudgetMinutes = None,
+    overwrite: options.Overwrite = False,
+    sbom: options.Sbom = False,
+    weights_license: options.WeightsLicense = None,
+    data_license: options.DataLicense = None,
     progress: Callable[[int, int, str], None] | None = None,
-    **options: Any,
+    **model_options: Unpack[options.NetworkOptions],
 ) -> Conversion:
-    """Convert a network, run every result, and write those that answer as the torch network does.
+    """Convert a trained network, run every artifact, and write those whose answers agree with the torch network's.
 
     Args:
         model: as for `load_model`.
-        out: the bundle's folder, NAME.edge; an old bundle there is replaced.
-        to: "onnx", "openvino", "tflite"; without it those of the target, else all, whose converter is installed.
-        precision: names of `edgecnn.bundle.PRECISIONS`; without it the target's, else fp32.
-        target: a device to build for, a name of `edgecnn.targets` as in "qualcomm-htp:v73"; it says what is worth
-            making, and some files are compiled for it.
+        out: the bundle's folder, NAME.edge; an existing bundle there is replaced.
+        to: names of `edgecnn.formats`, such as "onnx"; default: the target's, otherwise all whose converter is
+            installed.
+        precision: names of `edgecnn.bundle.PRECISIONS`; default: the target's, otherwise fp32.
+        target: a board or chip to build for, a name of `edgecnn.targets` such as "qualcomm-htp:v73"; it sets default
+            formats and precisions, and some files are compiled for it.
         batch: frames per inference; the graph's shape is fixed.
-        data: pictures to compare on, and, where they are labelled, to measure the task's metric on; for int8, to
-            search on.
-        max_drop: how far an artifact's metric may lie below the torch network's (int8: the float artifact's), in the
-            metric's own unit (0.01 is one point); 0.01 without it.
-        ignore_label: a class of the data whose pixels don't count.
-        allow_drop: write artifacts with a larger drop all the same, and say so in their evidence.
-        calibration: pictures to read int8's activation ranges off; without it those of `data`.
-        calibration_count: so many at most; 128 without it.
-        seed: of their choice.
-        evaluate_on: labelled pictures that int8's calibration and search must not see; the last word on its drop.
-        budget_minutes: of the search for the layers to keep float, each format; 30 without it.
-        progress: called with (steps done, steps in all, what is being done).
-        options: the fields of `edgecnn.sources.ModelOptions`.
+        data: pictures to compare on; if they are labelled, also to measure the task's metric on, and for int8 to search
+            on.
+        max_drop: how far an artifact's metric may be below the torch network's (int8: the float artifact's), in the
+            metric's unit (0.01 is one point); default: 0.01.
+        ignore_label: a class of the data whose pixels do not count.
+        allow_drop: also write artifacts with a larger drop, and say so in their evidence.
+        calibration: pictures to measure int8's activation ranges on; default: `data`.
+        calibration_count: at most this many; default: 128.
+        seed: calibration seed, which chooses the pictures.
+        evaluate_on: held-out labelled pictures, not used for int8's calibration and search; they give the final drop.
+        budget_minutes: time for the search for layers to keep in float, for each format; default: 30.
+        overwrite: replace a bundle at `out`, even if int8 artifacts or evidence are lost.
+        sbom: put a bill of materials (CycloneDX 1.6, JSON) into the bundle.
+        weights_license, data_license: for the SBOM: SPDX identifiers or expressions, or other text.
+        progress: called with (steps done, steps in total, current step).
+        model_options: the fields of `edgecnn.sources.ModelOptions`.
 
     Raises:
-        SpecError, UnknownNameError: what was asked for cannot be.
+        SpecError, UnknownNameError: an impossible request, or one that would lose content of `out`.
         SourceError, WeightsError: the network cannot be loaded.
         BlindError, ParityError: the network or its pre-processing fails before any conversion.
         DataError: the data cannot be read, or `max_drop` was given and it has no labels.
         StorageError: disk full, or `out` not writable.
     """
-    from edgecnn.sources import load_model
+    from edgecnn.sources.load import load_model
 
-    device = None if target is None else load_target(target)
-    formats = _formats(to, device)
+    built_for = None if target is None else load_target(target)
     has_pictures = calibration is not None or data is not None
-    precisions, notes = _precisions(precision, device, has_pictures=has_pictures)
-    _check(formats, precisions, batch)
-    trained = load_model(model, **options)
-    notes += [] if device is None else target_notes(device, trained.frame, trained.task)
-    from edgecnn.converters.build import AccuracyGate, build_bundle
+    formats, precisions, notes = what_to_make(to, precision, built_for, has_pictures=has_pictures)
+    if batch < 1:
+        raise SpecError(f"batch must be at least 1, got {batch}")
+    if sbom or weights_license or data_license:
+        check_sbom(wanted=sbom)
+    trained = load_model(model, **model_options)
+    notes += [] if built_for is None else target_notes(built_for, trained.frame, trained.task)
+    from edgecnn.converters.build import build_bundle
 
-    if data is None and evaluate_on is None and max_drop is not None:
-        raise SpecError("--max-drop wants labelled pictures to measure the drop on: give --data")
-    labelled = labelled_or_none(data, trained.task, ignore_label, wanted=max_drop is not None)
-    bound = DEFAULT_MAX_DROP if max_drop is None else max_drop
-    int8 = None
-    if set(precisions) & set(QUANTIZED):
-        int8 = int8_settings(
-            trained.frame,
-            trained.task,
-            out=Path(out),
-            calibration=calibration if calibration is not None else data,
-            count=calibration_count,
-            seed=seed,
-            search_on=labelled,
-            evaluate_on=evaluate_on,
-            ignore_label=ignore_label,
-            max_drop=bound,
-            allow_drop=allow_drop,
-            budget_minutes=budget_minutes,
-        )
+    accuracy, int8 = gates(
+        trained,
+        precisions,
+        out=Path(out),
+        data=data,
+        max_drop=max_drop,
+        ignore_label=ignore_label,
+        allow_drop=allow_drop,
+        calibration=calibration,
+        calibration_count=calibration_count,
+        seed=seed,
+        evaluate_on=evaluate_on,
+        budget_minutes=budget_minutes,
+    )
     conversion = build_bundle(
         trained,
         out=Path(out),
         formats=formats,
         precisions=precisions,
-        pictures=_pictures(data),
+        pictures=list(photographs().values()) if data is None else iterate_frames(data, _PARITY_PICTURES),
         batch=batch,
-        accuracy=None if labelled is None else AccuracyGate(pictures=labelled, max_drop=bound, allow_drop=allow_drop),
+        accuracy=accuracy,
         int8=int8,
-        target=device,
+        target=built_for,
+        overwrite=overwrite,
         progress=progress,
     )
-    return dataclasses.replace(conversion, warnings=(*conversion.warnings, *notes))
-
-
-def _formats(asked: Sequence[str] | None, target: Target | None) -> list[str]:
-    """What to write: what was asked for, else what the target's runtimes open, where it can be written here."""
-    installed = CONVERTERS.installed()
-    if target is None:
-        return list(dict.fromkeys(asked if asked is not None else installed))
-    if asked is None:
-        here = [name for name in target.formats if name in installed]
-        if not here:
-            CONVERTERS.get(target.formats[0])  # says what to install
-        return here
-    for name in asked:
-        CONVERTERS.extra(name)  # refuses an unknown name, with what is near
-        if name not in target.formats:
-            raise SpecError(f"target {target.name} opens {', '.join(target.formats)}; --to {name} is not among them")
-    return list(dict.fromkeys(asked))
-
-
-def _precisions(
-    asked: Sequence[str] | None, target: Target | None, *, has_pictures: bool
-) -> tuple[list[str], list[str]]:
-    """What to write, and what is to be said of it."""
-    if target is None:
-        return list(dict.fromkeys(("fp32",) if asked is None else asked)), []
-    if asked is not None:
-        for name in asked:
-            if name in PRECISIONS and name not in target.precisions:
-                known = ", ".join(target.precisions)
-                raise SpecError(f"target {target.name} runs {known}; --precision {name} is not among them")
-        return list(dict.fromkeys(asked)), []
-    unmade = [name for name in target.makes if name in QUANTIZED and not has_pictures]
-    made = [name for name in target.makes if name not in unmade]
-    if not made or set(unmade) & set(target.compiled):  # it is what the target is named for
-        return list(target.makes), []
-    notes = [f"{', '.join(unmade)} is worth trying on {target.name}: give --calibration DATA"] if unmade else []
-    return made, notes
-
-
-def target_notes(target: Target, frame: FrameSpec, task: Task) -> list[str]:
-    """What the user should know of a network on a target."""
-    notes = [f"{target.name}: {note}" for note in target.notes]
-    largest = target.largest_side_px.get(task.name)
-    if largest is not None and max(frame.height_px, frame.width_px) > largest:
-        notes.append(
-            f"{target.name}: a frame of {frame.width_px}x{frame.height_px} px is much for it; --size {largest} is "
-            "worth measuring, in time and in accuracy"
-        )
-    return notes
-
-
-def _check(formats: Sequence[str], precisions: Sequence[str], batch: int) -> None:
-    if not formats:
-        raise SpecError("no converter is installed: pip install 'edgecnn[convert]'")
-    for name in formats:
-        CONVERTERS.extra(name)  # refuses an unknown name, with what is near
-    for name in precisions:
-        if name not in PRECISIONS:
-            raise UnknownNameError("precision to convert to", name, PRECISIONS)
-    if batch < 1:
-        raise SpecError(f"batch must be at least 1, got {batch}")
-
-
-def _pictures(data: str | Path | None) -> list[UInt8Array]:
-    if data is None:
-        return list(photographs().values())
-    return iterate_frames(data, _PARITY_PICTURES)
+    bundle = conversion.bundle
+    if sbom and bundle is not None:
+        bundle = write_sbom(bundle, weights_license=weights_license, data_license=data_license)
+    return dataclasses.replace(conversion, bundle=bundle, warnings=(*conversion.warnings, *notes))

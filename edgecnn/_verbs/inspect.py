@@ -1,4 +1,4 @@
-"""Say what a bundle holds, and what was found out about it; compare two of its artifacts layer by layer."""
+"""Show a bundle's contents and evidence; compare two of its artifacts layer by layer."""
 
 from __future__ import annotations
 
@@ -6,15 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from edgecnn._photographs import photographs
-from edgecnn.bundle import Artifact, Bundle, Manifest
+from edgecnn import options
+from edgecnn.bundle import Bundle, Manifest
 from edgecnn.datasets import iterate_frames
-from edgecnn.errors import SpecError
-from edgecnn.frame import FrameFitter
-from edgecnn.registry import INT8_WRITERS
-from edgecnn.results import UInt8Array
+from edgecnn.photographs import photographs
 
 if TYPE_CHECKING:
     from edgecnn.measure.layer_noise import LayerComparison
@@ -22,21 +17,20 @@ if TYPE_CHECKING:
 MOST_PICTURES = 8
 
 
-def inspect(bundle: str | Path | Bundle, *, verify: bool = True) -> Manifest:
+def inspect(bundle: options.BundleName, *, verify: bool = True) -> Manifest:
     """The bundle's manifest: contract, artifacts, evidence.
 
     Args:
         bundle: a NAME.edge folder.
-        verify: also compare every file with its hash.
+        verify: also check every file's hash.
 
     Raises:
         BundleError: no such bundle, damaged, or from a newer version.
     """
-    opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    if verify:
-        for artifact in opened.manifest.artifacts:
+    with Bundle.open_locked(bundle) as opened:
+        for artifact in opened.manifest.artifacts if verify else ():
             opened.checked_path(artifact)
-    return opened.manifest
+        return opened.manifest
 
 
 def compare_layers(
@@ -47,50 +41,30 @@ def compare_layers(
     data: str | Path | None = None,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> LayerComparison:
-    """Where along the network one artifact begins to differ from another of the same bundle.
+    """Where in the network one artifact begins to differ from another of the same bundle.
 
-    Both run on the same pictures, and each layer's output is compared. Wants what `convert` wants, not only a runtime.
+    Both run on the same pictures, and each layer's output is compared. Needs the packages of `convert`, not only a
+    runtime.
 
     Args:
-        bundle: a NAME.edge folder; for each format that is named it must hold an fp32 artifact, too.
-        a: the reference, "FORMAT:PRECISION" as in "tflite:fp32".
-        b: what is compared with it, as in "tflite:int8".
-        data: pictures, of which at most 8 are taken; without it the photographs that come with edgecnn.
-        progress: called with (frames done, frames in all, what is being done).
+        bundle: a NAME.edge folder; it must also have an fp32 artifact for each of the two formats.
+        a: the reference, "FORMAT:PRECISION", such as "tflite:fp32".
+        b: the artifact to compare with it, such as "tflite:int8".
+        data: pictures, of which at most 8 are used; default: the photographs that ship with edgecnn.
+        progress: called with (frames done, frames in total, current step).
 
     Raises:
-        SpecError, UnknownNameError: `a` or `b` is not such a name, or both are one file.
-        BundleError: damaged, or it does not hold what is needed.
+        SpecError, UnknownNameError: `a` or `b` is not such a name, or both are the same file.
+        BundleError: damaged, or without a needed artifact.
         DataError: `data` cannot be read.
         ConversionError: a file cannot be read or run layer by layer.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    reference, compared = _named(opened, a), _named(opened, b)
+    reference, compared = opened.artifact_called(a), opened.artifact_called(b)
+    from edgecnn.converters.layer_comparison import compare_artifacts
+
     if data is None:
         pictures, name = list(photographs().values()), "photographs"
     else:
         pictures, name = iterate_frames(data, MOST_PICTURES), Path(data).name
-    from edgecnn.converters.layer_comparison import compare_artifacts
-
-    frames = _frames(opened.manifest, pictures)
-    return compare_artifacts(opened, reference, compared, frames, data=name, progress=progress)
-
-
-def _named(bundle: Bundle, text: str) -> Artifact:
-    """The artifact that FORMAT:PRECISION means."""
-    name, colon, precision = text.partition(":")
-    if not (name and colon and precision):
-        raise SpecError(f"{text!r} is not FORMAT:PRECISION, as in tflite:int8")
-    INT8_WRITERS.extra(name)  # an unknown name is refused here, with what is near
-    return bundle.artifact(name, precision)
-
-
-def _frames(manifest: Manifest, pictures: list[UInt8Array]) -> list[UInt8Array]:
-    """The pictures as they go into the artifacts; a batch that they don't fill begins with the first again."""
-    fitter = FrameFitter(manifest.frame)
-    fitted = [fitter(picture)[0].copy() for picture in pictures]
-    batch = manifest.batch
-    return [
-        np.concatenate([fitted[index % len(fitted)] for index in range(start, start + batch)])
-        for start in range(0, len(fitted), batch)
-    ]
+    return compare_artifacts(opened, reference, compared, pictures, data=name, progress=progress)

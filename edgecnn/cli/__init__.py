@@ -1,1 +1,1 @@
-"""The command line: one file a verb; each parses, calls one function of the public API, and prints."""
+"""The command line: one file for each verb, which parses, calls one function of the public API, and prints."""

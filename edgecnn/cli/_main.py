@@ -1,61 +1,57 @@
-"""The `edgecnn` command: its verbs, and how errors become one line and an exit code."""
+"""The `edgecnn` command: its verbs; errors become one line and an exit code."""
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
+import os
 import signal
 import sys
 import traceback
-from importlib import import_module
 from types import FrameType
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from typer.exceptions import TyperException
+import click
 
-from edgecnn.cli._output import people
+from edgecnn.cli import _completion, _output
+from edgecnn.cli._command import Verbs
+from edgecnn.cli._data_lines import data_lines
+from edgecnn.cli._verb import VERBS
 from edgecnn.cli._web_options import with_address
 from edgecnn.errors import EdgeCnnError
 
-# The order is that of the help text. Verbs are imported when the command line is built; what they need (torch,
-# a runtime) is imported by the function behind them.
-VERBS = ("train", "prune", "compress", "convert", "quantize", "eval", "bench", "run", "devices", "inspect", "demo")
+__all__ = ["VERBS", "app", "entry_point", "main"]
 
-# What OpenCV's wheel wants of the system; the loader's message names one of them.
+_HELP = "From a trained PyTorch CNN to a real-time program on an edge device, verified at each step."
+# System libraries that OpenCV's wheel needs; the loader's message names one of them.
 _SYSTEM_LIBRARIES = ("libGL", "libgthread-2.0", "libglib-2.0")
 
-app = typer.Typer(
-    name="edgecnn",
-    help="From a trained PyTorch CNN to a real-time program on an edge device, proved on the way.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
 
-
-def _print_version(value: bool) -> None:
+def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         from edgecnn import __version__
 
-        typer.echo(f"edgecnn {__version__}")
-        raise typer.Exit
+        _output.say(f"edgecnn {__version__}")
+        ctx.exit()
 
 
-@app.callback()
-def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    del debug, version  # --debug is read in `main`, where errors end
-
-
-for _verb in VERBS:
-    app.command(_verb)(import_module(f"edgecnn.cli.{_verb}").command)
+app = Verbs(
+    "edgecnn",
+    help=_HELP,
+    params=[
+        click.Option(
+            ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+            help="Print the version.",
+        ),
+        click.Option(["--debug"], is_flag=True, expose_value=False, help="Print the traceback of an error."),
+        *_completion.options(),
+    ],
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 
 
 class _Terminated(BaseException):
-    """SIGTERM arrived; unwinds the stack so that files are closed and nothing half-written stays."""
+    """SIGTERM arrived; unwinds the stack so that files are closed and no half-written file stays."""
 
 
 def _terminate(signal_number: int, frame: FrameType | None) -> None:
@@ -71,28 +67,28 @@ def main(arguments: list[str] | None = None) -> int:
     """
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]  # so that it may stand anywhere
+    words = [word for word in words if word != "--debug"]  # so that it may be anywhere
     words = with_address(words)
     before = signal.signal(signal.SIGTERM, _terminate)
     try:
-        code: Any = app(words, standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except typer.Exit as ended:
+        with data_lines():
+            return _run(words)
+    except click.exceptions.Exit as ended:
         return ended.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        people.print("stopped")
+    except (KeyboardInterrupt, click.Abort):
+        _output.tell("stopped")
         return 128 + signal.SIGINT
     except _Terminated:
         return 128 + signal.SIGTERM
-    except TyperException as wrong:
-        if message := wrong.format_message().strip():  # empty where the help was printed instead
-            _report(f"{message} (see `edgecnn --help`)", debug)
+    except click.ClickException as wrong:
+        path = wrong.ctx.command_path if isinstance(wrong, click.UsageError) and wrong.ctx else "edgecnn"
+        _report(f"{' '.join(wrong.format_message().split())} (see `{path} --help`)", debug)
         return 2
     except EdgeCnnError as error:
         _report(f"{type(error).__name__}: {error}", debug)
         return error.exit_code
-    except BrokenPipeError:  # the reader of our output has gone
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader of our output ended
+        _let_go_of_stdout()
         return 128 + signal.SIGPIPE
     except ImportError as error:
         return _missing_library(error, debug)
@@ -100,6 +96,24 @@ def main(arguments: list[str] | None = None) -> int:
         return _internal(error, debug)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _run(words: list[str]) -> int:
+    if not words:
+        with app.make_context("edgecnn", ["--help"], resilient_parsing=True) as ctx:
+            sys.stdout.write(app.get_help(ctx) + "\n")
+        return 2
+    with app.make_context("edgecnn", list(words)) as ctx:
+        code: Any = app.invoke(ctx)
+    return code if isinstance(code, int) else 0
+
+
+def _let_go_of_stdout() -> None:
+    """So that the interpreter's last flush does not fail as well."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):  # it is not a file of the system
+        sys.stderr.close()
 
 
 def _missing_library(error: ImportError, debug: bool) -> int:
@@ -114,19 +128,26 @@ def _missing_library(error: ImportError, debug: bool) -> int:
 
 
 def _internal(error: Exception, debug: bool) -> int:
-    _report(f"internal failure: {type(error).__name__}: {error} (--debug prints where)", debug)
+    _report(f"internal failure: {type(error).__name__}: {error} (--debug prints the traceback)", debug)
     return 3
 
 
 def _report(line: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    people.print(line, style="red", markup=False, soft_wrap=True)
+    _output.fail(line)
 
 
 def entry_point() -> None:
-    """What the installed `edgecnn` script calls."""
-    sys.exit(main())
+    """Entry point of the installed `edgecnn` script."""
+    if _completion.asked():
+        sys.exit(_completion.complete(app))
+    with contextlib.suppress(AttributeError, RuntimeError, ValueError, OSError):  # there is no stderr
+        faulthandler.enable()  # an exporter or a driver that crashes says at least where
+    code = main()
+    if signals := sys.modules.get("edgecnn.runners.live.signals"):
+        signals.leave(code)  # a camera's driver may still be running
+    sys.exit(code)
 
 
 if __name__ == "__main__":

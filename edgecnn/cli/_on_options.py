@@ -1,66 +1,66 @@
-"""`--on`, of the verbs that can work on another machine."""
+"""`--on`, for the verbs that can work on another machine."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from edgecnn.cli import _output
 from edgecnn.errors import SpecError
 
 if TYPE_CHECKING:
-    from edgecnn._verbs.on_boards import OnBoard
-
-On = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--on",
-        help="Do it on ssh://[user@]host[:port], a board or another machine; several times for several at once.",
-        metavar="URL",
-        show_default=False,
-    ),
-]
+    from edgecnn.flow.boards import OnBoard
 
 
 def say_status(address: str, text: str) -> None:
-    """Print what happens on a board."""
-    _output.people.print(f"{address}: {text}", style="dim", markup=False, soft_wrap=True)
+    """Print a status message of a board."""
+    _output.tell(f"{address}: {text}", "dim")
 
 
 def say_errors(outcomes: Sequence[OnBoard[Any]]) -> int:
-    """Print why boards gave nothing; the highest exit code, 0 where all gave something."""
+    """Print the errors of boards; the highest exit code, 0 without errors."""
     failed = [outcome.error for outcome in outcomes if outcome.error is not None]
     for error in failed:
-        _output.people.print(f"{type(error).__name__}: {error}", style="red", markup=False, soft_wrap=True)
+        _output.fail(f"{type(error).__name__}: {error}")
     return max((error.exit_code for error in failed), default=0)
 
 
 def error_row(outcome: OnBoard[Any]) -> dict[str, Any]:
-    """The object of `--json` for a board that gave nothing."""
+    """The `--json` object of a board with an error."""
     error = outcome.error
     return {"on": outcome.on, "board": outcome.board, "error": type(error).__name__, "reason": str(error)}
 
 
+def rows(outcomes: Sequence[OnBoard[Any]]) -> list[dict[str, Any]]:
+    """What `--json` prints about boards: one object for each."""
+    import msgspec
+
+    return [
+        error_row(outcome)
+        if outcome.result is None
+        else {"on": outcome.on, "board": outcome.board, **msgspec.to_builtins(outcome.result)}
+        for outcome in outcomes
+    ]
+
+
 def refuse_here_only(**given: object) -> None:
-    """Options that mean something on this machine alone; those count whose value is true.
+    """Refuse options that have a meaning only on this machine; options with a true value count as given.
 
     Raises:
         SpecError: one of them was given together with --on.
     """
     if wrong := _named(given):
-        raise SpecError(f"{wrong} cannot be had together with --on")
+        raise SpecError(f"{wrong} cannot be used together with --on")
 
 
 def refuse_with_several_boards(**given: object) -> None:
-    """Options that name one file, into which several boards would write.
+    """Refuse options that name one file, to which several boards would write.
 
     Raises:
         SpecError: one of them was given.
     """
     if wrong := _named(given):
-        raise SpecError(f"{wrong} is for one board: give --on once, or leave it out")
+        raise SpecError(f"{wrong} works with one board only: give --on once, or leave it out")
 
 
 def _named(given: dict[str, object]) -> str:

@@ -1,53 +1,99 @@
-"""What every verb prints with: JSON for machines on stdout, tables for people, progress on stderr."""
+"""How every verb prints: JSON for machines on stdout, tables for people, remarks and progress on stderr.
+
+Everything goes through `printable`: control characters in labels or a board's answers are escaped.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal, TextIO
 
-import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from edgecnn.cli import _table
+from edgecnn.cli._progress import ProgressFunction, is_terminal, progress_bar
+from edgecnn.printable import printable, printable_json
 
-ProgressFunction = Callable[..., None]
+__all__ = [
+    "ProgressFunction",
+    "fail",
+    "is_terminal",
+    "note",
+    "print_json",
+    "print_table",
+    "progress_bar",
+    "say",
+    "tell",
+]
 
-people = Console(stderr=True, highlight=False)  # progress and remarks: never in the way of stdout
-stdout = Console(highlight=False)
+Style = Literal["", "bold", "dim", "red", "yellow"]
+_CODES = {"bold": "1", "dim": "2", "red": "31", "yellow": "33"}
+_WIDTH = 80  # without a terminal
+
+
+def say(text: object, style: Style = "") -> None:
+    """Print a result to stdout."""
+    _write(sys.stdout, text, style)
+
+
+def tell(text: object, style: Style = "") -> None:
+    """Print a remark to stderr, so that stdout stays clean."""
+    _write(sys.stderr, text, style)
+
+
+def note(text: object) -> None:
+    """Print a note to stderr."""
+    tell(f"note: {text}", "yellow")
+
+
+def fail(text: object) -> None:
+    """Print an error to stderr."""
+    tell(text, "red")
 
 
 def print_json(value: Any) -> None:
     """Write one JSON document to stdout."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=1).decode() + "\n")
+    from edgecnn.json_text import encode_json
+
+    sys.stdout.write(printable_json(encode_json(value, indent=1).decode()) + "\n")
     sys.stdout.flush()
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, numeric: Sequence[str] = ()
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    numeric: Sequence[str] = (),
+    keys: int | None = None,
 ) -> None:
-    """Print a table to stdout; columns named in `numeric` are flush right."""
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for column in columns:
-        is_number = column in numeric
-        table.add_column(column, justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row))
-    stdout.print(table)
+    """Print a table to stdout: plain text, at most as wide as the terminal, or 80 columns without one.
+
+    Args:
+        title: printed above it; "" for none.
+        columns, rows, numeric, keys: as for `lay_out`.
+    """
+    for line in _table.wrapped(printable(title), width()) if title else ():
+        say(line, "bold")
+    for line in _table.lay_out(columns, rows, numeric=numeric, keys=keys, width=width()):
+        say(line)
 
 
-@contextlib.contextmanager
-def progress_bar(description: str) -> Iterator[ProgressFunction]:
-    """A progress bar on stderr; call what it yields with (done, total) and, where it changes, what is being done."""
-    if not people.is_terminal:  # a log wants no bars, and no empty lines where they were
-        yield lambda done, total, what=None: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=people, transient=True) as progress:
-        task = progress.add_task(description, total=None)
+def width() -> int:
+    """The number of columns of a line."""
+    if os.environ.get("COLUMNS", "").isdecimal() or sys.stdout.isatty():
+        return max(shutil.get_terminal_size((_WIDTH, 24)).columns, 20)
+    return _WIDTH
 
-        def update(done: int, total: int, what: str | None = None) -> None:
-            progress.update(task, completed=done, total=total, description=what or description)
 
-        yield update
+def _write(console: TextIO, text: object, style: Style) -> None:
+    shown = printable(text)
+    if style and is_terminal(console) and "NO_COLOR" not in os.environ:
+        shown = f"\x1b[{_CODES[style]}m{shown}\x1b[0m"
+    try:
+        console.write(f"{shown}\n")
+    except UnicodeEncodeError:  # a console that has only ASCII
+        encoding = console.encoding or "ascii"
+        console.write(f"{shown.encode(encoding, 'replace').decode(encoding)}\n")
+    console.flush()

@@ -1,4 +1,4 @@
-"""`--web`, which may stand alone."""
+"""`--web`, whose address is optional."""
 
 from __future__ import annotations
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-from rich.markup import escape
-
+from edgecnn import options
 from edgecnn.cli import _on_options, _output
-from edgecnn.errors import SpecError, StorageError
+from edgecnn.cli._verb import Verb
+from edgecnn.errors import StorageError
+from edgecnn.options import Option
 
 if TYPE_CHECKING:
-    from edgecnn._verbs.on_boards import OnBoard
+    from edgecnn.flow.boards import OnBoard
     from edgecnn.measure.latency import BenchFailure, BenchReport, BenchResult
     from edgecnn.measure.machine import Machine
+    from edgecnn.measure.speed_difference import Measured
 
 _COLUMNS = (
     "",
@@ -33,114 +35,104 @@ _COLUMNS = (
     "file MB",
     "remark",
 )
+_KEYS = 4  # columns that name a row
 _NOT_ENOUGH = "–"
 _LAYERS_SHOWN = 10
 
 
-def command(
-    bundle: Annotated[Path, typer.Argument(help="A NAME.edge folder, or default-detector.", metavar="BUNDLE")],
-    device: Annotated[str, typer.Option(help="cpu, gpu, npu, auto, or RUNTIME:DEVICE.")] = "cpu",
-    format: Annotated[  # noqa: A002
-        str | None, typer.Option(help="Only openvino, onnx or tflite; default: all whose runtime is here.")
-    ] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="Only fp32, fp16 or int8; bf16 runs OpenVINO's fp32 in it.")
-    ] = None,
-    threads: Annotated[
-        str | None, typer.Option(help="Of one inference; several to compare: 1,2,4. Default: all cores.")
-    ] = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Pictures to look at: an image, a folder, a video. Default: ours.")
-    ] = None,
-    picture_size: Annotated[
-        str, typer.Option(help="Width x height to which our own pictures are brought.")
-    ] = "640x480",
-    profile: Annotated[
-        str, typer.Option(help="quick (64 samples, 5 s) or standard (1024 samples, 60 s) for each artifact.")
-    ] = "quick",
-    iterations: Annotated[int | None, typer.Option(help="Exactly so many samples instead.")] = None,
-    duration: Annotated[float | None, typer.Option(help="At least so many seconds instead.")] = None,
-    timeout: Annotated[float, typer.Option(help="Seconds of silence after which a process is given up.")] = 300.0,
-    record: Annotated[bool, typer.Option("--record/--no-record", help="Write the figures into the bundle.")] = True,
-    on: _on_options.On = None,
-    plot: Annotated[Path | None, typer.Option(help="Write a picture of the distributions: FILE.png.")] = None,
-    layers: Annotated[
-        bool, typer.Option("--layers", help="Also tell how long each layer takes, by the runtime's own profile.")
-    ] = False,
-    layers_plot: Annotated[Path | None, typer.Option(help="Write a picture of the slowest layers: FILE.png.")] = None,
-    report: Annotated[Path | None, typer.Option(help="Write everything, raw samples included: FILE.json.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON: a list, one object an artifact.")] = False,
-) -> None:
-    """Measure latency: each artifact in a process of its own, in turns, one picture at a time."""
-    from edgecnn._verbs.bench import bench
-    from edgecnn.measure._figures import check_plotting
-    from edgecnn.measure.latency import row
+VERB = "edgecnn._verbs.bench:bench"
 
+
+def command(
+    verb: Verb,
+    *,
+    on: options.On = (),
+    plot: Annotated[
+        Path | None, Option(help="Draw the distributions: FILE.png.", metavar="FILE.png", group=options.OUTPUT)
+    ] = None,
+    layers_plot: Annotated[
+        Path | None, Option(help="Draw the slowest layers: FILE.png.", metavar="FILE.png", group=options.OUTPUT)
+    ] = None,
+    report: Annotated[
+        Path | None,
+        Option(help="Write everything, raw samples included: FILE.json.", metavar="FILE.json", group=options.OUTPUT),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        Option(
+            help="Compare with an earlier FILE.json of `bench --json` or --report; exit code 1 if slower.",
+            metavar="FILE.json",
+            group=options.OUTPUT,
+        ),
+    ] = None,
+    allow_percent: options.AllowPercent = 0.0,
+    json: Annotated[options.Json, Option(help="Print JSON: a list, one object an artifact.")] = False,
+) -> int:
+    """Measure latency: each artifact in its own process, in turns, one picture at a time."""
+    from edgecnn.measure.latency import row
+    from edgecnn.measure.speed_difference import read_measured, share_of
+    from edgecnn.report.figures import check_plotting
+
+    before = None if baseline is None else read_measured(baseline)
+    allowed = share_of(allow_percent)
     for path in (plot, layers_plot, report):
         if path is not None and not path.parent.is_dir():
             raise StorageError(f"{path} cannot be written: {path.parent} is not a folder")
     for picture in (plot, layers_plot):
         if picture is not None:
-            check_plotting(picture)  # before minutes are spent on measuring
-    words: dict[str, Any] = {
-        "device": device,
-        "format": format,
-        "precision": precision,
-        "threads": _numbers("threads", threads) if threads is not None else None,
-        "data": data,
-        "picture_size_px": _size(picture_size),
-        "profile": profile,
-        "iterations": iterations,
-        "duration_s": duration,
-        "timeout_s": timeout,
-        "record": record,
-        "layers": layers or layers_plot is not None,
-    }
+            check_plotting(picture)  # before minutes of measuring
+    words = {"layers": True} if layers_plot is not None else {}
+    files = {"plot": plot, "layers_plot": layers_plot, "report": report}
     if on:
-        _bench_on_boards(bundle, on, words, plot=plot, layers_plot=layers_plot, report=report, as_json=as_json)
-        return
+        rows, code = _bench_on_boards({**verb.words(), **words}, on, files, as_json=json)
+        return max(code, _compare(before, rows, allowed, as_json=json))
     with _output.progress_bar("bench") as progress:
-        measured = bench(bundle, progress=progress, **words)
-    if as_json:
-        rows = [row(result, measured.machine) for result in measured.results]
-        rows += [row(failure, measured.machine) for failure in measured.failures]
+        measured = verb(progress=progress, **words)
+    rows = [row(outcome, measured.machine) for outcome in (*measured.results, *measured.failures)]
+    if json:
         _output.print_json(rows)
     else:
         _print_report(measured)
         _print_layers(measured)
     _remark(measured)
-    _write_files(measured, plot=plot, layers_plot=layers_plot, report=report)
-    if measured.failures:
-        raise typer.Exit(max(failure.exit_code for failure in measured.failures))
+    _write_files(measured, **files)
+    code = max((failure.exit_code for failure in measured.failures), default=0)
+    return max(code, _compare(before, rows, allowed, as_json=json))
+
+
+def _compare(before: Measured | None, rows: list[dict[str, Any]], allowed: float, *, as_json: bool) -> int:
+    """Compare with the earlier measurement; returns the exit code."""
+    if before is None:
+        return 0
+    from edgecnn.cli.compare import print_comparison, say_verdict
+    from edgecnn.measure.speed_difference import compare_measured, of_document
+
+    comparison = compare_measured(before, of_document("this measurement", rows), allowed=allowed)
+    if not as_json:
+        print_comparison(comparison)
+    return say_verdict(comparison)
 
 
 def _bench_on_boards(
-    bundle: Path,
-    on: list[str],
-    words: dict[str, Any],
-    *,
-    plot: Path | None,
-    layers_plot: Path | None,
-    report: Path | None,
-    as_json: bool,
-) -> None:
-    """The same on boards: one table, a board's own failure among its rows."""
+    words: dict[str, Any], on: Sequence[str], files: dict[str, Path | None], *, as_json: bool
+) -> tuple[list[dict[str, Any]], int]:
+    """The same on boards: one table with failed boards among its rows; returns the rows and the exit code."""
     from edgecnn._verbs.on_boards import bench_on
     from edgecnn.measure.latency import row
 
     if len(on) > 1:
-        _on_options.refuse_with_several_boards(plot=plot, layers_plot=layers_plot, report=report)
-    outcomes = bench_on(bundle, on, status=_on_options.say_status, **words)
+        _on_options.refuse_with_several_boards(**files)
+    outcomes = bench_on(words.pop("bundle"), on, status=_on_options.say_status, **words)
     measured = [(outcome.on, outcome.result) for outcome in outcomes if outcome.result is not None]
+    rows: list[dict[str, Any]] = []
+    for outcome in outcomes:
+        if outcome.result is None:
+            rows.append(_on_options.error_row(outcome))
+            continue
+        machine = outcome.result.machine
+        rows += [{"on": outcome.on, **row(one, machine)} for one in outcome.result.results]
+        rows += [{"on": outcome.on, **row(one, machine)} for one in outcome.result.failures]
     if as_json:
-        rows: list[dict[str, Any]] = []
-        for outcome in outcomes:
-            if outcome.result is None:
-                rows.append(_on_options.error_row(outcome))
-                continue
-            machine = outcome.result.machine
-            rows += [{"on": outcome.on, **row(one, machine)} for one in outcome.result.results]
-            rows += [{"on": outcome.on, **row(one, machine)} for one in outcome.result.failures]
         _output.print_json(rows)
     else:
         _print_boards(outcomes)
@@ -148,21 +140,19 @@ def _bench_on_boards(
         if not as_json:
             _print_layers(one)
         _remark(one, on=on_board if len(on) > 1 else "")
-        _write_files(one, plot=plot, layers_plot=layers_plot, report=report)
+        _write_files(one, **files)
     code = _on_options.say_errors(outcomes)
-    code = max([code, *(failure.exit_code for _, one in measured for failure in one.failures)])
-    if code:
-        raise typer.Exit(code)
+    return rows, max([code, *(failure.exit_code for _, one in measured for failure in one.failures)])
 
 
 def _print_boards(outcomes: list[OnBoard[BenchReport]]) -> None:
     measured = [(outcome.on, outcome.result) for outcome in outcomes if outcome.result is not None]
     for on, report in measured:
-        _output.stdout.print(f"{on}:", markup=False, soft_wrap=True)
+        _output.say(f"{on}:")
         _print_machine(report.machine)
     if not measured:
         return
-    # Where nobody asked for threads, each board has its own number, and the row is the same.
+    # Without --threads, each board has its own number, and the row is the same.
     counts = [{*(r.threads for r in report.results), *(f.threads for f in report.failures)} for _, report in measured]
     several = any(len(threads) > 1 for threads in counts)
 
@@ -192,31 +182,26 @@ def _latencies(result: BenchResult, is_fastest: bool) -> str:
 
 
 def _write_files(measured: BenchReport, *, plot: Path | None, layers_plot: Path | None, report: Path | None) -> None:
-    from edgecnn.measure.report import plot_layers, plot_report
+    from edgecnn.report.latency import plot_layers, plot_report, write_report
 
     if report is not None:
-        _write_report(report, measured)
+        write_report(measured, report)
     if plot is not None:
         if measured.results:
             plot_report(measured, plot)
         else:
-            _say(f"note: {plot} was not written: nothing was measured", "yellow")
+            _output.note(f"{plot} was not written: there are no measurements")
     if layers_plot is not None:
         if any(result.layers for result in measured.results):
             plot_layers(measured, layers_plot)
         else:
-            _say(f"note: {layers_plot} was not written: no layers were timed", "yellow")
+            _output.note(f"{layers_plot} was not written: no layers were timed")
 
 
 def _print_machine(machine: Machine) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    _output.stdout.print(machine.summary, markup=False, soft_wrap=True)
-    _output.stdout.print(
-        f"{machine.os}, Linux {machine.kernel}, Python {machine.python}, {versions}",
-        markup=False,
-        soft_wrap=True,
-        style="dim",
-    )
+    _output.say(machine.summary)
+    _output.say(f"{machine.os}, Linux {machine.kernel}, Python {machine.python}, {versions}", "dim")
 
 
 def _print_report(measured: BenchReport) -> None:
@@ -231,6 +216,7 @@ def _print_report(measured: BenchReport) -> None:
         _COLUMNS,
         [_cells(result, result is fastest) for result in measured.results],
         numeric=_COLUMNS[3:-1],
+        keys=_KEYS,
     )
 
 
@@ -242,7 +228,7 @@ def _print_layers(measured: BenchReport) -> None:
                 f"{_name(result)}: the slowest of {len(result.layers)} layers, {total_ms:.2f} ms together, profiled",
                 ("layer", "operator", "computes", "ms", "share"),
                 [
-                    (escape(t.name), escape(t.kind), t.computes, f"{t.time_ms:.3f}", f"{t.share:.1%}")
+                    (t.name, t.kind, t.computes, f"{t.time_ms:.3f}", f"{t.share:.1%}")
                     for t in result.layers[:_LAYERS_SHOWN]
                 ],
                 numeric=("ms", "share"),
@@ -266,51 +252,24 @@ def _cells(result: BenchResult, is_fastest: bool) -> tuple[object, ...]:
 
 
 def _remark(measured: BenchReport, *, on: str = "") -> None:
-    """What else is to be known of a run; `on` says of which, where there are several."""
+    """Print notes about a run; `on` names the board if there are several."""
     where = f"{on}: " if on else ""
     for result in measured.results:
         if result.layers_missing:
-            _say(f"note: no layers of {_name(result)}: {result.layers_missing}", "yellow")
+            _output.note(f"no layers of {_name(result)}: {result.layers_missing}")
         if result.ran_on.simulated:
-            _say(f"note: {result.device_name} is simulated: it shows that things work, not how fast they are", "yellow")
+            _output.note(f"{result.device_name} is simulated: it shows that things work, not how fast they are")
         if result.ran_on.operators_elsewhere:
-            _say(f"note: {_name(result)} ran on {result.ran_on.summary}", "yellow")
+            _output.note(f"{_name(result)} ran on {result.ran_on.summary}")
         if result.unstable:
-            _say(f"{where}unstable: {_name(result)}: {'; '.join(result.unstable)}", "yellow")
+            _output.tell(f"{where}unstable: {_name(result)}: {'; '.join(result.unstable)}", "yellow")
     if measured.machine.emulated:
-        _say(f"{where}note: this board is emulated: it shows that things work, not how fast they are", "yellow")
+        _output.tell(f"{where}note: this board is emulated: it shows that things work, not how fast they are", "yellow")
     for note in measured.notes:
-        _say(f"{where}note: {note}", "yellow")
+        _output.tell(f"{where}note: {note}", "yellow")
     for failure in measured.failures:
-        _say(f"{where}{failure.format} {failure.precision}: {failure.error}: {failure.reason}", "red")
+        _output.fail(f"{where}{failure.format} {failure.precision}: {failure.error}: {failure.reason}")
 
 
 def _name(result: BenchResult) -> str:
     return f"{result.format} {result.precision}, threads {result.threads}"
-
-
-def _say(line: str, style: str) -> None:
-    _output.people.print(line, style=style, markup=False, soft_wrap=True)
-
-
-def _write_report(path: Path, measured: BenchReport) -> None:
-    import msgspec
-
-    try:
-        path.write_bytes(msgspec.json.encode(measured) + b"\n")
-    except OSError as failed:
-        raise StorageError(f"{path} is not writable: {failed.strerror}") from failed
-
-
-def _numbers(option: str, text: str) -> list[int]:
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError:
-        raise SpecError(f"{option} wants whole numbers, as in 1,2,4; got {text!r}") from None
-
-
-def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise SpecError(f"a picture size is WIDTHxHEIGHT, as in 640x480; got {text!r}")
-    return int(width), int(height)

@@ -2,60 +2,55 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from edgecnn import options
 from edgecnn.cli import _output
+from edgecnn.cli._verb import Verb
+from edgecnn.options import Option
 
 if TYPE_CHECKING:
     from edgecnn._verbs.compress import Compression, Point
 
 EVALUATED = "evaluate_on"
-_METRIC_NAMES = {"map": "AP", "miou": "mean IoU", "top1": "top-1"}
 
 
-def command(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.toml", help="The network, the data, and the stages.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(help="A folder for networks, bundle and figures; default: the recipe's name.", show_default=False),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what compress.json holds.")] = False,
-) -> int:
-    """Train, prune, fine-tune, convert, quantize and measure, as a recipe says; go on where it was stopped."""
-    from edgecnn._verbs.compress import compress
+VERB = "edgecnn._verbs.compress:compress"
 
+
+def command(verb: Verb, *, json: Annotated[options.Json, Option(help="Print compress.json.")] = False) -> int:
+    """Train, prune, fine-tune, convert, quantize and measure as a recipe says; continue after a stop."""
     with _output.progress_bar("reading the recipe") as progress:
-        compression = compress(recipe, out=out, progress=progress)
-    if as_json:
+        compression = verb(progress=progress)
+    if json:
         _output.print_json(compression.document())
     else:
         print_compression(compression)
     for refusal in compression.refused:
         line = f"refused: {refusal.format} {refusal.precision}: {refusal.error}: {refusal.reason}"
-        _output.people.print(line, style="red", markup=False, soft_wrap=True)
+        _output.fail(line)
     if compression.refused:
         return 1
     return max((failure.exit_code for failure in compression.failures), default=0)
 
 
 def print_compression(compression: Compression) -> None:
-    """The closing table, and what to know of it."""
-    metric = _METRIC_NAMES.get(compression.metric, "metric")
+    """The final table, and notes about it."""
+    from edgecnn.tasks import TASKS
+
+    metric = TASKS.measured_by(compression.metric).metric_names().short if compression.metric else "metric"
     columns = ("", metric, "M MACs", "M params", "MB", "ms", "times faster")
     rows = [_row(point) for point in (*compression.networks, *compression.artifacts)]
     _output.print_table(str(compression.folder), columns, rows, numeric=columns[2:6])
     for line in _footnotes(compression, metric):
-        _output.stdout.print(line, markup=False, soft_wrap=True)
-    _output.stdout.print(compression.machine.summary, markup=False, soft_wrap=True, style="dim")
+        _output.say(line)
+    _output.say(compression.machine.summary, "dim")
     if before := [stage for stage, is_done in compression.before.items() if is_done]:
-        _output.people.print(f"done before, and not again: {', '.join(before)}", markup=False, soft_wrap=True)
+        _output.tell(f"done before, not repeated: {', '.join(before)}")
     for note in compression.notes:
-        _output.people.print(f"note: {note}", style="yellow", markup=False, soft_wrap=True)
+        _output.note(note)
     shipped = "nothing passed" if compression.bundle is None else f"to ship: {compression.bundle}"
-    _output.stdout.print(f"{shipped}; figures: {compression.folder / 'compress.json'}", markup=False, soft_wrap=True)
+    _output.say(f"{shipped}; figures: {compression.folder / 'compress.json'}")
 
 
 def _row(point: Point) -> tuple[object, ...]:
@@ -77,11 +72,11 @@ def _row(point: Point) -> tuple[object, ...]:
 
 
 def _footnotes(compression: Compression, metric: str) -> list[str]:
-    """What the figures were measured on, and beside what."""
+    """What the figures were measured on, and compared with."""
     lines = []
     measured = {(p.measured_on, p.n) for p in (*compression.networks, *compression.artifacts) if p.value is not None}
     for place, n in sorted(measured, key=str):
-        what = "that took part in nothing else" if place == EVALUATED else f"of {place}: they took part in decisions"
+        what = "used for nothing else" if place == EVALUATED else f"of {place}, which were used for decisions"
         lines.append(f"{metric}: on {n} pictures {what}")
     timed = next((point for point in compression.networks if point.latency_ms is not None), None)
     if timed is not None:

@@ -3,109 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from edgecnn.cli import _int8_options as int8
-from edgecnn.cli import _model_options as flags
+from edgecnn import options
+from edgecnn.cli import _int8 as int8
 from edgecnn.cli import _output, _placement
+from edgecnn.cli._verb import Verb
 
 if TYPE_CHECKING:
     from edgecnn.bundle import Artifact, Refusal
     from edgecnn.converters.quantize_bundle import Conversion
 
 
-def command(
-    model: Annotated[
-        str,
-        typer.Argument(help="torchvision:NAME, a name of the zoo, package.module:factory, NAME.model, or a .pt2."),
-    ],
-    out: Annotated[Path, typer.Option(help="The bundle to write, NAME.edge.", show_default=False)],
-    to: Annotated[str | None, typer.Option(help="onnx,openvino,tflite; default: all installed.")] = None,
-    precision: Annotated[
-        str | None, typer.Option(help="fp32,fp16,int8,…: any, with commas between; default fp32, or the target's.")
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="A device to build for, as in raspberry-pi-5 or qualcomm-htp:v73.")
-    ] = None,
-    batch: Annotated[int, typer.Option(help="Frames per inference.")] = 1,
-    data: Annotated[
-        Path | None,
-        typer.Option(help="Pictures to compare on; labelled ones also gate the accuracy.", show_default=False),
-    ] = None,
-    max_drop: Annotated[
-        float | None, typer.Option(help="Largest drop of the metric; 0.01 is one point, the default.")
-    ] = None,
-    ignore_label: Annotated[str | None, typer.Option(help="A class of the data whose pixels don't count.")] = None,
-    allow_drop: Annotated[
-        bool, typer.Option("--allow-drop", help="Write artifacts that lose more, and record it.")
-    ] = False,
-    weights: flags.Weights = None,
-    size: flags.Size = None,
-    task: flags.TaskName = None,
-    head: flags.Head = None,
-    labels: flags.Labels = None,
-    fit: flags.FitName = None,
-    mean: flags.Mean = None,
-    std: flags.Std = None,
-    scale: flags.Scale = None,
-    color: flags.Color = None,
-    replace_activations: flags.ReplaceActivations = None,
-    calibration: int8.Calibration = None,
-    calibration_count: int8.CalibrationCount = None,
-    seed: int8.Seed = 0,
-    evaluate_on: int8.EvaluateOn = None,
-    budget_minutes: int8.BudgetMinutes = None,
-    plot: int8.Plot = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> int:
-    """Convert a trained network to a bundle, and prove that every artifact answers as the network does."""
-    from edgecnn._verbs.convert import convert
+VERB = "edgecnn._verbs.convert:convert"
 
-    options = flags.model_options(
-        weights=weights,
-        size=size,
-        task=task,
-        head=head,
-        labels=labels,
-        fit=fit,
-        mean=mean,
-        std=std,
-        scale=scale,
-        color=color,
-        replace_activations=replace_activations,
-    )
+
+def command(verb: Verb, *, plot: options.DamagePlot = None, json: options.Json = False) -> int:
+    """Convert a trained network to a bundle, and prove that every artifact's answers agree with the network's."""
     if plot is not None:
         int8.check_plot(plot)
     with _output.progress_bar("loading") as progress:
-        conversion = convert(
-            model,
-            out=out,
-            to=None if to is None else flags.split_words("--to", to),
-            precision=None if precision is None else flags.split_words("--precision", precision),
-            target=target,
-            batch=batch,
-            data=data,
-            max_drop=max_drop,
-            ignore_label=ignore_label,
-            allow_drop=allow_drop,
-            calibration=calibration,
-            calibration_count=calibration_count,
-            seed=seed,
-            evaluate_on=evaluate_on,
-            budget_minutes=budget_minutes,
-            progress=progress,
-            **options,
-        )
+        conversion = verb(progress=progress)
     for warning in conversion.warnings:
-        _output.people.print(f"note: {warning}", style="yellow", markup=False, soft_wrap=True)
+        _output.note(warning)
     if plot is not None and conversion.bundle is not None:
         int8.write_plot(conversion.bundle.manifest, plot)
-    if as_json:
+    if json:
         _output.print_json(as_document(conversion))
     else:
-        print_conversion(conversion, out)
+        print_conversion(conversion, Path(verb["out"]))
     return 1 if conversion.refused else 0
 
 
@@ -165,7 +91,7 @@ def _artifact_document(artifact: Artifact, path: str) -> dict[str, Any]:
 
 
 def print_conversion(conversion: Conversion, out: Path) -> None:
-    """The closing tables, and what was refused."""
+    """The final tables, and what was refused."""
     if conversion.bundle is not None:
         rows = [_row(artifact) for artifact in conversion.bundle.manifest.artifacts]
         columns = ("format", "precision", "MB", "difference", "limit", "results agree", "metric")
@@ -173,16 +99,16 @@ def print_conversion(conversion: Conversion, out: Path) -> None:
         int8.print_int8(conversion.bundle.manifest)
         _placement.print_placement(conversion.bundle.manifest)
     for refusal in conversion.refused:
-        _output.people.print(_refusal_line(refusal), style="red", markup=False, soft_wrap=True)
+        _output.fail(_refusal_line(refusal))
     if conversion.bundle is None:
-        _output.people.print(f"nothing passed: {out} was not written", style="red", markup=False)
+        _output.fail(f"nothing passed: {out} was not written")
 
 
 def _row(artifact: Artifact) -> tuple[object, ...]:
     from edgecnn.bundle import QUANTIZED
 
     parity = artifact.evidence.parity
-    accuracy = artifact.evidence.accuracy if artifact.precision not in QUANTIZED else ()  # a table of their own
+    accuracy = artifact.evidence.accuracy if artifact.precision not in QUANTIZED else ()  # int8 has its own table
     return (
         artifact.format,
         artifact.precision + (f"\n{artifact.target}" if artifact.target else ""),

@@ -2,66 +2,52 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from edgecnn import options
 from edgecnn.cli import _output
+from edgecnn.cli._verb import Verb
+from edgecnn.options import Option
 
 if TYPE_CHECKING:
-    from edgecnn._verbs._demo_report import DemoReport, NetworkReport
     from edgecnn.bundle import Artifact
+    from edgecnn.demonstration.report import DemoReport, NetworkReport
     from edgecnn.measure.latency import BenchReport
 
 
-def command(
-    out: Annotated[Path, typer.Option(help="Folder for bundles, videos, pictures and demo.json.")] = Path("demo"),
-    video: Annotated[
-        Path | None, typer.Option(help="Your own footage; default: the photographs that ship.", show_default=False)
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what demo.json holds.")] = False,
-) -> int:
-    """Run the detector and the segmenter that ship with edgecnn on footage, and measure them."""
-    from edgecnn._verbs.demo import demo
+VERB = "edgecnn._verbs.demo:demo"
 
+
+def command(verb: Verb, *, json: Annotated[options.Json, Option(help="Print demo.json.")] = False) -> int:
+    """Run the detector and the segmenter that ship with edgecnn on a video, and measure them."""
     with _output.progress_bar("loading") as progress:
-        report = demo(out, video=video, progress=progress)
-    if as_json:
+        report = verb(progress=progress)
+    if json:
         _output.print_json(report.document())
     else:
         for network in report.networks:
             _print(network)
         _print_end(report)
     for remark in report.remarks:
-        _output.people.print(f"note: {remark}", style="yellow", markup=False, soft_wrap=True)
+        _output.note(remark)
     return 0 if report.whole else 1
 
 
 def _print(network: NetworkReport) -> None:
     for refusal in network.refused:
-        _output.people.print(
-            f"{network.word}: refused: {refusal.format} {refusal.precision}: {refusal.reason}",
-            style="red",
-            markup=False,
-            soft_wrap=True,
-        )
+        _output.fail(f"{network.word}: refused: {refusal.format} {refusal.precision}: {refusal.reason}")
     for left_out in network.left_out:
-        _output.people.print(
-            f"{network.word}: {left_out.format} {left_out.precision} is left out: {left_out.reason}",
-            style="yellow",
-            markup=False,
-            soft_wrap=True,
-        )
+        what = f"{network.word}: {left_out.format} {left_out.precision}"
+        _output.tell(f"{what} is skipped: {left_out.reason}", "yellow")
     if network.bench is None:
         return
     ran = list(dict.fromkeys((still.format, still.precision) for still in network.stills))
     says = {(still.photograph, still.format, still.precision): still.says for still in network.stills}
     names = list(dict.fromkeys(still.photograph for still in network.stills))
     _output.print_table(
-        f"{network.word}: what it says",
+        f"{network.word}: results",
         ("photograph", *(" ".join(artifact) for artifact in ran)),
-        [(name, *(says[name, *artifact] for artifact in ran)) for name in names],
+        [(name, *(says[(name, *artifact)] for artifact in ran)) for name in names],
     )
     _print_latency(network, network.bench)
 
@@ -82,32 +68,26 @@ def _print_latency(network: NetworkReport, bench: BenchReport) -> None:
     _output.print_table(f"{network.word}: latency of a picture", columns, rows, numeric=columns[1:])
     for result in bench.results:
         if result.unstable:
-            _output.people.print(
-                f"unstable: {result.format} {result.precision}: {'; '.join(result.unstable)}",
-                style="yellow",
-                markup=False,
-                soft_wrap=True,
-            )
+            what = f"{result.format} {result.precision}"
+            _output.tell(f"unstable: {what}: {'; '.join(result.unstable)}", "yellow")
     for failure in bench.failures:
-        _output.people.print(
-            f"{failure.format} {failure.precision}: {failure.reason}", style="red", markup=False, soft_wrap=True
-        )
+        _output.fail(f"{failure.format} {failure.precision}: {failure.reason}")
 
 
 def _print_end(report: DemoReport) -> None:
     bench = next((network.bench for network in report.networks if network.bench is not None), None)
     if bench is not None:
-        _output.stdout.print(
+        _output.say(
             "error: largest difference from the torch network, relative;\np50, p90: picture in memory → result; "
             "fit, infer, finish: its stages;\ncold: open → first result",
-            style="dim",
+            "dim",
         )
-        _output.stdout.print(bench.machine.summary, markup=False, soft_wrap=True, style="dim")
+        _output.say(bench.machine.summary, "dim")
     videos = [network.video.path for network in report.networks if network.video is not None]
     stills = sum(len(network.stills) for network in report.networks)
     written = ["demo.json", *videos, *filter(None, [report.contact_sheet])]
-    _output.stdout.print(
-        f"written in {report.folder}: {', '.join(written)}, and {stills} stills", markup=False, soft_wrap=True
+    _output.say(
+        f"written in {report.folder}: {', '.join(written)}, and {stills} {'still' if stills == 1 else 'stills'}"
     )
 
 

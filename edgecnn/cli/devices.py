@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from edgecnn import options
 from edgecnn.cli import _on_options, _output
+from edgecnn.cli._verb import Verb
 from edgecnn.errors import DeviceError
+from edgecnn.options import Option
 
 if TYPE_CHECKING:
-    from edgecnn._verbs.devices import DevicesReport
+    from edgecnn.measure.devices_report import DevicesReport
 
-# Instruction sets that decide how fast a convolution is: the kernel's name → the one that people know.
+# Instruction sets that decide how fast a convolution is: the kernel's name → the common name.
 _INSTRUCTION_SETS = {
     "avx2": "AVX2",
     "avx_vnni": "AVX-VNNI",
@@ -34,88 +36,81 @@ _INSTRUCTION_SETS = {
 }
 
 
-def command(
-    device: Annotated[
-        str | None,
-        typer.Argument(help="Try only this: cpu, gpu, npu, or RUNTIME:DEVICE; default: all.", metavar="[DEVICE]"),
-    ] = None,
-    on: _on_options.On = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --on, a list.")] = False,
-) -> None:
-    """Say what this machine computes with, and which runtime really runs on what."""
-    from edgecnn._verbs.devices import devices
+VERB = "edgecnn._verbs.devices:devices"
 
+
+def command(
+    verb: Verb,
+    *,
+    on: options.On = (),
+    json: Annotated[options.Json, Option(help="Print JSON; with --on, a list.")] = False,
+) -> int:
+    """Show what this machine has for computing, and which runtime really runs on which device."""
+    device = verb["device"]
     if on:
-        _devices_on_boards(on, device, as_json=as_json)
-        return
+        return _devices_on_boards(on, device, as_json=json)
     with _output.progress_bar("devices") as progress:
-        report = devices(device, progress=progress)
-    if as_json:
+        report = verb(progress=progress)
+    if json:
         _output.print_json(report)
     else:
         _print_machine(report)
         _print_trials(report)
-    if device is not None and not any(trial.works for trial in report.trials):
-        raise typer.Exit(DeviceError.exit_code)
+    works = device is None or any(trial.works for trial in report.trials)
+    return 0 if works else DeviceError.exit_code
 
 
-def _devices_on_boards(on: list[str], device: str | None, *, as_json: bool) -> None:
-    import msgspec
-
+def _devices_on_boards(on: Sequence[str], device: str | None, *, as_json: bool) -> int:
     from edgecnn._verbs.on_boards import devices_on
 
     outcomes = devices_on(on, device, status=_on_options.say_status)
     if as_json:
-        _output.print_json(
-            [
-                _on_options.error_row(outcome)
-                if outcome.result is None
-                else {"on": outcome.on, "board": outcome.board, **msgspec.to_builtins(outcome.result)}
-                for outcome in outcomes
-            ]
-        )
+        _output.print_json(_on_options.rows(outcomes))
     code = _on_options.say_errors(outcomes)
     for outcome in outcomes:
         if outcome.result is None:
             continue
         if not as_json:
-            _output.stdout.print(f"{outcome.on}:", markup=False, soft_wrap=True)
+            _output.say(f"{outcome.on}:")
             _print_machine(outcome.result)
             _print_trials(outcome.result)
         if device is not None and not any(trial.works for trial in outcome.result.trials):
             code = max(code, DeviceError.exit_code)
-    if code:
-        raise typer.Exit(code)
+    return code
 
 
 def _print_machine(report: DevicesReport) -> None:
     machine = report.machine
     sets = dict.fromkeys(_INSTRUCTION_SETS[flag] for flag in machine.cpu_flags if flag in _INSTRUCTION_SETS)
-    lines = [machine.summary, f"{machine.architecture}: {', '.join(sets) or 'no instruction sets that matter here'}"]
+    lines = [machine.summary, f"{machine.architecture}: {', '.join(sets) or 'no relevant instruction sets'}"]
     if machine.conditions.throttled is not None:
         now = ", ".join(machine.conditions.throttled_now) or "no"
-        lines.append(f"slowed now: {now} (throttled bits {machine.conditions.throttled:#x})")
+        lines.append(f"throttled now: {now} (throttled bits {machine.conditions.throttled:#x})")
     lines += [
         f"{found.kind.upper()}: {found.name}" + (f", driver {found.driver}" if found.driver else ", no driver")
         for found in report.hardware
     ]
     lines += [
-        f"Vulkan: {name}" + (": a program and no hardware, its speed means nothing" if kind == "software" else "")
+        f"Vulkan: {name}" + (": software, not hardware; its speed means nothing" if kind == "software" else "")
         for name, kind in report.vulkan.items()
     ]
     for runtime in report.runtimes:
         packages = ", ".join(f"{package} {version}" for package, version in runtime.packages.items())
         providers = f": {', '.join(runtime.providers)}" if runtime.providers else ""
         lines.append(f"{packages}{providers}" if packages else f"{runtime.name} is not installed: {runtime.install}")
+    for camera in report.cameras:
+        what = camera.device_name or camera.why
+        lines.append(f"camera {camera.source}: {what}" + (f"; needs {camera.needs}" if camera.needs else ""))
+    lines += [f"video, {what}: {how}" for what, how in report.video.items()]
     for line in lines:
-        _output.stdout.print(line, markup=False, soft_wrap=True)
+        _output.say(line)
 
 
 def _print_trials(report: DevicesReport) -> None:
     working = [trial for trial in report.trials if trial.works]
     if working:
         _output.print_table(
-            "Works: a small network was run there, and answered as it must",
+            "Works: a small network ran there and gave the right answer",
             ("device", "kind", "what ran", "s"),
             [
                 (trial.word, trial.kind, trial.ran_on.summary if trial.ran_on else "", trial.seconds)
@@ -126,4 +121,4 @@ def _print_trials(report: DevicesReport) -> None:
     for trial in report.trials:
         if not trial.works:
             needs = f"; needs {trial.needs}" if trial.needs else ""
-            _output.stdout.print(f"{trial.word}: {trial.why}{needs}", markup=False, soft_wrap=True)
+            _output.say(f"{trial.word}: {trial.why}{needs}")

@@ -2,111 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-import typer
-
-from edgecnn.cli import _model_options as flags
+from edgecnn import options
 from edgecnn.cli import _on_options, _output
+from edgecnn.cli._verb import Verb
 from edgecnn.errors import EdgeCnnError, SpecError
+from edgecnn.options import NetworkOptions, Option
 
 if TYPE_CHECKING:
-    from edgecnn._verbs.evaluate import Evaluation
-    from edgecnn._verbs.versus import Comparison
-    from edgecnn.runners.base import Runner
+    from edgecnn.flow.evaluation import Evaluation
+    from edgecnn.flow.versus import Comparison
+    from edgecnn.runners.runner import Runner
+    from edgecnn.tasks.base import MetricNames
 
-_METRIC_NAMES = {"map": "AP@[.50:.95]", "miou": "mean IoU", "top1": "top-1 accuracy"}
-_CLASS_METRIC_NAMES = {"map": "AP", "miou": "IoU", "top1": "top-1 accuracy"}
 _CLASSES_SHOWN = 5  # best, and as many worst
 
 
+VERB = "edgecnn._verbs.evaluate:evaluate"
+
+
 def command(
-    model: Annotated[str, typer.Argument(help="A NAME.edge folder, or a network.", metavar="BUNDLE|MODEL")],
-    data: Annotated[Path, typer.Option(help="Labelled pictures: a folder or a COCO JSON.", show_default=False)],
-    format: Annotated[  # noqa: A002
-        str | None,
-        typer.Option(help="openvino, onnx, tflite or torch; default: the first that can run here."),
-    ] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; default: fp32.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, gpu, npu, auto, or RUNTIME:DEVICE.")] = "cpu",
-    threads: Annotated[int | None, typer.Option(help="Of one inference; default: all cores.")] = None,
-    all_artifacts: Annotated[bool, typer.Option("--all", help="Measure each artifact of the bundle.")] = False,
+    verb: Verb,
+    *,
+    all_artifacts: Annotated[bool, Option(name="all", help="Measure each artifact of the bundle.")] = False,
     versus: Annotated[
         str | None,
-        typer.Option(
-            help="Compare on the same pictures with FORMAT:PRECISION, PATH.edge or PATH.edge:FORMAT:PRECISION."
+        Option(
+            help="Compare on the same pictures with FORMAT:PRECISION, PATH.edge or PATH.edge:FORMAT:PRECISION.",
+            metavar="ARTIFACT",
         ),
     ] = None,
-    ignore_label: Annotated[
-        str | None, typer.Option(help="A class of the data (name or id) whose pixels don't count.")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Of the data; default: test, else val, else all.")] = None,
-    limit: Annotated[int | None, typer.Option(help="So many pictures at most, evenly spaced.")] = None,
-    score: Annotated[float | None, typer.Option(help="Boxes must score above this; default: 0.01.")] = None,
-    nms_iou: Annotated[
-        float | None, typer.Option(help="Boxes that overlap more are one object; default: 0.65.")
-    ] = None,
-    weights: flags.Weights = None,
-    size: flags.Size = None,
-    task: flags.TaskName = None,
-    head: flags.Head = None,
-    labels: flags.Labels = None,
-    fit: flags.FitName = None,
-    mean: flags.Mean = None,
-    std: flags.Std = None,
-    scale: flags.Scale = None,
-    color: flags.Color = None,
-    replace_activations: flags.ReplaceActivations = None,
-    on: _on_options.On = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON; with --all or --on, a list.")] = False,
-) -> None:
+    on: options.On = (),
+    json: Annotated[options.Json, Option(help="Print JSON; with --all or --on, a list.")] = False,
+) -> int:
     """Measure accuracy on labelled pictures: top-1, COCO mAP or mean IoU, with a confidence interval."""
-    from edgecnn._verbs.evaluate import evaluate
     from edgecnn._verbs.versus import evaluate_versus
 
     if all_artifacts and versus is not None:
-        raise SpecError("--versus compares one artifact with another: name it with --format and --precision, not --all")
-    options = flags.model_options(
-        weights=weights,
-        size=size,
-        task=task,
-        head=head,
-        labels=labels,
-        fit=fit,
-        mean=mean,
-        std=std,
-        scale=scale,
-        color=color,
-        replace_activations=replace_activations,
-    )
-    how: dict[str, Any] = {
-        "device": device,
-        "threads": threads,
-        "ignore_label": ignore_label,
-        "split": split,
-        "limit": limit,
-        "score": score,
-        "nms_iou": nms_iou,
-    }
+        raise SpecError("--versus compares one artifact with another: use --format and --precision, not --all")
+    model = str(verb["model"])
     if on:
-        _on_options.refuse_here_only(all=all_artifacts, versus=versus, **options)
-        _evaluate_on_boards(model, data, on, {"format": format, "precision": precision, **how}, as_json=as_json)
-        return
+        words = verb.words()
+        here_only = {name: words[name] for name in NetworkOptions.__annotations__ if name in words}
+        _on_options.refuse_here_only(all=all_artifacts, versus=versus, **here_only)
+        return _evaluate_on_boards(verb, on, as_json=json)
 
     def measure(format: str | None, precision: str | None) -> Evaluation:  # noqa: A002
-        words = {"format": format, "precision": precision, "on_start": _say_what, **how, **options}
+        words: dict[str, Any] = {"format": format, "precision": precision, "on_start": _say_what}
         with _output.progress_bar(" ".join(word for word in ("eval", format, precision) if word)) as progress:
+            words["progress"] = progress
             if versus is not None:
-                return evaluate_versus(model, data, versus=versus, progress=progress, **words)
-            return evaluate(model, data, progress=progress, **words)
+                return evaluate_versus(**{**verb.words(), **words}, versus=versus)
+            evaluation: Evaluation = verb(**words)
+            return evaluation
 
     if all_artifacts:
-        _measure_all(model, format, precision, measure, device=device, as_json=as_json)
-        return
-    evaluation = measure(format, precision)
-    if as_json:
+        return _measure_all(verb, measure, as_json=json)
+    evaluation = measure(verb["format"], verb["precision"])
+    if json:
         _output.print_json(evaluation)
     elif versus is not None:
         _print_versus(model, cast("Comparison", evaluation))
@@ -114,28 +70,21 @@ def command(
         _print_figures([evaluation])
         _print_details(evaluation)
     _remark(evaluation)
+    return 0
 
 
-def _evaluate_on_boards(model: str, data: Path, on: list[str], words: dict[str, Any], *, as_json: bool) -> None:
-    """The same on boards: one table, with what each runs on."""
-    import msgspec
-
+def _evaluate_on_boards(verb: Verb, on: Sequence[str], *, as_json: bool) -> int:
+    """The same on boards: one table, with the artifact that each runs."""
     from edgecnn._verbs.on_boards import evaluate_on
 
-    outcomes = evaluate_on(model, data, on, status=_on_options.say_status, **words)
+    words = verb.words()
+    outcomes = evaluate_on(words.pop("model"), words.pop("data"), on, status=_on_options.say_status, **words)
     measured = [(outcome, outcome.result) for outcome in outcomes if outcome.result is not None]
     if as_json:
-        _output.print_json(
-            [
-                _on_options.error_row(outcome)
-                if outcome.result is None
-                else {"on": outcome.on, "board": outcome.board, **msgspec.to_builtins(outcome.result)}
-                for outcome in outcomes
-            ]
-        )
+        _output.print_json(_on_options.rows(outcomes))
     elif measured:
         first = measured[0][1]
-        columns = ("on", "board", "format", "precision", _METRIC_NAMES[first.metric], "95 % interval", "n")
+        columns = ("on", "board", "format", "precision", _metric_names(first).full, "95 % interval", "n")
         rows = [
             (o.on, o.board, e.format, e.precision, f"{e.value:.4f}", f"{e.low:.4f} … {e.high:.4f}", e.n)
             for o, e in measured
@@ -143,70 +92,61 @@ def _evaluate_on_boards(model: str, data: Path, on: list[str], words: dict[str, 
         _output.print_table(f"{first.data} ({first.form})", columns, rows, numeric=columns[4:])
     if measured:
         _remark(measured[0][1])
-    if code := _on_options.say_errors(outcomes):
-        raise typer.Exit(code)
+    return _on_options.say_errors(outcomes)
 
 
-def _measure_all(
-    model: str,
-    format: str | None,  # noqa: A002
-    precision: str | None,
-    measure: Callable[[str | None, str | None], Evaluation],
-    *,
-    device: str,
-    as_json: bool,
-) -> None:
-    """One row for each artifact; those that fail are told, after the others were measured."""
-    from edgecnn._verbs.evaluate import artifacts_to_measure, as_bundle
+def _measure_all(verb: Verb, measure: Callable[[str | None, str | None], Evaluation], *, as_json: bool) -> int:
+    """One row for each artifact; failed ones are printed after the others were measured."""
+    from edgecnn.flow.evaluation import artifacts_to_measure, as_bundle
 
+    model, format, precision = verb["model"], verb["format"], verb["precision"]  # noqa: A001
     bundle = as_bundle(model)
     if bundle is None:
         raise SpecError(f"--all measures the artifacts of a bundle; {model} is a network")
-    wanted = artifacts_to_measure(bundle, format=format, precision=precision, device=device)
+    wanted = artifacts_to_measure(bundle, format=format, precision=precision, device=verb["device"])
     if not wanted:
-        raise SpecError(f"{model} holds no {' '.join(filter(None, (format, precision))) or 'artifact'}")
+        raise SpecError(f"{model} has no {' '.join(filter(None, (format, precision))) or 'artifact'}")
     evaluations, failed = [], []
     for artifact in wanted:
         try:
             evaluations.append(measure(artifact.format, artifact.precision))
         except EdgeCnnError as error:
             failed.append(error)
-            _output.people.print(
-                f"{artifact.format} {artifact.precision}: {error}", style="red", markup=False, soft_wrap=True
-            )
+            _output.fail(f"{artifact.format} {artifact.precision}: {error}")
     if evaluations:
         if as_json:
             _output.print_json(evaluations)
         else:
             _print_figures(evaluations)
         _remark(evaluations[0])
-    if failed:
-        raise typer.Exit(max(error.exit_code for error in failed))
+    return max((error.exit_code for error in failed), default=0)
 
 
 def _say_what(runner: Runner) -> None:
-    """What runs: the choice of a default artifact is never silent."""
+    """Print what runs, so that the choice of a default artifact is never silent."""
     used = runner.backend.opened
     what = " ".join(word for word in (runner.format, runner.precision) if word)
-    _output.people.print(
-        f"{runner.task.name}: {what} on {used.summary}",
-        markup=False,
-        soft_wrap=True,
-    )
+    _output.tell(f"{runner.task.name}: {what} on {used.summary}")
+
+
+def _metric_names(measured: Evaluation | Comparison) -> MetricNames:
+    from edgecnn.tasks import TASKS
+
+    return TASKS.get(measured.task).metric_names()
 
 
 def _print_figures(evaluations: list[Evaluation]) -> None:
     first = evaluations[0]
-    columns = ("format", "precision", _METRIC_NAMES[first.metric], "95 % interval", "n")
+    columns = ("format", "precision", _metric_names(first).full, "95 % interval", "n")
     rows = [(e.format, e.precision, f"{e.value:.4f}", f"{e.low:.4f} … {e.high:.4f}", e.n) for e in evaluations]
     _output.print_table(f"{first.data} ({first.form})", columns, rows, numeric=columns[2:])
 
 
 def _print_versus(model: str, first: Comparison) -> None:
-    """Both artifacts' figures, the difference, and what follows from it in a sentence."""
+    """Both artifacts' figures, the difference, and the conclusion in a sentence."""
     second = first.versus
     elsewhere = "" if Path(second.bundle) == Path(model) else second.bundle
-    columns = ("artifact", _METRIC_NAMES[first.metric], "95 % interval", "n")
+    columns = ("artifact", _metric_names(first).full, "95 % interval", "n")
     difference = [
         f"{round(figure, 4) + 0.0:+.4f}"  # no "-0.0000"
         for figure in (second.difference, second.difference_low, second.difference_high)
@@ -223,22 +163,24 @@ def _print_versus(model: str, first: Comparison) -> None:
     ]
     _output.print_table(f"{first.data} ({first.form})", columns, rows, numeric=columns[1:])
     if second.agreement is not None:
-        what = "pictures with the same best class" if first.metric == "top1" else "pixels of the same class"
-        _output.stdout.print(f"{what}: {second.agreement:.2%}", markup=False)
-    _output.stdout.print(second.verdict, markup=False, soft_wrap=True)
+        _output.say(f"{_metric_names(first).agreement}: {second.agreement:.2%}")
+    _output.say(second.verdict)
 
 
 def _print_details(evaluation: Evaluation) -> None:
     """The metric's other figures in a line, then the best and the worst classes."""
     figures = [f"{name} {value:.4f}" for name, value in evaluation.details.items() if isinstance(value, float)]
-    _output.stdout.print(", ".join(figures), markup=False)
+    if figures:
+        _output.say(", ".join(figures))
     ranked = sorted(evaluation.details.get("per_class", {}).items(), key=lambda item: -item[1])
+    if not ranked:
+        return
     if len(ranked) > 2 * _CLASSES_SHOWN:
         skipped = len(ranked) - 2 * _CLASSES_SHOWN
         shown = [*ranked[:_CLASSES_SHOWN], (f"… {skipped} more", None), *ranked[-_CLASSES_SHOWN:]]
     else:
         shown = ranked
-    columns = ("class", _CLASS_METRIC_NAMES[evaluation.metric])
+    columns = ("class", _metric_names(evaluation).of_class)
     rows = [(name, "" if value is None else f"{value:.4f}") for name, value in shown]
     _output.print_table(
         "best and worst classes" if shown is not ranked else "classes", columns, rows, numeric=columns[1:]
@@ -250,6 +192,6 @@ def _remark(evaluation: Evaluation) -> None:
     if evaluation.unknown_classes:
         names = evaluation.unknown_classes
         some = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
-        remarks.append(f"the network doesn't have {len(names)} of the data's classes: {some}")
+        remarks.append(f"the network does not have {len(names)} of the data's classes: {some}")
     for remark in (*evaluation.remarks, *remarks):
-        _output.people.print(f"note: {remark}", style="yellow", markup=False, soft_wrap=True)
+        _output.note(remark)

@@ -5,75 +5,78 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
+from edgecnn import options
 from edgecnn.cli import _output, _placement
+from edgecnn.cli._verb import Verb
 from edgecnn.errors import SpecError
+from edgecnn.options import Option, kinds
 
 if TYPE_CHECKING:
     from edgecnn.bundle import Artifact, Manifest, TensorSpec
-    from edgecnn.evidence import LatencyEvidence
+    from edgecnn.bundle.evidence import LatencyEvidence
     from edgecnn.measure.layer_noise import LayerComparison, LayerNoise
 
-_PANEL = "Layer by layer"
+_LAYER_BY_LAYER = "Layer by layer"
 _FLOAT_LAYERS_NAMED = 5
 _COLUMNS = ("layer", "SNR dB", "change", "enters", "alone", "")
 
 
+VERB = "edgecnn._verbs.inspect:inspect"
+
+
 def command(
-    bundle: Annotated[Path, typer.Argument(help="A NAME.edge folder, or default-detector.")],
+    verb: Verb,
+    *,
     layers: Annotated[
         tuple[str, str] | None,
-        typer.Option(
-            "--layers",
-            metavar="A B",
+        Option(
             help="Compare two artifacts layer by layer, each FORMAT:PRECISION; A is the reference.",
-            show_default=False,
-            rich_help_panel=_PANEL,
+            metavar="A B",
+            kind=kinds.TEXT,
+            pair=True,
+            group=_LAYER_BY_LAYER,
         ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(
-            help="Pictures to compare on, at most 8; default: photographs that come with edgecnn.",
-            show_default=False,
-            rich_help_panel=_PANEL,
+        Option(
+            help="Pictures to compare on, at most 8.",
+            default="photographs that ship with edgecnn",
+            group=_LAYER_BY_LAYER,
         ),
     ] = None,
     plot: Annotated[
         Path | None,
-        typer.Option(
-            help="Write a picture of the noise along the layers: FILE.png.",
-            show_default=False,
-            rich_help_panel=_PANEL,
-        ),
+        Option(help="Draw the noise of the layers: FILE.png.", metavar="FILE.png", group=_LAYER_BY_LAYER),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the whole manifest as JSON; with --layers, the comparison.")
+    json: Annotated[
+        options.Json, Option(help="Print the whole manifest as JSON; with --layers, the comparison.")
     ] = False,
-) -> None:
-    """Show a bundle: what goes in, what comes out, and the evidence of each artifact. Hashes are checked."""
+) -> int:
+    """Show a bundle: its inputs, its outputs, and the evidence of each artifact. Hashes are checked."""
+    bundle = verb["bundle"]
     if layers is not None:
-        _compare(bundle, layers, data=data, plot=plot, as_json=as_json)
-        return
+        _compare(bundle, layers, data=data, plot=plot, as_json=json)
+        return 0
     if data is not None or plot is not None:
-        raise SpecError("--data and --plot belong to --layers A B, as in --layers tflite:fp32 tflite:int8")
-    from edgecnn._verbs.inspect import inspect
+        raise SpecError("--data and --plot need --layers A B, such as --layers tflite:fp32 tflite:int8")
+    manifest = verb()
+    from edgecnn.bundle.shipped import shipped_bundle
+    from edgecnn.bundle.signature import described_claim
 
-    manifest = inspect(bundle)
-    if as_json:
+    if json:
         _output.print_json(manifest)
-        return
-    _output.print_table(f"{bundle}: {manifest.name}", ("", ""), _contract(manifest))
+        return 0
+    facts = [*_contract(manifest), ("signed", described_claim(shipped_bundle(bundle) or Path(bundle)))]
+    _output.print_table(f"{bundle}: {manifest.name}", ("", ""), facts, keys=1)
     columns = ("artifact", "MB", "difference", "limit", "results agree", "metric", "p50 ms")
     rows = [_row(artifact) for artifact in manifest.artifacts]
     _output.print_table("artifacts", columns, rows, numeric=columns[1:])
     _print_int8(manifest)
     _placement.print_placement(manifest)
     for refusal in manifest.refused:
-        _output.stdout.print(
-            f"refused: {refusal.format} {refusal.precision}: {refusal.reason}", style="red", markup=False
-        )
+        _output.say(f"refused: {refusal.format} {refusal.precision}: {refusal.reason}", "red")
+    return 0
 
 
 def _contract(manifest: Manifest) -> list[tuple[str, str]]:
@@ -84,7 +87,7 @@ def _contract(manifest: Manifest) -> list[tuple[str, str]]:
     fit = f"{frame.fit} into {frame.width_px}x{frame.height_px} px, {frame.interpolation}"
     fit += ", antialiased" if frame.antialias else ""
     rows = [
-        ("network", f"{source.model}, {weights}"),
+        ("network", ", ".join(filter(None, (source.model, weights)))),
         ("task", f"{task.name}: {some}"),
         ("fit", fit),
         ("inputs", _tensors(manifest.inputs)),
@@ -127,8 +130,8 @@ def _latency(latency: LatencyEvidence) -> str:
 
 
 def _print_int8(manifest: Manifest) -> None:
-    """How the int8 artifacts were made and what they are worth, as `quantize` prints it; and what is float in them."""
-    from edgecnn.cli._int8_options import print_int8
+    """How the int8 artifacts were made and their figures, as `quantize` prints them; and which layers are float."""
+    from edgecnn.cli._int8 import print_int8
 
     print_int8(manifest)
     for artifact in manifest.artifacts:
@@ -136,19 +139,19 @@ def _print_int8(manifest: Manifest) -> None:
         if evidence is not None and evidence.float_layers:
             kept, name = evidence.float_layers, artifact.label
             named = ", ".join(kept[:_FLOAT_LAYERS_NAMED]) + (", …" if len(kept) > _FLOAT_LAYERS_NAMED else "")
-            _say(f"{name}: {len(kept)} of {len(manifest.layers)} layers are float: {named}")
+            _output.say(f"{name}: {len(kept)} of {len(manifest.layers)} layers are float: {named}")
 
 
 def _compare(bundle: Path, names: tuple[str, str], *, data: Path | None, plot: Path | None, as_json: bool) -> None:
     from edgecnn._verbs.inspect import compare_layers
-    from edgecnn.measure._figures import check_plotting
+    from edgecnn.report.figures import check_plotting
 
     if plot is not None:
         check_plotting(plot)
     with _output.progress_bar("opening") as progress:
         comparison = compare_layers(bundle, *names, data=data, progress=progress)
     if plot is not None:
-        from edgecnn.measure.layer_report import plot_layer_comparison
+        from edgecnn.report.layers import plot_layer_comparison
 
         plot_layer_comparison(comparison, plot)
     if as_json:
@@ -158,25 +161,25 @@ def _compare(bundle: Path, names: tuple[str, str], *, data: Path | None, plot: P
 
 
 def _print_comparison(comparison: LayerComparison) -> None:
-    """A row for each layer, then what they come to."""
+    """A row for each layer, then a summary."""
     rows = [_layer_row(layer) for layer in comparison.layers]
     searched = any(layer.damage is not None for layer in comparison.layers)
     shown = [column for column in _COLUMNS if searched or column != "alone"]
     pictures = "picture" if comparison.frames == 1 else "pictures"
     _output.print_table(
-        f"{comparison.bundle}: {comparison.compared} beside {comparison.reference}, "
+        f"{comparison.bundle}: {comparison.compared} against {comparison.reference}, "
         f"{comparison.frames} {pictures} ({comparison.data})",
         shown,
         [[row[column] for column in shown] for row in rows],
         numeric=shown[1:],
     )
     outputs = ", ".join(f"{name} {value:.1f} dB" for name, value in comparison.outputs.items())
-    _say(f"outputs: {outputs}")
+    _output.say(f"outputs: {outputs}")
     every = len(comparison.layers) + len(comparison.unread)
     for reason in dict.fromkeys(layer.reason for layer in comparison.unread):
         names = [layer.name for layer in comparison.unread if layer.reason == reason]
-        _say(f"{len(names)} of {every} layers are not compared, {reason}: {', '.join(names)}")
-    _say(comparison.conclusion)
+        _output.say(f"{len(names)} of {every} layers were not compared, {reason}: {', '.join(names)}")
+    _output.say(comparison.conclusion)
 
 
 def _layer_row(layer: LayerNoise) -> dict[str, object]:
@@ -189,7 +192,3 @@ def _layer_row(layer: LayerNoise) -> dict[str, object]:
         "alone": "" if layer.damage is None else f"{layer.damage:.2g}",
         "": "" if layer.rank is None else f"◀{layer.rank}",
     }
-
-
-def _say(line: str) -> None:
-    _output.stdout.print(line, markup=False, soft_wrap=True)

@@ -6,115 +6,57 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-import typer
 
-from edgecnn.cli import _model_options as flags
+from edgecnn import options
 from edgecnn.cli import _output
+from edgecnn.cli._verb import Verb
 from edgecnn.cli.train import train_settings
 from edgecnn.errors import SpecError
+from edgecnn.options import Option
 
 if TYPE_CHECKING:
-    from edgecnn._verbs.prune import Pruning
+    from edgecnn.pruning.pruning import Pruning
 
-_TUNING = {"rich_help_panel": "Training in between"}
+VERB = "edgecnn._verbs.prune:prune"
+_TUNING = "Training after each step"
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A network, or a NAME.model folder.")],
-    out: Annotated[Path, typer.Option(help="A NAME.model folder to write.", show_default=False)],
+    verb: Verb,
+    *,
     macs: Annotated[
-        float | None, typer.Option(help="Share of the multiply-adds that may be left; default 0.5.", show_default=False)
+        float | None,
+        Option(
+            help="Share of the multiply-adds to keep.",
+            default="0.5",
+            group=options.PRUNED,
+            instead_of=("parameters", "latency"),
+        ),
     ] = None,
     parameters: Annotated[
-        float | None, typer.Option(help="Share of the parameters that may be left, instead.", show_default=False)
+        float | None,
+        Option(help="Instead: share of the parameters to keep.", group=options.PRUNED, instead_of=("latency",)),
     ] = None,
     latency: Annotated[
-        float | None, typer.Option(help="Share of the latency, measured on this machine, instead.", show_default=False)
-    ] = None,
-    of: Annotated[
-        str | None,
-        typer.Option(metavar="FORMAT[:PRECISION]", help="Whose latency; default openvino:fp32.", show_default=False),
-    ] = None,
-    importance: Annotated[
-        str, typer.Option(help="magnitude, batch-norm or taylor (wants --data): which channels go first.")
-    ] = "magnitude",
-    round_to: Annotated[
-        str,
-        typer.Option(
-            metavar="N|TARGET", help="Channels of narrowed layers are a multiple of it, or of what this target wants."
-        ),
-    ] = "8",
-    keep: Annotated[str | None, typer.Option(help="Layers, or parts, that stay: as in head,stem.")] = None,
-    steps: Annotated[int, typer.Option(help="So many, with training after each.", **_TUNING)] = 1,
-    data: Annotated[
-        Path | None, typer.Option(help="Labelled pictures with the network's classes.", show_default=False, **_TUNING)
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Of DATA to learn from; default: train, else all.", **_TUNING)
-    ] = None,
-    validate_on: Annotated[
-        Path | None,
-        typer.Option(help="Other labelled pictures to measure on; default: DATA's val, or a tenth.", **_TUNING),
-    ] = None,
-    ignore_label: Annotated[
-        str | None, typer.Option(help="A class of DATA whose pixels don't count in the metric.", **_TUNING)
+        float | None, Option(help="Instead: share of the latency, measured on this machine.", group=options.PRUNED)
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Passes over the pictures after each step; default 50.", **_TUNING)
+        int | None, Option(help="Passes over the pictures after each step.", default="50", group=_TUNING)
     ] = None,
     settings: Annotated[
-        Path | None, typer.Option(help="A TOML file that says how to train, as for `train`.", **_TUNING)
+        Path | None,
+        Option(help="A TOML file with training settings, as for edgecnn train.", metavar="FILE.toml", group=_TUNING),
     ] = None,
-    distill: Annotated[
-        bool, typer.Option("--distill/--no-distill", help="Learn from the unpruned network, too.", **_TUNING)
-    ] = True,
-    weights: flags.Weights = None,
-    size: flags.Size = None,
-    task: flags.TaskName = None,
-    head: flags.Head = None,
-    labels: flags.Labels = None,
-    replace_activations: flags.ReplaceActivations = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: options.Json = False,
 ) -> int:
-    """Make a network narrower: the channels that matter least go. Train it in between, or afterwards."""
-    from edgecnn._verbs.prune import prune
-
-    options = flags.model_options(
-        weights=weights,
-        size=size,
-        task=task,
-        head=head,
-        labels=labels,
-        fit=None,
-        mean=None,
-        std=None,
-        scale=None,
-        color=None,
-        replace_activations=replace_activations,
-    )
-    told = None
+    """Make a network narrower by removing its least important channels. Train it after each step, or afterwards."""
+    how = None
     if epochs is not None or settings is not None:
-        told = train_settings(settings, {} if epochs is None else {"epochs": epochs})
+        how = train_settings(settings, {} if epochs is None else {"epochs": epochs})
+    goal = _goal(macs=macs, parameters=parameters, latency=latency)
     with _output.progress_bar("following channels") as progress:
-        pruning = prune(
-            model,
-            out=out,
-            **_goal(macs=macs, parameters=parameters, latency=latency),
-            of=of,
-            importance=importance,
-            round_to=int(round_to) if round_to.lstrip("-").isdigit() else round_to,
-            keep=() if keep is None else tuple(flags.split_words("--keep", keep)),
-            steps=steps,
-            data=data,
-            split=split,
-            validate_on=validate_on,
-            ignore_label=ignore_label,
-            settings=told,
-            distill=distill,
-            progress=progress,
-            **options,
-        )
-    if as_json:
+        pruning = verb(**goal, settings=how, progress=progress)
+    if json:
         _output.print_json(as_document(pruning))
     else:
         print_pruning(pruning)
@@ -122,7 +64,7 @@ def command(
 
 
 def _goal(**shares: float | None) -> dict[str, Any]:
-    """Target and share of the flag that was given; half of the multiply-adds without one.
+    """Cost and share of the given option; half of the multiply-adds without one.
 
     Raises:
         SpecError: several were.
@@ -130,9 +72,9 @@ def _goal(**shares: float | None) -> dict[str, Any]:
     given = {name: share for name, share in shares.items() if share is not None}
     if len(given) > 1:
         words = " and ".join(f"--{name}" for name in given)
-        raise SpecError(f"{words} are {len(given)} targets: give one")
-    target, share = next(iter(given.items()), ("macs", 0.5))
-    return {"target": target, "share": share}
+        raise SpecError(f"{words} are {len(given)} costs: give only one")
+    cost, share = next(iter(given.items()), ("macs", 0.5))
+    return {"cost": cost, "share": share}
 
 
 def as_document(pruning: Pruning) -> dict[str, object]:
@@ -150,7 +92,7 @@ def as_document(pruning: Pruning) -> dict[str, object]:
 
 
 def print_pruning(pruning: Pruning) -> None:
-    """The closing tables."""
+    """The final tables."""
     rows = [
         (name, f"{before / 1e6:.2f} M", f"{after / 1e6:.2f} M", f"{after / before:.0%}")
         for name, (before, after) in (("multiply-adds", pruning.macs), ("parameters", pruning.parameters))
@@ -165,9 +107,9 @@ def print_pruning(pruning: Pruning) -> None:
     if pruning.steps:
         _print_steps(pruning)
     for warning in pruning.warnings:
-        _output.people.print(f"note: {warning}")
+        _output.note(warning)
     if not pruning.steps:
-        _output.people.print(f"train it before it is used: edgecnn train {pruning.folder} --data DATA --out NAME.model")
+        _output.tell(f"train it before you use it: edgecnn train {pruning.folder} --data DATA --out NAME.model")
 
 
 def _print_latency(latency: dict[str, Any]) -> None:
@@ -179,11 +121,10 @@ def _print_latency(latency: dict[str, Any]) -> None:
             figures = (f"{step['before_ms']:.2f}", f"{step['after_ms']:.2f}", times, "yes" if step["kept"] else "no")
         rows.append((f"{step['macs_share']:.0%}", *figures))
     columns = ["multiply-adds", "ms before", "ms after", "times faster", "kept"]
-    _output.print_table("tried, each beside the last one that was kept", columns, rows, numeric=columns[:4])
-    _output.stdout.print(
+    _output.print_table("tried, each compared with the last accepted one", columns, rows, numeric=columns[:4])
+    _output.say(
         f"{latency['ratio']:.2f} times as fast as the unpruned network [{latency['low']:.2f}, {latency['high']:.2f}], "
         f"in turns on {latency['device_name']}, threads: {latency['threads']}",
-        soft_wrap=True,
     )
 
 
@@ -198,9 +139,9 @@ def _print_steps(pruning: Pruning) -> None:
     _output.print_table("steps", columns, rows, numeric=columns[1:])
     for step in pruning.steps:
         if step.skipped:
-            _output.people.print(f"note: step {step.number} was left out: {step.skipped}")
+            _output.note(f"step {step.number} was skipped: {step.skipped}")
     drawn = pruning.folder / "pruning.png"
-    _output.stdout.print(f"curve: {drawn}, figures: {drawn.with_suffix('.csv')}", soft_wrap=True)
+    _output.say(f"curve: {drawn}, figures: {drawn.with_suffix('.csv')}")
 
 
 def _number(value: float | None) -> str:

@@ -5,185 +5,100 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-from rich.text import Text
-
+from edgecnn import options
 from edgecnn.cli import _output
+from edgecnn.cli._verb import Verb
 from edgecnn.errors import SpecError, StorageError
+from edgecnn.options import Option, kinds
+from edgecnn.printable import printable
+from edgecnn.runners.live.signals import EndsInTime
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from rich.status import Status
 
-    from edgecnn._verbs.run import RunStart, RunSummary
     from edgecnn.results import Result
     from edgecnn.runners.live import sinks
-    from edgecnn.runners.live.frames import Frame
+    from edgecnn.runners.live.frame import Frame
+    from edgecnn.runners.live.run_summary import RunStart, RunSummary
 
+VERB = "edgecnn._verbs.run:run"
 _STAGE_NAMES = {"capture": "capture (wait)", "deliver": "draw, deliver"}
+_SOME_UNREADABLE = 1  # exit code: the other pictures were done
 
 
 def command(
-    bundle: Annotated[Path, typer.Argument(help="A NAME.edge folder, or default-detector.", show_default=False)],
+    verb: Verb,
+    *,
     source: Annotated[
         str | None,
-        typer.Argument(help="A picture, a folder of pictures, a video, or as --camera.", show_default=False),
+        Option(
+            help="A picture, a folder of pictures, a video, or any source of --camera.",
+            kind=kinds.SOURCE,
+            metavar="SOURCE",
+            positional=True,
+            instead_of=("camera",),
+        ),
     ] = None,
     camera: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Camera index, /dev/videoN, csi, rtsp://, http:// (MJPEG), or 'gst: ELEMENT ! ELEMENT'; "
-            "may be repeated for several at once.",
+        Sequence[str],
+        Option(
+            help="{sources}; or env:NAME or file:PATH that contains one of these.",
+            kind=kinds.SOURCE,
             metavar="N|URL",
+            repeat=True,
+            group=options.CAMERA,
         ),
-    ] = None,
-    camera_size: Annotated[str | None, typer.Option(help="Ask cameras for this size.", metavar="WxH")] = None,
-    camera_fps: Annotated[float | None, typer.Option(help="Ask cameras for so many frames a second.")] = None,
-    camera_format: Annotated[
-        str | None, typer.Option(help="Ask cameras for this pixel format: MJPG, YUYV.", metavar="FOURCC")
-    ] = None,
-    rtsp_transport: Annotated[str | None, typer.Option(help="tcp or udp; default: tcp, which loses nothing.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, gpu, npu, auto, or RUNTIME:DEVICE.")] = "cpu",
-    format: Annotated[  # noqa: A002
-        str | None, typer.Option(help="openvino, onnx or tflite; default: the first that can run here.")
-    ] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, fp16, bf16 or int8; default: fp32.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Of one inference; default: all cores.")] = None,
-    score: Annotated[
-        float | None, typer.Option(help="Show boxes above this score; default: the bundle's, usually 0.3.")
-    ] = None,
-    nms_iou: Annotated[
-        float | None, typer.Option(help="Boxes that overlap more are one object; default: usually 0.5.")
-    ] = None,
-    track: Annotated[
-        bool, typer.Option("--track", help="Give objects ids that they keep from frame to frame.")
-    ] = False,
-    count_line: Annotated[
-        list[str] | None,
-        typer.Option(help="Count what crosses this line, in pixels; may be repeated.", metavar="[NAME=]x1,y1,x2,y2"),
-    ] = None,
-    zone: Annotated[
-        list[str] | None,
-        typer.Option(help="Count what is in this polygon, in pixels; may be repeated.", metavar="[NAME=]x1,y1,x2,y2,…"),
-    ] = None,
-    show: Annotated[bool, typer.Option("--show", help="Show a window; q ends.")] = False,
-    record: Annotated[
-        Path | None,
-        typer.Option(help="Write annotated video (.mp4, .mkv, .mov, .avi); of pictures, a file or a folder."),
-    ] = None,
-    jsonl: Annotated[
-        str | None, typer.Option(help="Write one JSON object a frame; - is stdout.", metavar="FILE|-")
-    ] = None,
-    mqtt: Annotated[
-        str | None,
-        typer.Option(
-            help="Publish one JSON object a frame: mqtt://USER:PASSWORD@HOST/TOPIC, or mqtts://.",
-            metavar="URL",
-            envvar="EDGECNN_MQTT",
-        ),
-    ] = None,
-    mqtt_qos: Annotated[int, typer.Option(help="MQTT's quality of service.", min=0, max=2)] = 0,
-    home_assistant: Annotated[
-        bool, typer.Option("--home-assistant", help="Announce the run to Home Assistant, over --mqtt.")
-    ] = False,
-    metrics: Annotated[
-        str | None, typer.Option(help="Serve Prometheus metrics; HOST is 127.0.0.1.", metavar="[HOST:]PORT")
-    ] = None,
-    web: Annotated[
-        str | None,
-        typer.Option(
-            help="Serve a page with the live picture and figures: 127.0.0.1:8088, or as said.", metavar="[[HOST:]PORT]"
-        ),
-    ] = None,
-    web_token: Annotated[
-        str | None,
-        typer.Option(
-            help="What the page's viewers must show; where others reach it, default: one is made and printed.",
-            metavar="TOKEN",
-            envvar="EDGECNN_WEB_TOKEN",
-        ),
-    ] = None,
-    limit: Annotated[int | None, typer.Option(help="Stop after so many frames.")] = None,
-    max_age_ms: Annotated[
-        float | None, typer.Option(help="Drop results of a live source that are older, rather than deliver them late.")
-    ] = None,
-    give_up_s: Annotated[
-        float | None,
-        typer.Option("--give-up-after", help="Seconds without a frame after which a camera is lost; default: never."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-) -> None:
+    ] = (),
+    json: Annotated[options.Json, Option(help="Print the summary as JSON.")] = False,
+) -> int:
     """Run a network on a camera, a stream, a video or pictures."""
     if (source is None) != bool(camera):
         raise SpecError("give one source: edgecnn run BUNDLE SOURCE, or edgecnn run BUNDLE --camera N|URL")
-    if as_json and jsonl == "-":
+    jsonl = verb["jsonl"]
+    if json and jsonl == "-":
         raise SpecError("--json and --jsonl - would both write to stdout: give --jsonl a file")
-    from edgecnn._verbs.run import run
-    from edgecnn.runners.live.capture_spec import CaptureSpec, parse_size
-    from edgecnn.runners.live.reconnect import Reconnect
+    with EndsInTime():
+        return _run(verb, source if source is not None else camera, json=json, to_stdout=jsonl == "-")
 
-    capture = CaptureSpec(
-        size_px=parse_size(camera_size) if camera_size else None,
-        fps=camera_fps,
-        pixel_format=camera_format,
-        rtsp_transport=rtsp_transport,  # type: ignore[arg-type] # CaptureSpec says which words there are
-    )
-    report = _Report(lines=not as_json and jsonl != "-")
+
+def _run(verb: Verb, source: str | Sequence[str], *, json: bool, to_stdout: bool) -> int:
+    report = _Report(lines=not json and not to_stdout)
     with report.closing():
-        summary = run(
-            bundle,
-            source if source is not None else camera or (),
-            capture=capture,
-            device=device,
-            format=format,
-            precision=precision,
-            threads=threads,
-            score=score,
-            nms_iou=nms_iou,
-            track=track,
-            count_lines=count_line or (),
-            zones=zone or (),
-            show=show,
-            record=record,
-            jsonl=jsonl,
-            mqtt=mqtt,
-            mqtt_qos=mqtt_qos,
-            home_assistant=home_assistant,
-            metrics=metrics,
-            web=web,
-            web_token=web_token,
-            sinks=[report],
-            limit=limit,
-            max_age_ms=max_age_ms,
-            reconnect=Reconnect(give_up_s=give_up_s),
+        summary = verb(
+            source=source,
+            sinks=[report, *verb["sinks"]],
             on_state=report.state,
+            on_fault=lambda fault: _output.note(f"failed: {fault}"),
             progress=report.progress,
             on_start=report.start,
         )
-    if as_json:
+    if json:
         _output.print_json(summary)
     else:
-        with contextlib.redirect_stdout(sys.stderr if jsonl == "-" else sys.stdout):
+        with contextlib.redirect_stdout(sys.stderr if to_stdout else sys.stdout):
             _print_summary(summary)
     for remark in summary.remarks:
-        _remark(remark)
+        _output.note(remark)
     for fault in summary.faults:
-        _output.people.print(f"failed: {fault}", style="red", markup=False, soft_wrap=True)
+        _output.fail(f"failed: {fault}")
     if summary.signal:
-        raise typer.Exit(128 + summary.signal)
+        return int(128 + summary.signal)
     if summary.faults:
-        raise typer.Exit(StorageError.exit_code)
+        return StorageError.exit_code
+    return _SOME_UNREADABLE if summary.unreadable else 0
 
 
 class _Report:
-    """What a person sees: what runs, then a line a picture, a bar for a video, a status for a camera.
+    """Output for people: what runs, then a line for each picture, a bar for a video, a status line for a camera.
 
-    It is a sink, so that its lines come in step with the results.
+    It is a sink, so that its lines are in step with the results.
     """
 
     shows_only = True
@@ -201,32 +116,31 @@ class _Report:
         self._states = 0
 
     def closing(self) -> contextlib.ExitStack:
-        """Leaves the bar or the status line when the block is left."""
+        """Closes the bar or the status line at the end of the block."""
         return self._open
 
     def start(self, start: RunStart) -> None:
-        """Say what runs."""
+        """Print what runs."""
         runner, used, camera = start.runner, start.runner.backend.opened, start.camera
-        _output.people.print(
-            f"{runner.task.name} {camera.name}: {runner.format} {runner.precision} on {used.summary}",
-            markup=False,
-            soft_wrap=True,
-        )
+        _output.tell(f"{runner.task.name} {camera.name}: {runner.format} {runner.precision} on {used.summary}")
         if start.page_login_url:
-            _output.people.print(f"page: {start.page_login_url}", markup=False, soft_wrap=True, highlight=False)
+            _output.tell(f"page: {start.page_login_url}")
         self._stills = camera.stills
-        if not _output.people.is_terminal:
+        if not _output.is_terminal(sys.stderr):
             return
         if camera.live:
-            self._status = self._open.enter_context(_output.people.status("waiting for the first frame"))
+            from rich.console import Console
+
+            people = Console(stderr=True, highlight=False, markup=False)
+            self._status = self._open.enter_context(people.status("waiting for the first frame"))
         elif not camera.stills:
             self._bar = self._open.enter_context(_output.progress_bar("frames"))
 
     def state(self, state: str, why: str) -> None:
-        """Say that a live source fell silent, is back, or was given up."""
+        """Print that a live source fell silent, is back, or was given up."""
         self._states += 1
-        if self._states > 1:  # that the first frame came, the status line shows
-            _remark(f"source {state}: {why}")
+        if self._states > 1 or state != "live":  # the status line shows the first frame's arrival
+            _output.note(f"source {state}: {why}")
 
     def progress(self, done: int, total: int) -> None:
         """Move the bar."""
@@ -234,11 +148,10 @@ class _Report:
             self._bar(done, total)
 
     def deliver(self, frame: Frame, result: Result, annotated: sinks.Annotated) -> None:
-        """Print a picture's line; refresh a camera's status four times a second."""
+        """Print a picture's line; update a camera's status four times a second."""
         if self._stills:
             if self._lines:
-                sys.stdout.write(f"{Path(frame.source).name}: {in_words(result)}\n")
-                sys.stdout.flush()
+                _output.say(printable(f"{Path(frame.source).name}: {result}", lines=False))
             return
         if self._status is None:
             return
@@ -250,10 +163,12 @@ class _Report:
             self._next_status_ns = now + 250_000_000
             seconds = (now - self._first_ns) / 1e9
             rate = f"{(self._frames - 1) / seconds:.1f} frames/s" if seconds else ""
+            from rich.text import Text
+
             self._status.update(
                 Text(
                     f"frame {frame.index}  {rate}  age {frame.age_ns / 1e6:.0f} ms  "
-                    f"dropped {sum(self._given.values()) - self._frames}  {in_words(result)}"
+                    f"dropped {sum(self._given.values()) - self._frames}  {printable(result, lines=False)}"
                 )
             )
 
@@ -263,22 +178,7 @@ class _Report:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """The bar is left by `closing`, after the files are closed."""
-
-
-def in_words(result: Result) -> str:
-    """A result in a few words: "3 person, 1 car", "tabby 0.61, tiger cat 0.21", "road 41 %, sky 22 %"."""
-    from edgecnn.results import Classification, Detections, Instances
-
-    if isinstance(result, Classification):
-        return ", ".join(f"{label} {score:.2f}" for label, score in result)
-    if isinstance(result, Detections | Instances):
-        found = result.detections if isinstance(result, Instances) else result
-        counts = Counter(found.labels[class_id] for class_id in found.class_ids.tolist())
-        words = ", ".join(f"{count} {label}" for label, count in counts.most_common()) or "nothing"
-        return "; ".join((words, *(str(count) for count in found.counts)))
-    shares = list(result.shares().items())[:5]
-    return ", ".join(f"{label} {100 * share:.0f} %" for label, share in shares)
+        """The bar is closed by `closing`, after the files are closed."""
 
 
 def _print_summary(summary: RunSummary) -> None:
@@ -289,19 +189,20 @@ def _print_summary(summary: RunSummary) -> None:
     rows.append(("age of result", _ms(summary.age.p50_ms), _ms(summary.age.p90_ms), _ms(summary.age.mean_ms)))
     counts = ", ".join(f"{where} {count}" for where, count in summary.dropped.items())
     dropped = f", {sum(summary.dropped.values())} dropped ({counts})" if counts else ""
-    headline = f"{summary.frames} frames in {summary.wall_s:.1f} s: {summary.fps:.1f} frames/s{dropped}"
+    frames = f"{summary.frames} {'frame' if summary.frames == 1 else 'frames'}"
+    headline = f"{frames} in {summary.wall_s:.1f} s: {summary.fps:.1f} frames/s{dropped}"
     if summary.ended != "end of source":
         headline += f"; ended: {summary.ended}"
     columns = ("stage, ms", "p50", "p90", "mean")
-    sys.stdout.write(f"{headline}\n")  # not the table's title, which would be wrapped to its width
+    _output.say(headline)
     _output.print_table("", columns, rows, numeric=columns[1:])
     _print_counts(summary)
     for path in summary.written:
-        sys.stdout.write(f"written: {path}\n")
+        _output.say(f"written: {printable(path, lines=False)}")
 
 
 def _print_counts(summary: RunSummary) -> None:
-    """One table for lines, one for zones, a row a class."""
+    """One table for lines, one for zones, one row for each class."""
     for kind, first, second in (("line", "in", "out"), ("zone", "inside", "entered")):
         rows = _rows_by_class([count for count in summary.counts if kind in count], kind, first, second)
         if rows:
@@ -318,7 +219,3 @@ def _rows_by_class(counts: Sequence[dict[str, Any]], name: str, first: str, seco
 
 def _ms(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
-
-
-def _remark(text: str) -> None:
-    _output.people.print(f"note: {text}", style="yellow", markup=False, soft_wrap=True)

@@ -1,31 +1,41 @@
-"""What every data set is, whatever form it lies in: samples with truths, and classes mapped by name."""
+"""The data set class, common to all forms: samples with labels, and classes matched by name."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias, overload
+from typing import overload
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgecnn.datasets.images import read_image
+from edgecnn.datasets.untrusted_documents import read_text
 from edgecnn.errors import DataError, SpecError
-from edgecnn.results import BoolArray, IntArray, UInt8Array
+from edgecnn.pictures import read_picture
+from edgecnn.results import IntArray, UInt8Array
+from edgecnn.tasks.truth import UNLABELLED, BoxArray, BoxTruth, LabelTruth, MapTruth, Outline, Truth
 
-# Truths are float64: float32 would move the boxes, and AP counts at sharp thresholds.
-BoxArray: TypeAlias = NDArray[np.float64]
-Outline: TypeAlias = list[Any] | dict[str, Any]  # COCO's: polygons [[x1, y1, ...], ...] in px, or an RLE
-
-UNLABELLED = -1  # in a MapTruth, and for a class that the network doesn't have
+__all__ = [
+    "UNLABELLED",
+    "BoxArray",
+    "BoxTruth",
+    "LabelTruth",
+    "MapTruth",
+    "Outline",
+    "Truth",
+]  # exported for users of this module
 
 UNKNOWN_CLASS = "objects of classes that the network doesn't have"
 NO_AREA = "boxes without area"
 
-# Names of one thing in COCO and in Pascal VOC. Near things (rider, cyclist) are not one thing.
+_FEW_BOXES = 4
+_LONGEST_NAME = 255  # of a file
+_OVER_THE_EDGE = 0.02  # of the picture
+
+# Names of the same class in COCO and in Pascal VOC. Similar classes (rider, cyclist) are not the same.
 _SYNONYMS = {
     "airplane": "aeroplane",
     "couch": "sofa",
@@ -37,66 +47,30 @@ _SYNONYMS = {
 
 
 @dataclass(frozen=True)
-class LabelTruth:
-    """The class of a picture, as the network's class id."""
-
-    class_id: int
-
-
-@dataclass(frozen=True)
-class BoxTruth:
-    """The objects in a picture.
-
-    Attributes:
-        boxes_xyxy_px: float64 [n, 4], left, top, right, bottom in pixels of the picture.
-        class_ids: int64 [n], the network's.
-        ignored: bool [n]: neither finding nor missing it counts (COCO's crowds, VOC's difficult objects).
-        areas_px2: float64 [n], of the object where the data set says it, else of the box.
-        outlines: COCO segmentations [n], empty where the data set has boxes only.
-    """
-
-    boxes_xyxy_px: BoxArray
-    class_ids: IntArray
-    ignored: BoolArray
-    areas_px2: BoxArray
-    outlines: tuple[Outline, ...] = ()
-
-
-@dataclass(frozen=True)
-class MapTruth:
-    """The class of every pixel, int64 [height, width]: the network's class id, or UNLABELLED."""
-
-    classes: IntArray
-
-
-Truth: TypeAlias = LabelTruth | BoxTruth | MapTruth
-
-
-@dataclass(frozen=True)
 class Sample:
-    """One picture and what is known of it.
+    """One picture and its labels.
 
     Attributes:
         path: the image file.
-        read_truth: the truth; is given the picture, since some forms need its size.
+        read_truth: returns the labels; gets the picture, because some forms need its size.
     """
 
     path: Path
     read_truth: Callable[[UInt8Array], Truth] = field(repr=False)
 
     def image(self) -> UInt8Array:
-        """Read the picture, uint8 [height, width, 3] BGR; nothing is kept.
+        """Read the picture, uint8 [height, width, 3] BGR; it is not cached.
 
         Raises:
             DataError: the file cannot be read.
         """
-        return read_image(self.path)
+        return read_picture(self.path)
 
     def truth(self, image: UInt8Array) -> Truth:
-        """What is known of the picture that `image` returned.
+        """The labels of the picture that `image` returned.
 
         Raises:
-            DataError: it belongs to a picture of another size, or its file cannot be read.
+            DataError: they belong to a picture of another size, or their file cannot be read.
         """
         return self.read_truth(image)
 
@@ -109,11 +83,13 @@ class ClassMap:
         names: the data set's class names, by its class id.
         labels: the network's class names, by its class id.
         network_ids: int64 [len(names)], the network's class id, UNLABELLED where it has no such class.
+        unnamed_ids: ids in masks that no class has; their pixels are ignored.
     """
 
     names: tuple[str, ...]
     labels: tuple[str, ...]
     network_ids: IntArray
+    unnamed_ids: frozenset[int] = frozenset()
 
     @property
     def unknown_names(self) -> tuple[str, ...]:
@@ -122,11 +98,11 @@ class ClassMap:
 
     @property
     def common_ids(self) -> list[int]:
-        """The network's ids of the classes that both have, rising."""
+        """The network's ids of the classes that both have, in increasing order."""
         return sorted({i for i in self.network_ids.tolist() if i != UNLABELLED})
 
     def find(self, label: str | int) -> int:
-        """The network's id of a class of the data set, given by name or by the data set's id.
+        """The network's id for a class of the data set, given by name or by the data set's id.
 
         Returns:
             The id, or UNLABELLED where the network has no such class.
@@ -140,6 +116,8 @@ class ClassMap:
             return int(self.network_ids[spelled.index(_spelling(wanted))])
         if wanted.isdecimal() and int(wanted) < len(self.names):
             return int(self.network_ids[int(wanted)])
+        if wanted.isdecimal() and int(wanted) in self.unnamed_ids:
+            return UNLABELLED
         raise DataError(
             f"the data set has no class {label!r}; it has {beginning(self.names)} (ids 0 to {len(self.names) - 1})"
         )
@@ -150,11 +128,15 @@ class Dataset(Sequence[Sample]):
     """Labelled pictures.
 
     Attributes:
-        path: where they lie.
+        path: the folder or file of the data set.
         form: "COCO JSON", "YOLO", …
-        classes: its class names, and the network's ids of them.
-        samples: one for each picture that has labels for the task.
-        left_out: what was left out: reason → how many pictures or objects.
+        classes: its class names, and the network's ids for them.
+        samples: one for each picture with labels for the task.
+        left_out: what is ignored: reason → how many pictures or objects.
+        remarks: problems and decisions, in sentences.
+        split: "train", "val", "test" or another part; None for all of it.
+        told_by: where the split is defined: "data.yaml", "the folder valid/".
+        root: the data set's folder: all its files are inside.
     """
 
     path: Path
@@ -162,11 +144,22 @@ class Dataset(Sequence[Sample]):
     classes: ClassMap
     samples: tuple[Sample, ...] = field(repr=False)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    split: str | None = None
+    told_by: str = ""
+    root: Path = Path()
 
     def __post_init__(self) -> None:
         if not self.samples:
-            why = "; ".join(f"{count} {reason}" for reason, count in self.left_out.items()) or "it holds none"
+            why = "; ".join(f"{count} {reason}" for reason, count in self.left_out.items()) or "it has none"
             raise DataError(f"{self.path} ({self.form}) has no picture to measure on: {why}")
+
+    @property
+    def described(self) -> str:
+        """A description of these pictures, in one line."""
+        part = f"{self.split}, by {self.told_by}" if self.split is not None else "all of it"
+        pictures = "picture" if len(self) == 1 else "pictures"
+        return f"{self.path} ({self.form}; {part}): {len(self):,} {pictures}"
 
     @overload
     def __getitem__(self, index: int) -> Sample: ...
@@ -184,7 +177,7 @@ class Dataset(Sequence[Sample]):
         return iter(self.samples)
 
     def limited(self, limit: int) -> Dataset:
-        """At most `limit` samples, evenly spaced: where the order is by class, each keeps its share.
+        """At most `limit` samples, evenly spaced: where the order is by class, all classes keep their share.
 
         Raises:
             SpecError: a limit below 1.
@@ -199,13 +192,17 @@ class Dataset(Sequence[Sample]):
 
 
 def map_classes(names: Sequence[str], labels: Sequence[str], *, where: Path) -> ClassMap:
-    """Match the data set's class names with the network's, whatever their case, underscores and dialect.
+    """Match the data set's class names with the network's, ignoring case, underscores and synonyms.
 
     Without `labels`, the classes are the data set's own.
 
     Raises:
-        DataError: no name in common.
+        DataError: no name in common, or one name for two classes.
     """
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        said = [f"{one!r} is {', '.join(str(i) for i, name in enumerate(names) if name == one)}" for one in twice]
+        raise DataError(f"{where} gives one name to several classes: {beginning(said)}; rename or merge them")
     if not labels:
         return ClassMap(tuple(names), tuple(names), np.arange(len(names), dtype=np.int64))
     by_spelling: dict[str, int] = {}
@@ -224,7 +221,7 @@ def map_classes(names: Sequence[str], labels: Sequence[str], *, where: Path) -> 
 
 
 def has_common_class(names: Sequence[str], labels: Sequence[str]) -> int:
-    """How many of `names` are among `labels`."""
+    """How many of `names` are also in `labels`."""
     meanings = {_meaning(label) for label in labels}
     return sum(_meaning(name) in meanings for name in names)
 
@@ -237,35 +234,71 @@ def beginning(names: Sequence[str], limit: int = 6) -> str:
 
 
 def evenly_spaced(total: int, limit: int) -> list[int]:
-    """At most `limit` indices of `total` things, evenly spaced, from the first on."""
+    """At most `limit` of the indices 0 to `total` - 1, evenly spaced, starting with the first."""
     count = min(total, limit)
     return [index * total // count for index in range(count)]
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """Class names, one a line.
+    """Class names, one per line.
 
     Raises:
         DataError: the file cannot be read, or is empty.
     """
     names = tuple(line.strip() for line in read_text(path).splitlines() if line.strip())
     if not names:
-        raise DataError(f"{path} is empty: it wants the class names, one a line")
+        raise DataError(f"{path} is empty: expected class names, one per line")
     return names
 
 
-def read_text(path: Path) -> str:
-    """A text file.
+def inside(root: Path, folder: Path, name: str, *, where: str) -> Path:
+    """The path of a file that a data set names; it must be inside the data set.
+
+    Args:
+        root: the data set's folder.
+        folder: the folder that names are relative to.
+        name: the name in the data set.
+        where: where the name is, for messages.
 
     Raises:
-        DataError: it cannot be read, or isn't text.
+        DataError: an absolute path elsewhere, a path that leaves the data set by "..", or not a file name.
     """
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as failed:
-        raise DataError(f"{path} cannot be read: {failed.strerror}") from failed
-    except UnicodeDecodeError as failed:
-        raise DataError(f"{path} is not UTF-8 text: {failed}") from failed
+    if not name.strip() or "\0" in name or max(map(len, name.split("/"))) > _LONGEST_NAME:
+        raise DataError(f"{where} names a file {name[:60]!r}, which is not a valid file name")
+    lexical = os.path.normpath(os.path.join(os.path.abspath(folder), name))
+    if not Path(lexical).is_relative_to(os.path.abspath(root)):
+        raise DataError(
+            f"{where} names {name[:200]!r}, which lies outside {root}: a data set's pictures must be inside its "
+            "folder. Copy them there, and write their names relative to it"
+        )
+    return Path(lexical)
+
+
+def refuse_mostly_outside(boxes_xyxy: BoxArray, limits: BoxArray, *, where: str, meant: str) -> None:
+    """Refuse boxes that mostly lie outside their pictures: they were written in another convention than the form's.
+
+    Args:
+        boxes_xyxy: float64 [n, 4].
+        limits: float64 [n, 2], width and height of each one's picture, in the same unit; 0 where it is unknown.
+        where: the file or folder with the boxes, for the message.
+        meant: this form's convention for boxes, for the message.
+
+    Raises:
+        DataError: more than half of them, and at least four, exceed their picture by more than a fiftieth of it.
+    """
+    known = (limits > 0).all(axis=1)
+    boxes, sizes = boxes_xyxy[known], limits[known]
+    if len(boxes) < _FEW_BOXES:
+        return
+    room = sizes * _OVER_THE_EDGE
+    outside = (boxes[:, :2] < -room).any(axis=1) | (boxes[:, 2:] > sizes + room).any(axis=1)
+    outside |= (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+    count = int(outside.sum())
+    if count * 2 > len(boxes):
+        raise DataError(
+            f"{count} of the {len(boxes)} boxes of {where} lie outside their pictures, or have negative sizes: "
+            f"expected {meant}"
+        )
 
 
 def _spelling(name: str) -> str:

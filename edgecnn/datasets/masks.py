@@ -1,15 +1,13 @@
-"""Image-and-mask folders: images/ and masks*/, where a mask is a PNG of class ids, of its image's size."""
+"""Image and mask folders: images/ and masks*/, where a mask is a PNG of class ids with its image's size."""
 
 from __future__ import annotations
 
-import struct
+import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from edgecnn.datasets.base import (
     UNLABELLED,
@@ -21,47 +19,102 @@ from edgecnn.datasets.base import (
     map_classes,
     read_names,
 )
-from edgecnn.datasets.images import decode, list_images
+from edgecnn.datasets.mask_files import read_class_ids
+from edgecnn.datasets.mask_values import check_ids, count_ids, void_id
+from edgecnn.datasets.splits import Part, split_called
 from edgecnn.errors import DataError
+from edgecnn.pictures import list_pictures
 from edgecnn.results import IntArray, UInt8Array
 
 NAME = "image and mask folders"
-_NEVER_A_CLASS = 255  # the void of Pascal VOC, Cityscapes and most others
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_PNG_PALETTE = 3  # colour type
 
 
-def open_masks(path: Path, *, task: str, labels: Sequence[str], split: str | None) -> Dataset | None:
-    """The data set, or None where `path` has no images/ beside masks*/.
+def mask_parts(path: Path, kind: str) -> list[Part]:
+    """The folders images/ and masks*/, or folders of the same name in both."""
+    del kind  # this form has only class maps
+    images = path / "images"
+    folders = [folder for folder in sorted(path.glob("masks*")) if folder.is_dir()] if path.is_dir() else []
+    if not images.is_dir() or not folders:
+        return []
+    if list_pictures(images):
+        return [Part(None, "its folders", partial(_open, path, folders, ""), place=path)]
+    below = [f.name for f in sorted(images.iterdir()) if f.is_dir() and any((m / f.name).is_dir() for m in folders)]
+    return [
+        Part(
+            split_called(name),
+            f"the folder images/{name}",
+            partial(_open, path, folders, name),
+            names=(name,),
+            place=images / name,
+        )
+        for name in below
+    ]
 
-    Of several folders of masks, the one whose classes have most in common with the network's is taken.
+
+def _open(path: Path, folders: Sequence[Path], below: str, labels: Sequence[str]) -> Dataset:
+    """Open the data set; of several mask folders, the one whose classes have most in common with the network's.
 
     Raises:
-        DataError: no class names, no class in common.
+        DataError: no class names, no class in common, or ids that are certainly wrong.
     """
-    del task  # segment alone
-    below = Path(split or "")
-    images_folder = path / "images" / below
-    mask_folders = [f for f in sorted(path.glob("masks*")) if (f / below).is_dir()]
-    if not images_folder.is_dir() or not mask_folders:
-        return None
-    named = [(folder, _class_names(path, folder.name)) for folder in mask_folders]
-    folder, names = max(named, key=lambda pair: has_common_class(pair[1], labels))
-    classes = map_classes(names, labels, where=folder)
+    there = [folder for folder in folders if (folder / below).is_dir()]
+    named = [(folder, _class_names(path, folder.name)) for folder in there]
+    folder, found = max(named, key=lambda pair: has_common_class(pair[1] or (), labels))
+    names = found or tuple(labels)
+    if not names:
+        own = _own_names(folder.name)
+        raise DataError(f"{folder} has no class names: put them into {path / own}, one per line in id order")
+    remarks: tuple[str, ...] = () if found else ("the data has no class names: its ids are used as the network's",)
+    images = list_pictures(path / "images" / below)
+    return mask_dataset(path, folder, images, names, labels, below=below, remarks=remarks)
 
-    images = list_images(images_folder)
-    masks = {mask.stem: mask for mask in list_images(folder / below)}
-    samples = tuple(Sample(i, _Truth(masks[i.stem], classes)) for i in images if i.stem in masks)
+
+def mask_dataset(
+    path: Path,
+    folder: Path,
+    images: Sequence[Path],
+    names: Sequence[str],
+    labels: Sequence[str],
+    *,
+    below: str = "",
+    form: str = NAME,
+    remarks: tuple[str, ...] = (),
+) -> Dataset:
+    """Pictures with their masks.
+
+    Args:
+        path: the data set's.
+        folder: of the masks, which have the names of their pictures.
+        images: the pictures; those without a mask are counted.
+        names: of the data's classes, by id.
+        labels: the network's class names.
+        below: the folder in `folder` where the masks lie.
+        form: what the form of the labels is called.
+        remarks: what is known already.
+
+    Raises:
+        DataError: no class in common, or ids that are certainly wrong.
+    """
+    classes = map_classes(names, labels, where=folder)
+    masks = {mask.stem: mask for mask in list_pictures(folder / below)}
+    paired = [(image, masks[image.stem]) for image in images if image.stem in masks]
+    if paired:
+        looked = check_ids(count_ids([mask for _, mask in paired]), names, where=folder)
+        classes = dataclasses.replace(classes, unnamed_ids=looked.unnamed_ids)
+        remarks += looked.remarks
+    samples = tuple(Sample(image, _Truth(mask, classes)) for image, mask in paired)
     without = len(images) - len(samples)
-    return Dataset(folder, NAME, classes, samples, {"images without a mask": without} if without else {})
+    left_out = {"images without a mask": without} if without else {}
+    return Dataset(folder, form, classes, samples, left_out, remarks, root=path)
 
 
 class _Truth:
-    """The mask of one picture, read when it is wanted."""
+    """The mask of one picture, read when it is needed."""
 
     def __init__(self, mask: Path, classes: ClassMap) -> None:
         self._mask = mask
         self._network_ids = np.append(classes.network_ids, UNLABELLED)
+        self._void = void_id(len(classes.names))
 
     def __call__(self, image: UInt8Array) -> MapTruth:
         ids = read_class_ids(self._mask)
@@ -69,76 +122,23 @@ class _Truth:
             raise DataError(
                 f"{self._mask} has {ids.shape[1]}x{ids.shape[0]} px, "
                 f"its image {image.shape[1]}x{image.shape[0]}: "
-                "a mask wants its image's size (resize it by nearest neighbour)"
+                "a mask must have its image's size (resize it by nearest neighbour)"
             )
-        last = len(self._network_ids) - 1  # stands for all that has no name
-        known: IntArray = np.where(ids == _NEVER_A_CLASS, last, np.minimum(ids.astype(np.int64), last))
+        last = len(self._network_ids) - 1  # the entry for all ids without a name
+        known: IntArray = np.minimum(ids.astype(np.int64), last)
+        if self._void is not None:
+            known[ids == self._void] = last
         return MapTruth(self._network_ids[known])
 
 
-def read_class_ids(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """The class ids of a mask, uint8 or uint16 [height, width]; of a palette PNG, the indices.
-
-    Raises:
-        DataError: it cannot be read, or is a colour picture.
-    """
-    header = _png_header(path)
-    if header is not None and header.palette is not None:
-        return _indices(decode(path, cv2.IMREAD_COLOR), header.palette)
-    ids = decode(path, cv2.IMREAD_UNCHANGED)
-    if header is not None and header.bit_depth < 8:  # OpenCV has stretched 1, 2 or 4 bits over 0..255
-        ids = ids // (255 // (2**header.bit_depth - 1))
-    if ids.ndim == 3 and (ids[..., :1] == ids[..., :3]).all():  # grey, written as colour
-        ids = ids[..., 0]
-    if ids.ndim != 2:
-        raise DataError(
-            f"{path} is a colour picture: a mask wants one channel of class ids, or a palette whose indices they are"
-        )
-    return ids
+def _own_names(folder_name: str) -> str:
+    return f"classes{folder_name.removeprefix('masks')}.txt"
 
 
-@dataclass(frozen=True)
-class _PngHeader:
-    """What OpenCV doesn't tell of a PNG: bits a sample, and the palette, uint8 [n, 3] RGB, if it has one."""
-
-    bit_depth: int
-    palette: NDArray[np.uint8] | None
-
-
-def _png_header(path: Path) -> _PngHeader | None:
-    try:
-        data = path.read_bytes()
-    except OSError as failed:
-        raise DataError(f"{path} cannot be read: {failed.strerror}") from failed
-    if not data.startswith(_PNG_SIGNATURE) or len(data) < 33:
-        return None
-    bit_depth, colour_type = data[24], data[25]
-    position = len(_PNG_SIGNATURE) if colour_type == _PNG_PALETTE else len(data)
-    while position + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, position)
-        if kind == b"PLTE":
-            colours = np.frombuffer(data[position + 8 : position + 8 + length], np.uint8)
-            return _PngHeader(bit_depth, colours[: len(colours) // 3 * 3].reshape(-1, 3))
-        position += length + 12
-    return _PngHeader(bit_depth, None)
-
-
-def _indices(picture: UInt8Array, palette: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Palette indices of a decoded picture: OpenCV gives colours. Of two equal ones, the first."""
-    table = np.zeros(1 << 24, np.uint8)
-    keys = palette.astype(np.int64) @ (1 << 16, 1 << 8, 1)
-    table[keys[::-1]] = np.arange(len(palette), dtype=np.uint8)[::-1]
-    indices: NDArray[np.uint8] = table[picture.astype(np.int64) @ (1, 1 << 8, 1 << 16)]  # BGR
-    return indices
-
-
-def _class_names(path: Path, folder_name: str) -> tuple[str, ...]:
-    """Class names of `masks_voc21` from classes_voc21.txt, else classes.txt, in the folder or its parent."""
-    own = f"classes{folder_name.removeprefix('masks')}.txt"
-    for name in dict.fromkeys((own, "classes.txt")):
-        for folder in (path, path.parent):
+def _class_names(path: Path, folder_name: str) -> tuple[str, ...] | None:
+    """Class names of `masks_voc21` from classes_voc21.txt, otherwise classes.txt, in the folder or its parent."""
+    for name in dict.fromkeys((_own_names(folder_name), "classes.txt")):
+        for folder in (path, path.absolute().parent):
             if (folder / name).is_file():
                 return read_names(folder / name)
-    raise DataError(
-        f"{path / folder_name} has no class names: put them, one a line in the order of the ids, into {path / own}"
-    )
+    return None

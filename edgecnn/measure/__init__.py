@@ -1,1 +1,1 @@
-"""What is measured of a network: parity, accuracy, latency, and the machine it was measured on."""
+"""Measures networks: parity, accuracy and latency, and describes the machine."""

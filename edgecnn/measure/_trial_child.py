@@ -1,11 +1,10 @@
-"""The process that tries one device: `python -m edgecnn.measure._trial_child FORMAT DEVICE`.
+"""The child process that tests one device: `python -m edgecnn.measure._trial_child FORMAT DEVICE`.
 
-It prints one JSON line: which devices the runtime sees, and what the network that ships for this answered on DEVICE.
-A runtime that ends its process ends only this one.
+The request "try" returns the devices that the runtime sees, and the answer of the shipped network on DEVICE, if it
+ships in that format. A runtime that crashes ends only this process.
 """
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -14,19 +13,20 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgecnn._photographs import photographs
-from edgecnn._shipped import ASSETS
-from edgecnn.errors import EdgeCnnError
-from edgecnn.registry import BACKENDS
-from edgecnn.results import Classification
-from edgecnn.runners.base import open_runner
+from edgecnn.bundle import Bundle
+from edgecnn.bundle.shipped import ASSETS
+from edgecnn.child import serve
+from edgecnn.errors import Fault
+from edgecnn.formats import FORMATS
+from edgecnn.photographs import photographs
+from edgecnn.runners.runner import open_runner
 
 EXPECTED = ASSETS / "probe.json"
 BUNDLE = ASSETS / "probe.edge"
 
 
 def try_device(format_name: str, device: str) -> dict[str, Any]:
-    """Open the shipped network there and compare its answer with torch's.
+    """Open the shipped network on the device and compare its answer with torch's.
 
     Raises:
         DeviceError, MissingDependencyError: see `open_runner`.
@@ -34,9 +34,8 @@ def try_device(format_name: str, device: str) -> dict[str, Any]:
     expected = json.loads(Path(EXPECTED).read_text(encoding="utf-8"))
     start = time.perf_counter()
     with open_runner(BUNDLE, device=device, format=format_name, threads=1) as runner:
-        answer = runner(photographs()[expected["photograph"]])
+        answer: Any = runner(photographs()[expected["photograph"]])  # a classification: the shipped network is ours
         opened = runner.backend.opened
-    assert isinstance(answer, Classification)
     scores = dict(zip(answer.class_ids.tolist(), answer.scores.tolist(), strict=True))
     difference = max(abs(scores[index] - score) for index, score in enumerate(expected["scores"]))
     return {
@@ -46,21 +45,21 @@ def try_device(format_name: str, device: str) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Try, and print."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a runtime prints must not come between
-    format_name, device = sys.argv[1:]
+def try_it(format: str, device: str) -> dict[str, Any]:  # noqa: A002 - the field's word
+    """The devices that the runtime sees, and the result of testing one: an answer, or a fault."""
     said: dict[str, Any] = {}
     try:
-        said["found"] = [msgspec.to_builtins(found) for found in BACKENDS.get(format_name).devices()]
-        said |= try_device(format_name, device)
-    except EdgeCnnError as error:
-        said["reason"] = str(error)
-    except Exception as error:
-        said["reason"] = f"{type(error).__name__}: {error}"
-    answers.write(json.dumps(said) + "\n")
-    answers.flush()
+        said["found"] = [msgspec.to_builtins(found) for found in FORMATS.get(format).load_backend().devices()]
+        if any(artifact.format == format for artifact in Bundle.open(BUNDLE).manifest.artifacts):
+            said |= try_device(format, device)
+    except Exception as error:  # the devices found are useful in spite of this error
+        said["fault"] = Fault.of(error).document()
+    return said
+
+
+def main() -> None:
+    """Serve requests to test."""
+    serve({"try": lambda: try_it(*sys.argv[1:])})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How far an artifact's answers are from the float artifact's: one measure for every format and task, no labels."""
+"""Noise of an artifact's answers against the float artifact's: one measure for all formats and tasks, no labels."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ Arrays = Mapping[str, NDArray[Any]]
 
 _SCORE_THAT_MATTERS = 0.01  # eval's threshold for detections
 _SMALLEST_SCORE = 1e-12
-_INAUDIBLE = 1e-12  # noise-to-signal ratio of equal answers, so that there is a logarithm
+_NO_NOISE = 1e-12  # noise-to-signal ratio of equal answers, so that its logarithm exists
 
 
 def noise_to_signal(answers: Sequence[Arrays], expected: Sequence[Arrays]) -> dict[str, float]:
     """Noise power over signal power of each output, over all frames.
 
-    - class scores (softmax): of the logits, that is of the logarithms less each frame's mean;
-    - detections: of the scores of anchors that matter on either side; boxes' errors are in units of the box's own
+    - class scores (softmax): of the logits, computed as logarithms minus each frame's mean;
+    - detections: of the scores of anchors above a threshold in either; box errors are in units of the box's own
       size, weighted by the score;
     - class maps: the share of pixels that differ;
     - logits, prototypes and everything else: of the values.
 
     Args:
         answers: an artifact's outputs, frame by frame, by name.
-        expected: the float artifact's.
+        expected: the float artifact's outputs.
     """
     return {
         name: _ratio(name, answers, expected)
         for name in expected[0]
-        if name != "coefficients"  # they say nothing without the anchors that count; the scores do
+        if name != "coefficients"  # they mean nothing without their anchors' scores, which are counted
     }
 
 
 def damage(answers: Sequence[Arrays], expected: Sequence[Arrays]) -> float:
-    """The noise of all outputs as one number: 0 for equal answers, about 1 for useless, infinite for no numbers."""
+    """The noise of all outputs as one number: 0 for equal answers, about 1 for useless ones, infinite for NaN."""
     return float(sum(noise_to_signal(answers, expected).values()))
 
 
 def signal_to_noise_db(answers: Sequence[Arrays], expected: Sequence[Arrays]) -> dict[str, float]:
-    """The signal-to-noise ratio of each output in decibels, 120 at most; of a class map, that of its pixels."""
+    """The signal-to-noise ratio of each output in decibels, at most 120; of a class map, that of its pixels."""
     return {
-        name: round(-10 * float(np.log10(max(ratio, _INAUDIBLE))), 2)
+        name: round(-10 * float(np.log10(max(ratio, _NO_NOISE))), 2)
         for name, ratio in noise_to_signal(answers, expected).items()
     }
 

@@ -1,4 +1,4 @@
-"""The GPUs and NPUs that the system sees, whether or not a runtime can use them: read from /sys and /dev."""
+"""Lists the GPUs and NPUs that the system sees, usable by a runtime or not: read from /sys and /dev."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _MAKERS = {
     "0x1ac1": "Google Coral",
     "0x14e4": "Broadcom",
 }
-# Drivers of NPUs on PCI that show themselves as other things.
+# Drivers of NPUs on PCI that are listed as another class.
 _NPU_DRIVERS = ("intel_vpu", "amdxdna", "hailo", "apex")
-# Virtual screens: a frame buffer, nothing that computes.
+# Virtual screens: a frame buffer without a processor.
 _SCREENS_ONLY = {"0x1234", "0x1b36", "0x1013", "0x15ad", "0x80ee", "0x1af4", "0x1d0f"}
 # Source: Coral's documentation, "Get started with the USB Accelerator": its two USB ids.
 _CORAL_USB = {("1a6e", "089a"), ("18d1", "9302")}
@@ -36,8 +36,8 @@ class Hardware(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         kind: "gpu" or "npu".
-        name: maker and number, as in "Intel 0x46a6".
-        driver: the kernel's; "" where none has taken it.
+        name: maker and number, such as "Intel 0x46a6".
+        driver: the kernel's driver; "" where there is none.
     """
 
     kind: str
@@ -49,7 +49,7 @@ def find_hardware(root: Path = Path("/")) -> list[Hardware]:
     """The GPUs and NPUs of this machine.
 
     Args:
-        root: where /sys and /dev are.
+        root: the folder that contains sys and dev.
     """
     found = [described for device in sorted(root.glob("sys/bus/pci/devices/*")) if (described := _pci(device))]
     found += [described for device in sorted(root.glob("sys/class/drm/card[0-9]")) if (described := _on_chip(device))]
@@ -76,7 +76,7 @@ def _pci(device: Path) -> Hardware | None:
 
 
 def _on_chip(card: Path) -> Hardware | None:
-    """A GPU that is no PCI device, as a Raspberry Pi's."""
+    """A GPU that is not a PCI device, such as a Raspberry Pi's."""
     try:
         device = (card / "device").resolve(strict=True)
     except OSError:

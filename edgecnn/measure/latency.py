@@ -1,7 +1,7 @@
-"""Latency figures: which percentiles a sample allows, and whether a run was steady enough to believe.
+"""Latency figures: which percentiles a sample is large enough for, and whether a run was stable.
 
-What is timed is one picture at a time (MLPerf's single stream): from the picture in memory to the Result, that is
-fit + infer + finish; reading a camera or a file isn't in it.
+One picture at a time is timed (MLPerf's single stream): from the picture in memory to the Result, that is
+fit + infer + finish, without reading a camera or a file.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgecnn.evidence import LayerTime, Opened, ParityEvidence
+from edgecnn.bundle.evidence import LayerTime, Opened, ParityEvidence
 from edgecnn.measure.machine import Conditions, Machine
 
 CONFIDENCE = 0.99
@@ -33,11 +33,11 @@ class RoundFigures(msgspec.Struct, frozen=True, kw_only=True):
     """One round of one artifact.
 
     Attributes:
-        n: samples.
+        n: number of samples.
         p50_ms: their median, end to end.
-        others_busy_cores: cores that other programs kept busy meanwhile; None where the system doesn't tell.
+        others_busy_cores: cores that other programs kept busy meanwhile; None where the system doesn't report it.
         stolen: share of the cores' time that the hypervisor gave to others.
-        conditions: of the machine, right after it.
+        conditions: the machine's state right after the round.
     """
 
     n: int
@@ -48,16 +48,16 @@ class RoundFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
-    """The first seconds of an artifact's process, part by part.
+    """Start-up times of an artifact's process, part by part.
 
-    `cold_ms` of a result is runtime_import + open + first: from asking for the runner to the first result. What a
-    Python program pays before that, the interpreter and edgecnn with numpy and OpenCV, is given beside it. Files
+    `cold_ms` of a result is runtime_import + open + first: from the request for the runner to the first result. What a
+    Python program needs before that (the interpreter, and edgecnn with numpy and OpenCV) is listed separately. Files
     may be in the system's page cache: a first start after boot also waits for the disk.
 
     Attributes:
         interpreter_ms: from starting the process to its first line.
-        import_ms: of edgecnn, numpy and OpenCV.
-        runtime_import_ms: of the runtime.
+        import_ms: import of edgecnn, numpy and OpenCV.
+        runtime_import_ms: import of the runtime.
         open_ms: reading the bundle, checking hashes, compiling the graph.
         first_ms: the first picture, to its result.
     """
@@ -70,7 +70,7 @@ class ColdStart(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def cold_ms(self) -> float:
-        """Open to first result, the runtime's import included."""
+        """From opening to the first result, including the runtime's import."""
         return self.runtime_import_ms + self.open_ms + self.first_ms
 
 
@@ -78,7 +78,7 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
     """Raw samples in the order they were taken, after warm-up, in nanoseconds; percentiles come from these.
 
     Attributes:
-        total_ns: picture in, Result out, on the caller's side.
+        total_ns: from the picture to the Result, in the caller.
         fit_ns, infer_ns, finish_ns: the stages.
     """
 
@@ -89,37 +89,37 @@ class Samples(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured of one artifact on one device.
+    """Measurements of one artifact on one device.
 
     Attributes:
         format, precision: what ran.
-        device, device_name: as asked for, and the processor.
-        runtime, provider: the package and version, and its name for what executed.
-        threads: of one inference.
-        ran_on: proof of what ran.
-        n: samples, each with another picture than the one before.
-        p50_ms, p90_ms, p95_ms, p99_ms: end to end; None where n doesn't carry the percentile (`min_samples`).
-        bounds_ms: "p90" → what the percentile stays below at 99 % confidence, for those that n carries.
+        device, device_name: the requested device, and the name of the CPU, GPU or NPU.
+        runtime, provider: package and version, and the runtime's name for what executed.
+        threads: threads per inference.
+        ran_on: proof of execution.
+        n: number of samples; each uses another picture than the one before.
+        p50_ms, p90_ms, p95_ms, p99_ms: end to end; None where n is too small for the percentile (`min_samples`).
+        bounds_ms: "p90" → an upper bound of the percentile at 99 % confidence, where n is large enough.
         mean_ms, min_ms, max_ms: end to end.
-        spread: interquartile range over median, end to end.
+        spread: interquartile range divided by the median, end to end.
         stages: medians in ms of "fit", "infer", "finish".
         cold_ms: see `ColdStart`.
         cold: its parts.
-        warmup_n, warmup_settled: calls before the samples, and whether the median had come to rest.
-        peak_rss_mb: of the process, in MB of 10^6 bytes, the pictures that it holds included (`pictures_mb`).
-        file_bytes: of the artifact's files.
-        sha256: of the file that was opened.
-        rounds: round by round.
-        unstable: why the figures are not to be trusted; empty where they are.
-        profile: which rule said how long to measure.
-        pictures: what was looked at ("photographs, 640x480").
+        warmup_n, warmup_settled: calls before the samples, and whether the median had settled.
+        peak_rss_mb: peak memory of the process in MB of 10^6 bytes, including its pictures (`pictures_mb`).
+        file_bytes: size of the artifact's files.
+        sha256: hash of the opened file.
+        rounds: figures round by round.
+        unstable: reasons not to trust the figures; empty where there are none.
+        profile: the profile that decided how long to measure.
+        pictures: the pictures used ("photographs, 640x480").
         pictures_mb: memory of those pictures.
-        measured_utc: when.
-        agreement: of an accelerator's answers with the processor's on the same artifact; beyond its precision's limit
-            the artifact fails. None on the processor.
-        layers: the runtime's operators, slowest first; empty where nobody asked, or `layers_missing` says why.
-        layers_missing: why there are none, though asked for.
-        samples: raw.
+        measured_utc: time of the measurement.
+        agreement: comparison of an accelerator's answers with the CPU's on the same artifact; beyond the precision's
+            limit the artifact fails. None on the CPU.
+        layers: the runtime's operators, slowest first; empty where not requested, or where `layers_missing` says why.
+        layers_missing: why there are none, although requested.
+            samples: raw samples.
     """
 
     format: str
@@ -160,7 +160,7 @@ class BenchResult(msgspec.Struct, frozen=True, kw_only=True):
     layers_missing: str = ""
 
     def figures(self) -> dict[str, Any]:
-        """All but the raw samples, as plain values: what `bench --json` prints of it."""
+        """All but the raw samples, as plain values, for `bench --json`."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
         del plain["samples"]
         return plain
@@ -170,10 +170,10 @@ class BenchFailure(msgspec.Struct, frozen=True, kw_only=True):
     """An artifact that could not be measured.
 
     Attributes:
-        format, precision, device, threads: what was asked for.
+        format, precision, device, threads: as requested.
         error: class of the error.
-        reason: its text.
-        exit_code: the one that its class gives.
+        reason: the error's message.
+        exit_code: the exit code of that class.
     """
 
     format: str
@@ -186,14 +186,14 @@ class BenchFailure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole run: what was measured, what failed, and where.
+    """A whole run: results, failures and the machine.
 
     Attributes:
-        bundle: its name.
-        machine: its description at the start.
+        bundle: the bundle's name.
+        machine: the machine's description at the start.
         results: in the order of the bundle's artifacts.
-        failures: those that could not be measured.
-        notes: what else the user should know.
+        failures: artifacts that could not be measured.
+        notes: further remarks for the user.
     """
 
     bundle: str
@@ -204,13 +204,13 @@ class BenchReport(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def fastest(self) -> BenchResult | None:
-        """The result with the smallest median; None where nothing was measured."""
+        """The result with the smallest median; None without results."""
         measured = [result for result in self.results if result.p50_ms is not None]
         return min(measured, key=lambda result: result.p50_ms or math.inf, default=None)
 
 
 def summarise(samples: Samples) -> dict[str, Any]:
-    """The figures that come from samples alone, named as in `BenchResult`."""
+    """The figures computed from samples alone, named as in `BenchResult`."""
     total_ms = np.asarray(samples.total_ns, np.float64) / 1e6
     lower, median, upper = np.percentile(total_ms, (25, 50, 75)).tolist()
     known = {p: percentile(total_ms, p) for p in PERCENTILES}
@@ -235,7 +235,7 @@ def percentile(samples: np.ndarray, percent: float) -> float | None:
 
 
 def percentile_bound(samples: np.ndarray, percent: float, *, confidence: float = CONFIDENCE) -> float | None:
-    """What the percentile lies below at this confidence; None where there are fewer samples than that needs.
+    """An upper bound of the percentile at this confidence; None where there are too few samples.
 
     Source: MLPerf Inference's early stopping (inference_rules.adoc, appendix on early stopping): with t samples
     allowed over the latency, the t - 1 highest are discarded and the highest of the rest is reported.
@@ -248,7 +248,7 @@ def percentile_bound(samples: np.ndarray, percent: float, *, confidence: float =
 
 @lru_cache(maxsize=64)
 def min_samples(percent: float, *, confidence: float = CONFIDENCE) -> int:
-    """How many samples a percentile needs before it may be told.
+    """Number of samples that a percentile needs before it may be reported.
 
     Source: MLPerf Inference's early stopping with tolerance d = 0 (inference_rules.adoc; loadgen/early_stopping.cc):
     the least n for which at most one sample in n above the percentile has a probability of at most 1 - confidence.
@@ -285,7 +285,7 @@ def samples_allowed_over(n: int, percent: float, *, confidence: float = CONFIDEN
 def instability(
     machine: Machine, rounds: Sequence[RoundFigures], *, spread: float, warmup_settled: bool
 ) -> tuple[str, ...]:
-    """Why figures are not to be trusted, most telling first; nothing where they are."""
+    """Reasons not to trust the figures, most important first; empty where there are none."""
     reasons = list(_slowed_board(machine.conditions, [r.conditions for r in rounds]))
     medians = [r.p50_ms for r in rounds if r.n]
     if len(medians) > 1 and max(medians) > min(medians) * (1 + _ROUNDS_DIFFER):
@@ -305,14 +305,14 @@ def instability(
     if spread > _WIDE_SPREAD:
         reasons.append(f"wide spread: the middle half covers {spread:.0%} of the median")
     if not warmup_settled:
-        reasons.append("still changing when the warm-up's time was over")
+        reasons.append("still changing at the end of the warm-up")
     return tuple(reasons)
 
 
 def _slowed_board(before: Conditions, after: Sequence[Conditions]) -> list[str]:
     words = dict.fromkeys(word for state in (before, *after) for word in state.throttled_now)
     reasons = [f"invalid: the board was slowed ({', '.join(words)})"] if words else []
-    # The upper bits say what has occurred since boot: one that is new tells of a moment nobody looked at.
+    # The upper bits show what has occurred since boot: a new one shows an event between two readings.
     occurred = 0
     for state in after:
         occurred |= (state.throttled or 0) >> 16
@@ -327,7 +327,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def row(outcome: BenchResult | BenchFailure, machine: Machine) -> dict[str, Any]:
-    """One object of `bench --json`; a failure has the same fields, empty, and `error` and `reason`."""
+    """One object of `bench --json`; a failure has the same fields, empty, with `error` and `reason`."""
     if isinstance(outcome, BenchResult):
         return {**outcome.figures(), "error": None, "reason": None, "machine": msgspec.to_builtins(machine)}
     empty: Mapping[str, Any] = {

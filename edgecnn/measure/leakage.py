@@ -1,20 +1,20 @@
-"""No measuring on pictures that an artifact was made with: its figures there would be too good."""
+"""Prevents measuring on pictures that were used to make an artifact: its figures would be too good."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from edgecnn.bundle import Artifact
+from edgecnn.bundle.evidence import Stage
 from edgecnn.datasets import Dataset
-from edgecnn.datasets.images import picture_hash
 from edgecnn.errors import DataError
-from edgecnn.evidence import Stage
+from edgecnn.pictures import picture_hash
 
 
 def pictures_seen(artifact: Artifact, *, name: str) -> dict[str, frozenset[str]]:
-    """What an artifact was made with: "the calibration of NAME with SOURCE" → content hashes of the pictures.
+    """The pictures used to make an artifact: "the calibration of NAME with SOURCE" → their content hashes.
 
-    Empty for one that no picture took part in, as every float one.
+    Empty if no picture was used, as for every float artifact.
     """
     evidence = artifact.evidence.quantization
     seen: dict[str, frozenset[str]] = {}
@@ -31,25 +31,25 @@ def refuse_seen_pictures(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Refuse a data set that shares a picture with what an artifact was made with.
+    """Refuse a data set that shares a picture with those used to make an artifact.
 
-    Reads every picture once, before anything is measured: 5 ms each on a PC at 640 x 480, so that the error comes
-    after a second and not after the measurement. Where nothing was seen, no picture is read.
+    Reads every picture once before anything is measured (5 ms each on a PC at 640 x 480), so that the error comes
+    after a second and not after the measurement. If no picture was used, none is read.
 
     Args:
-        dataset: to be measured on.
-        seen: as `pictures_seen` gives it.
-        progress: is called with (done, total) pictures.
+        dataset: the data set to measure on.
+        seen: from `pictures_seen`.
+        progress: called with (done, total) pictures.
 
     Raises:
-        DataError: says how many pictures are shared, and with what.
+        DataError: with the number of shared pictures and their use.
     """
     count, uses = _count_shared(dataset, seen, progress)
     if count:
         raise DataError(
-            f"{count} of the {len(dataset)} images of {dataset.path} took part when the artifact was made ({uses}): "
-            "its figure on them would be too good. Measure on others: another --data, or --split for the part that "
-            "took no part"
+            f"{count} of the {len(dataset)} images of {dataset.path} were used to make the artifact ({uses}): the "
+            "metric on them would be too good. Measure on held-out pictures: give another --data, or --split for "
+            "another part of the data set"
         )
 
 
@@ -59,26 +59,26 @@ def remark_on_learned_pictures(
     *,
     progress: Callable[[int, int], None] | None = None,
 ) -> str | None:
-    """What is to be said of a figure on pictures that a network was trained on; None where it was on none.
+    """A remark on a metric measured on pictures that the network was trained on; None where there are none.
 
-    How well a network fits what it learned from is worth knowing, so this is no error.
+    It is not an error: how well a network fits its training pictures may be of interest.
 
     Args:
-        dataset: to be measured on; read once where anything was learned from.
-        learned: as `pictures_learned` gives it.
-        progress: is called with (done, total) pictures.
+        dataset: the data set to measure on; read once if the network was trained on known pictures.
+        learned: from `pictures_learned`.
+        progress: called with (done, total) pictures.
     """
     count, uses = _count_shared(dataset, learned, progress)
     if not count:
         return None
     return (
-        f"{count} of the {len(dataset)} images took part when the network was made ({uses}): the figure says how "
-        "well it learned them, not how right it is on others"
+        f"{count} of the {len(dataset)} images were used to make the network ({uses}): the metric shows how "
+        "well it learned them, not how accurate it is on others"
     )
 
 
 def pictures_learned(stages: Sequence[Stage]) -> dict[str, tuple[str, ...]]:
-    """What was done to a network: "train" → content hashes of the pictures that took part."""
+    """The pictures of a network's history: "train" → their content hashes."""
     learned: dict[str, tuple[str, ...]] = {}
     for stage in stages:
         learned[stage.what] = learned.get(stage.what, ()) + stage.images
@@ -88,7 +88,7 @@ def pictures_learned(stages: Sequence[Stage]) -> dict[str, tuple[str, ...]]:
 def _count_shared(
     dataset: Dataset, seen: Mapping[str, Collection[str]], progress: Callable[[int, int], None] | None
 ) -> tuple[int, str]:
-    """How many pictures were seen, and in what; reads none where nothing was seen."""
+    """Number of known pictures, and their uses; reads none where there is nothing to compare."""
     if not seen:
         return 0, ""
     found: list[str] = []

@@ -1,7 +1,7 @@
-"""The machine that a measurement was made on: what it is, and what state it was in.
+"""Describes the machine that a measurement was made on, and its state.
 
-Everything is read from /proc, /sys and the standard library, so that a bare board can describe itself; what
-cannot be read is None, never a guess.
+Everything is read from /proc, /sys and the standard library, so that a bare board can describe itself; a value that
+cannot be read is None and never guessed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from pathlib import Path
 
 import msgspec
 
-from edgecnn._devices import cpu_model, default_threads
+from edgecnn.formats import FORMATS
+from edgecnn.processor import allowed_cores, board_model, cores_quota, cpu_model
+from edgecnn.targets import threads_here
 
-# Instruction sets that decide how fast a convolution is, by the kernel's names.
+# Instruction sets that decide the speed of convolutions, by the kernel's names.
 _FLAGS_THAT_MATTER = (
     "avx2",
     "fma",
@@ -43,15 +45,7 @@ _FLAGS_THAT_MATTER = (
     "sve2",
     "sme",
 )
-_PACKAGES = (
-    "numpy",
-    "opencv-python",
-    "opencv-python-headless",
-    "onnxruntime",
-    "openvino",
-    "ai-edge-litert",
-    "tflite-runtime",
-)
+_PACKAGES = ("numpy", "opencv-python", "opencv-python-headless")  # and those of the runtimes
 # `vcgencmd get_throttled`. Source: Raspberry Pi documentation, "vcgencmd", get_throttled.
 _THROTTLED_NOW = {
     0: "under-voltage",
@@ -62,13 +56,13 @@ _THROTTLED_NOW = {
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
-    """What changes from one second to the next.
+    """The part of the machine's state that changes from second to second.
 
     Attributes:
         load_1min: runnable tasks, averaged over the last minute.
-        frequency_mhz: current, of the slowest core that this process may use.
-        temperature_c: of the hottest zone that tells.
-        throttled: a Raspberry Pi's throttled bits; 0 is well.
+        frequency_mhz: current frequency of the slowest core that this process may use.
+        temperature_c: temperature of the hottest zone that reports one.
+        throttled: a Raspberry Pi's throttled bits; 0 means no throttling.
     """
 
     load_1min: float | None = None
@@ -78,7 +72,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def throttled_now(self) -> tuple[str, ...]:
-        """What slows the board at this moment, in words."""
+        """What slows the board down now, in words."""
         return tuple(word for bit, word in _THROTTLED_NOW.items() if (self.throttled or 0) >> bit & 1)
 
 
@@ -86,23 +80,23 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """The machine, and its state before the measurement.
 
     Attributes:
-        cpu_model: the processor; on Arm the kinds of core.
+        cpu_model: name of the CPU; on Arm the kinds of core.
         architecture: "x86_64", "aarch64", …
         cpu_flags: the instruction sets that matter for convolutions.
-        virtual: a hypervisor is underneath.
-        board: what the device tree says ("Raspberry Pi 5 Model B Rev 1.0"); "" where there is none.
-        emulated: the board says that it is emulated: function is real there, speed is not.
+        virtual: True under a hypervisor.
+        board: the model in the device tree ("Raspberry Pi 5 Model B Rev 1.0"); "" where there is none.
+        emulated: True if the board says that it is emulated: its answers are real, its speed is not.
         cores_machine: online cores.
-        cores_allowed: those that this process's affinity allows.
-        cores_quota: what its control group gives, in cores; None without a quota.
-        threads_default: what an inference gets where nobody asks.
-        governor: of frequency scaling.
-        frequency_max_mhz: the highest that the governor may choose now.
-        memory_mb: of the machine.
-        memory_available_mb: free for programs, at the start.
+        cores_allowed: cores that this process's affinity allows.
+        cores_quota: its control group's quota, in cores; None without a quota.
+        threads_default: default number of threads per inference.
+        governor: governor of frequency scaling.
+        frequency_max_mhz: highest frequency that the governor may choose now.
+        memory_mb: the machine's memory.
+        memory_available_mb: memory available to programs, at the start.
         os, kernel, python: names and versions.
-        versions: packages that take part, those that are installed.
-        conditions: at the start.
+        versions: versions of the installed packages that are used.
+        conditions: the state at the start.
     """
 
     cpu_model: str
@@ -150,14 +144,14 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def identity(self) -> tuple[object, ...]:
-        """What two descriptions of the same machine have in common, whenever they were made."""
+        """Equal for two descriptions of the same machine, whenever they were made."""
         return (self.cpu_model, self.architecture, self.board, self.cores_machine, self.memory_mb)
 
 
 def describe_machine() -> Machine:
-    """Describe this machine as it is now."""
+    """Describe this machine in its current state."""
     cpuinfo = _read("/proc/cpuinfo") or ""
-    board = (_read("/sys/firmware/devicetree/base/model") or "").strip("\0 \n")
+    board = board_model()
     flags = cpu_flags(cpuinfo)
     return Machine(
         cpu_model=cpu_model(cpuinfo),
@@ -168,8 +162,8 @@ def describe_machine() -> Machine:
         emulated="(emulated)" in board.lower(),
         cores_machine=os.cpu_count() or 1,
         cores_allowed=len(allowed_cores()),
-        cores_quota=_cores_quota(),
-        threads_default=default_threads(),
+        cores_quota=cores_quota(),
+        threads_default=threads_here(),
         governor=_read_word(_cpufreq(0) / "scaling_governor"),
         frequency_max_mhz=_slowest_mhz("scaling_max_freq"),
         memory_mb=_memory_mb("MemTotal"),
@@ -192,20 +186,13 @@ def read_conditions() -> Conditions:
     )
 
 
-def allowed_cores() -> list[int]:
-    """Numbers of the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
 class CoreTimes(msgspec.Struct, frozen=True, kw_only=True):
-    """What the allowed cores have done since boot, in seconds, and when that was read.
+    """Time used by the allowed cores since boot, in seconds, and the time of the reading.
 
     Attributes:
-        busy_s: all programs together, the kernel's work included.
-        stolen_s: what the hypervisor gave to others.
-        read_ns: CLOCK_MONOTONIC.
+        busy_s: all programs together, including the kernel's work.
+        stolen_s: time that the hypervisor gave to others.
+        read_ns: CLOCK_MONOTONIC time.
     """
 
     busy_s: float
@@ -243,7 +230,7 @@ def cpu_flags(cpuinfo: str) -> frozenset[str]:
 
 
 def peak_rss_mb() -> float:
-    """The most memory that this process has held resident, in MB of 10^6 bytes."""
+    """Peak resident memory of this process, in MB of 10^6 bytes."""
     # ru_maxrss would be wrong here: a child starts with its parent's value (getrusage(2) keeps it over exec).
     found = re.search(r"^VmHWM:\s*(\d+) kB$", _read("/proc/self/status") or "", re.MULTILINE)
     if found:
@@ -303,15 +290,6 @@ def _throttled() -> int | None:
         return None
 
 
-def _cores_quota() -> float | None:
-    unified = (_read("/sys/fs/cgroup/cpu.max") or "").split()
-    if len(unified) == 2 and unified[0] != "max":
-        return int(unified[0]) / int(unified[1])
-    quota = _read_number(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
-    period = _read_number(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
-    return quota / period if quota and period and quota > 0 else None
-
-
 def _memory_mb(name: str) -> float | None:
     found = re.search(rf"^{name}:\s*(\d+) kB$", _read("/proc/meminfo") or "", re.MULTILINE)
     return round(int(found.group(1)) * 1024 / 1e6) if found else None
@@ -325,10 +303,10 @@ def _os_name() -> str:
 
 
 def _versions() -> dict[str, str]:
-    import edgecnn
+    from edgecnn._version import __version__
 
-    found = {"edgecnn": edgecnn.__version__}
-    for package in _PACKAGES:
+    found = {"edgecnn": __version__}
+    for package in (*_PACKAGES, *(package for row in FORMATS for package in row.runtime.packages)):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -1,75 +1,49 @@
-"""Does an artifact answer as the torch network does, on the same frames?
+"""Compares an artifact's answers with the torch network's on the same frames.
 
-Tensors are compared before saturation, as max |a - b| / max |b|: a probability that is all but one or zero would
-hide what went wrong below it. Scores are turned back into logarithms for that, which a softmax or sigmoid output in
+Tensors are compared before saturation, as max |a - b| / max |b|: a probability near one or zero would hide errors of
+the logits. So scores are converted back to logarithms, which a softmax or sigmoid output in
 float32 carries with full relative precision.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from edgecnn.evidence import Opened, ParityEvidence, PreprocessEvidence
+from edgecnn.bundle.evidence import Opened, ParityEvidence, PreprocessEvidence
 from edgecnn.frame import FrameFitter, FrameSpec, Placement
-from edgecnn.results import Classification, Detections, FloatArray, Instances, Result, SegmentationMap, UInt8Array
+from edgecnn.results import UInt8Array
 from edgecnn.tasks import Task
-from edgecnn.tasks.segment import Segment
+from edgecnn.tasks.answer_form import Array, Arrays
+from edgecnn.tasks.base import Compared, Limits
 
-Arrays = Mapping[str, NDArray[Any]]
-Array = NDArray[Any]
+# A float32 artifact is about as far from the exact answer as torch in float32, and their errors add up.
+ROUNDINGS = 3.0
 
-_SMALLEST_SCORE = 1e-12  # the logarithm's floor: float32 softmax and sigmoid end not far below
-# Anchors that score less than eval's threshold are noise to every use: runtimes approximate sigmoids to some 1e-8
-# absolute, and the boxes there are anything. They count in the range that errors are measured against, no more.
-_SCORE_THAT_MATTERS = 0.01
-_ALWAYS_COUNTING = 10  # anchors of a frame in which none scores that much
-# A float32 artifact is about as far from the exact answer as torch in float32 is, and both are off at once.
-_ROUNDINGS = 3.0
-_HAIR_PX = np.array([-0.05, -0.05, 0.05, 0.05])  # small beside any object, large beside rounding
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What an artifact of one precision may differ by.
-
-    Attributes:
-        tensors: max |a - b| / max |b| of each output before saturation.
-        pixels: share of pixels of a class map that must be equal.
-        box_iou, score: of detections matched one to one.
-    """
-
-    tensors: float
-    pixels: float
-    box_iou: float
-    score: float
-
-
-# Half-precision weights move scores in the third digit and borders between regions by a pixel here and there; see
-# docs/decisions. int8 and bf16 have none (bf16 moves a weak box by a fifth and the mean precision by 0.2 points):
-# without labelled data they get figures and no verdict.
+# Half-precision weights change the third digit of scores and borders between regions by a pixel in places; see
+# docs/decisions. int8 and bf16 have no limits (bf16 changes a weak box by a fifth and the mean precision by 0.2
+# points): without labelled data they get figures and no verdict.
 LIMITS = {
     "fp32": Limits(tensors=1e-4, pixels=0.999, box_iou=0.99, score=1e-3),
     "fp16": Limits(tensors=1e-2, pixels=0.99, box_iou=0.95, score=1e-2),
 }
 
-# Pre-processing that agrees to this is the same: libraries round resampling weights differently, and where the
-# reference keeps fractions, rounding to whole levels alone makes 0.25 on average.
+# Pre-processing within these limits is the same: libraries round resampling weights differently, and where the
+# reference keeps fractions, rounding to whole levels alone gives 0.25 on average.
 MAX_LEVELS = 2.0
 MEAN_LEVELS = 0.5
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A frame, where the picture lies in it, and what the torch network answers.
+    """A frame, the picture's position in it, and the torch network's answer.
 
     Attributes:
         frame: uint8 [1, height, width, 3] BGR.
-        place: the picture's place in the frame.
+        place: the picture's position in the frame.
         expected: the torch network's outputs, by name.
         unsaturated: its outputs before a segmenter's argmax.
     """
@@ -98,30 +72,23 @@ def compare(
         samples: frames with the torch network's answers.
         answers: the artifact's outputs for the same frames.
         task: decides how results are compared.
-        precision: names the limits; one that has none (int8, bf16) gets figures and no verdict.
-        match_results: also compare finished results; off for random networks, whose near ties flip on rounding.
-        torch_rounding: how far torch itself is from its answers in float64 (`relative_error`); where that is much, as
-            in deep random networks, no artifact can be held to less.
+        precision: selects the limits; one without limits (int8, bf16) gets figures and no verdict.
+        match_results: also compare final results; False for random networks, in which rounding changes near ties.
+        torch_rounding: difference between torch's answers and those in float64 (`relative_error`); where it is large,
+            as in deep random networks, the limit is raised accordingly.
         device_name, versions: where the artifact ran.
-        ran_on: proof of that.
+        ran_on: proof of execution.
     """
     limits = LIMITS.get(precision)
-    matching = limits or LIMITS["fp16"]  # figures want a limit for what is a tie, too
+    matching = limits or LIMITS["fp16"]  # figures need a limit for ties too
     tensors = _relative_errors(samples, answers, task)
-    worst = max(tensors.values())
-    limit = None if limits is None else 1 - limits.pixels if _is_class_map(task) else limits.tensors
-    if limit is not None and torch_rounding is not None:
-        limit = max(limit, _ROUNDINGS * torch_rounding)
-    ok = limit is not None and worst <= limit
+    worst = max(tensors, key=lambda name: _used_up(tensors[name], _limit_of(task, name, matching, torch_rounding)))
+    limit = None if limits is None else _limit_of(task, worst, limits, torch_rounding)
+    ok = limit is not None and tensors[worst] <= limit
     agreement = box_iou = score = None
     if match_results:
         matches = [
-            _match(
-                task.finish(answer, sample.place),
-                task.finish(sample.expected, sample.place),
-                matching,
-                threshold=getattr(task, "score_threshold", 0.0),
-            )
+            task.match(task.finish(answer, sample.place), task.finish(sample.expected, sample.place), matching)
             for answer, sample in zip(answers, samples, strict=True)
         ]
         agreement = float(np.mean([match.agreement for match in matches]))
@@ -129,7 +96,7 @@ def compare(
         score = max((m.score for m in matches if m.score is not None), default=None)
         ok = ok and all(match.ok for match in matches)
     return ParityEvidence(
-        max_rel_err=worst,
+        max_rel_err=tensors[worst],
         limit=limit,
         frames=len(samples),
         ok=None if limits is None else bool(ok),
@@ -145,12 +112,12 @@ def compare(
 
 
 def relative_error(samples: Sequence[Sample], answers: Sequence[Arrays], task: Task) -> float:
-    """Of the worst output, as `compare` has it."""
+    """The relative error of the worst output, as in `compare`."""
     return max(_relative_errors(samples, answers, task).values())
 
 
 def describe(evidence: ParityEvidence, *, reference: str = "torch") -> str:
-    """Why an artifact failed, in one sentence; `reference` is what it was compared with."""
+    """Why an artifact failed, in one sentence; `reference` names the reference."""
     name, error = max(evidence.tensors.items(), key=lambda item: item[1])
     limit = "none" if evidence.limit is None else f"{evidence.limit:.2g}"
     text = f"output {name!r} differs from {reference} by {error:.2g} (limit {limit}) on {evidence.frames} frames"
@@ -164,9 +131,9 @@ def describe(evidence: ParityEvidence, *, reference: str = "torch") -> str:
 
 
 def blindness(samples: Sequence[Sample]) -> float:
-    """How much the network's answers differ between frames: max |a - b| / max |b| of its most telling output.
+    """How much the network's answers differ between frames: max |a - b| / max |b| of the output that varies most.
 
-    Near zero, every comparison passes and proves nothing; NaN where an answer is no number.
+    Near zero, every comparison passes and proves nothing; NaN where an answer is not finite.
     """
     if len(samples) < 2:
         return float("inf")
@@ -192,9 +159,9 @@ def compare_preprocessing(
     Args:
         spec: our frame.
         pictures: uint8 [height, width, 3] BGR.
-        apply: the source's: uint8 [height, width, 3] RGB → float32 [3, H, W], normalised.
-        name: of the source's.
-        square_only: compare on centre squares of the pictures (its size follows the picture's aspect).
+        apply: the source's pre-processing: uint8 [height, width, 3] RGB → float32 [3, H, W], normalised.
+        name: name of the source's pre-processing.
+        square_only: compare on centre squares of the pictures (its size follows the picture's aspect ratio).
     """
     fitter = FrameFitter(spec)
     scale, mean, std = spec.scale, np.array(spec.mean)[:, None, None], np.array(spec.std)[:, None, None]
@@ -208,7 +175,7 @@ def compare_preprocessing(
         ours = fitter(picture)[0][0].transpose(2, 0, 1)
         ours = ours[::-1] if spec.colour == "rgb" else ours
         if theirs.shape != ours.shape:
-            reason = f"{name} gives {list(theirs.shape)}, this frame is {list(ours.shape)}"
+            reason = f"{name} gives the shape {list(theirs.shape)}, but this frame has {list(ours.shape)}"
             return PreprocessEvidence(compared=False, reason=reason, reference=name)
         difference = np.abs(theirs - ours)
         worst = max(worst, float(difference.max()))
@@ -222,115 +189,39 @@ def compare_preprocessing(
     )
 
 
-def _is_class_map(task: Task) -> bool:
-    return isinstance(task, Segment) and task.decided_in == "graph"
+def _limit_of(task: Task, output: str, limits: Limits, torch_rounding: float | None) -> float:
+    """The limit for an output: for class ids a share of pixels, for all else a relative error."""
+    limit = 1 - limits.pixels if output in task.discrete_outputs else limits.tensors
+    return limit if torch_rounding is None else max(limit, ROUNDINGS * torch_rounding)
+
+
+def _used_up(error: float, limit: float) -> float:
+    return error / limit if limit else error
 
 
 def _relative_errors(samples: Sequence[Sample], answers: Sequence[Arrays], task: Task) -> dict[str, float]:
+    """For each output, max |a - b| / max |b| over all frames; for class ids, the share that differs."""
     expected = [sample.expected for sample in samples]
-    return {name: _relative_error(name, answers, expected) for name in task.outputs}
+    broken = {name for name in task.outputs if not _comparable(name, answers, expected)}
+    compared = Task.compared if broken else type(task).compared  # a task's own method needs all outputs
+    frames = [compared(task, answer, right) for answer, right in zip(answers, expected, strict=True)]
+    return {
+        name: float("inf") if name in broken else _relative_error([frame[name] for frame in frames])
+        for name in task.outputs
+    }
 
 
-def _relative_error(name: str, answers: Sequence[Arrays], expected: Sequence[Arrays]) -> float:
-    """Max |a - b| / max |b| over all frames; for a class map the share of pixels that differ."""
+def _comparable(name: str, answers: Sequence[Arrays], expected: Sequence[Arrays]) -> bool:
     pairs = [(answer[name], right[name]) for answer, right in zip(answers, expected, strict=True)]
-    if any(a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()) for a, b in pairs):
-        return float("inf")
-    if name == "classes":
-        return float(np.mean([np.mean(a != b) for a, b in pairs]))
-    if name == "scores":
-        pairs = [(_log(a), _log(b)) for a, b in pairs]
-        if "boxes" not in expected[0]:
-            # Of a softmax, logarithms are the logits but for a constant of each frame. Left in, it would be the largest
-            # number of all (6.9 for 1000 classes) and hide the errors of a network that is nearly undecided.
-            pairs = [(a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)) for a, b in pairs]
-    largest = max(float(np.abs(b).max()) for _, b in pairs)
+    return all(a.shape == b.shape and np.isfinite(a).all() and np.isfinite(b).all() for a, b in pairs)
+
+
+def _relative_error(pairs: Sequence[Compared]) -> float:
+    if pairs[0].discrete:
+        return float(np.mean([np.mean(pair.found != pair.expected) for pair in pairs]))
+    largest = max(float(np.abs(pair.expected).max()) for pair in pairs)
     difference = max(
-        float(np.abs(np.asarray(a, np.float64) - b)[_counting(name, right, answer)].max(initial=0.0))
-        for (a, b), right, answer in zip(pairs, expected, answers, strict=True)
+        float(np.abs(np.asarray(pair.found, np.float64) - pair.expected)[pair.counting].max(initial=0.0))
+        for pair in pairs
     )
     return difference / largest if largest else difference
-
-
-def _counting(name: str, right: Arrays, answer: Arrays) -> Any:
-    """Which values of a tensor are compared: of a detector's, those of anchors that may become detections."""
-    if "boxes" not in right or name == "prototypes":
-        return ...
-    scores = np.maximum(right["scores"], answer["scores"])
-    anchors = scores.max(axis=2)
-    # Where nothing reaches that, the best anchors count whatever they score: nothing passes uncompared.
-    count = min(_ALWAYS_COUNTING, anchors.shape[1])
-    best = np.partition(anchors, -count, axis=1)[:, -count]
-    enough = np.where(anchors.max(axis=1) < _SCORE_THAT_MATTERS, best, _SCORE_THAT_MATTERS)[:, None]
-    return scores >= enough[..., None] if name == "scores" else anchors >= enough
-
-
-def _log(scores: Array) -> Array:
-    return np.log(np.maximum(scores.astype(np.float64), _SMALLEST_SCORE))
-
-
-@dataclass(frozen=True)
-class _Match:
-    ok: bool
-    agreement: float
-    box_iou: float | None = None
-    score: float | None = None
-
-
-def _match(found: Result, expected: Result, limits: Limits, *, threshold: float) -> _Match:
-    if isinstance(found, Classification) and isinstance(expected, Classification):
-        same = bool(found.class_ids[0] == expected.class_ids[0])
-        near_tie = len(expected) > 1 and float(expected.scores[0] - expected.scores[1]) < limits.score
-        return _Match(same or near_tie, float(same))
-    if isinstance(found, SegmentationMap) and isinstance(expected, SegmentationMap):
-        equal = float(np.mean(found.classes == expected.classes))
-        return _Match(equal >= limits.pixels, equal)
-    if isinstance(found, Instances) and isinstance(expected, Instances):
-        boxes = _match_boxes(found.detections, expected.detections, limits, threshold)
-        covered, meant = found.masks.any(axis=0), expected.masks.any(axis=0)
-        return replace(boxes, ok=boxes.ok and bool(np.mean(covered == meant) >= limits.pixels))
-    assert isinstance(found, Detections) and isinstance(expected, Detections)
-    return _match_boxes(found, expected, limits, threshold)
-
-
-def _match_boxes(found: Detections, expected: Detections, limits: Limits, threshold: float) -> _Match:
-    """Match one to one, best first. A box that only one side has is forgiven when it scores at the threshold."""
-    free = list(range(len(found)))
-    ious, differences, matched, forgiven = [], [], 0, 0
-    for i in range(len(expected)):
-        same_class = [j for j in free if found.class_ids[j] == expected.class_ids[i]]
-        overlaps = [_iou(found.boxes_xyxy_px[j], expected.boxes_xyxy_px[i]) for j in same_class]
-        if not overlaps or max(overlaps) < 0.5:
-            forgiven += float(expected.scores[i]) - threshold <= limits.score
-            continue
-        best = same_class[int(np.argmax(overlaps))]
-        free.remove(best)
-        matched += 1
-        ious.append(max(overlaps))
-        differences.append(abs(float(found.scores[best]) - float(expected.scores[i])))
-    forgiven += sum(float(found.scores[j]) - threshold <= limits.score for j in free)
-    total = len(expected) + len(free)
-    ok = matched + forgiven >= total
-    ok = ok and min(ious, default=1.0) >= limits.box_iou and max(differences, default=0.0) <= limits.score
-    return _Match(
-        ok,
-        matched / total if total else 1.0,
-        min(ious, default=None),
-        max(differences, default=None),
-    )
-
-
-def _iou(a: FloatArray, b: FloatArray) -> float:
-    """Intersection over union of two boxes, each a hair larger than it is.
-
-    A box in a letterbox's border is clipped to a line or a sliver of the picture, which would not overlap itself.
-    """
-    left, top, right, bottom = a + _HAIR_PX
-    other_left, other_top, other_right, other_bottom = b + _HAIR_PX
-    width = min(right, other_right) - max(left, other_left)
-    height = min(bottom, other_bottom) - max(top, other_top)
-    if not (width > 0 and height > 0):
-        return 0.0
-    both = float(width * height)
-    areas = (right - left) * (bottom - top) + (other_right - other_left) * (other_bottom - other_top)
-    return both / float(areas - both)

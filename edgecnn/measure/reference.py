@@ -1,4 +1,4 @@
-"""torch as a back end: the reference that everything is compared with. Never on a device's path."""
+"""torch as a back end: the reference for all comparisons. Never used on a device."""
 
 from __future__ import annotations
 
@@ -7,22 +7,20 @@ from typing import Any
 
 import torch
 
-from edgecnn._devices import DeviceName, default_threads, parse_device, processor_name
+from edgecnn.bundle.evidence import Opened
 from edgecnn.errors import DeviceError
-from edgecnn.evidence import Opened
+from edgecnn.formats import REFERENCE
+from edgecnn.formats.devices import DeviceName, parse_device
+from edgecnn.processor import processor_name
 from edgecnn.results import UInt8Array
-from edgecnn.runners.base import Arrays, FoundDevice, choose_executor
+from edgecnn.runners.backend import Arrays, FoundDevice, choose_executor
+from edgecnn.targets import threads_here
 
 
 class TorchBackend:
-    """A torch module behind the same protocol as the runtimes."""
+    """A torch module with the same interface as the runtimes' back ends."""
 
     opened: Opened
-
-    @classmethod
-    def precisions(cls, artifact_precision: str) -> Sequence[str]:
-        """The network runs as it was trained."""
-        return ("fp32",)
 
     @classmethod
     def devices(cls) -> Sequence[FoundDevice]:
@@ -51,12 +49,12 @@ class TorchBackend:
         """Wrap a function from a uint8 [batch, height, width, 3] BGR frame to output arrays by name.
 
         Args:
-            answer: computes on `device`.
-            threads: of one inference on the CPU; without it, the cores that this process may use.
-            device: as `torch_device` gives it; without it the CPU.
+            answer: the function; computes on `device`.
+            threads: threads per inference on the CPU; by default, the cores that this process may use.
+            device: from `torch_device`; by default the CPU.
         """
         self._answer = answer
-        self._threads = threads or default_threads()
+        self._threads = threads or threads_here()
         self._device = device or torch.device("cpu")
         torch.set_num_threads(self._threads)
         on_gpu = self._device.type != "cpu"
@@ -81,22 +79,21 @@ class TorchBackend:
             raise DeviceError(f"torch failed on {self._device}: {failed}") from failed
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Nothing to release."""
 
 
 def torch_device(device: str) -> torch.device:
-    """The torch device that a device's word means.
+    """The torch device that a device name selects.
 
     Raises:
-        UnknownNameError: no device is called so.
-        DeviceError: it is not there.
+        UnknownNameError: there is no such device.
+        DeviceError: torch cannot use it here.
     """
     name: DeviceName = parse_device(device)
     found = TorchBackend.devices()
     row = choose_executor(
         name,
-        runtime="torch",
-        package="torch",
+        REFERENCE,
         available=[there.provider for there in found],
         listed=[there.word for there in found],
     )

@@ -1,4 +1,4 @@
-"""Applies what the user says about a network to what its source says."""
+"""Applies the user's options to a network's defaults."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import msgspec
 
 from edgecnn.errors import DataError, SpecError
 from edgecnn.frame import FrameSpec
-from edgecnn.sources import ModelOptions, TrainedModel
+from edgecnn.sources.model import ModelOptions, TrainedModel
 
 
 def read_labels(labels: str | Path | Sequence[str]) -> tuple[str, ...]:
-    """Class names from a file with one name a line, or from a sequence.
+    """Class names from a file with one name per line, or from a sequence.
 
     Raises:
         DataError: the file cannot be read or is empty.
@@ -27,12 +27,12 @@ def read_labels(labels: str | Path | Sequence[str]) -> tuple[str, ...]:
         raise DataError(f"the label file {labels} cannot be read: {failed}") from failed
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
-        raise DataError(f"the label file {labels} is empty: one class name a line was expected")
+        raise DataError(f"the label file {labels} is empty: expected one class name per line")
     return names
 
 
 def apply_to_frame(frame: FrameSpec, options: ModelOptions) -> FrameSpec:
-    """The FrameSpec with the user's changes; a centre crop keeps its proportion of crop to resize."""
+    """The FrameSpec with the user's changes; a centre crop keeps its ratio of crop to resize."""
     changes = {
         "fit": options.fit,
         "alignment": options.alignment,
@@ -59,7 +59,7 @@ def apply(model: TrainedModel, options: ModelOptions) -> TrainedModel:
     """The network with the user's frame, labels and head.
 
     Raises:
-        SpecError: a task that differs from the network's own, or a wrong count of labels.
+        SpecError: a task that differs from the network's own, or a wrong number of labels.
     """
     if options.task is not None and options.task != model.task.name:
         raise SpecError(f"{model.name} is a network to {model.task.name}, not to {options.task}")
@@ -72,7 +72,7 @@ def apply(model: TrainedModel, options: ModelOptions) -> TrainedModel:
         if len(labels) != len(task.labels):
             raise SpecError(
                 f"{model.name} has {len(task.labels)} classes, but {len(labels)} labels were given "
-                f"({', '.join(labels[:3])}, …): one name for each class is needed, in the network's order"
+                f"({', '.join(labels[:3])}, …): give one name for each class, in the network's order"
             )
-        task = msgspec.structs.replace(task, labels=labels)
+        task = task.with_labels(labels)
     return replace(model, frame=frame, task=task, decode=options.head or model.decode)

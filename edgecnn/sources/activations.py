@@ -1,4 +1,4 @@
-"""Activations that quantize badly, swapped for ones that don't."""
+"""Replaces activations that quantize badly."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from edgecnn.errors import SourceError, UnknownNameError
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgecnn.sources import TrainedModel
+    from edgecnn.sources.model import TrainedModel
 
 REPLACEMENTS = ("relu", "relu6")
 
 
 def replace_activations(model: TrainedModel, by: str) -> TrainedModel:
-    """The network with ReLU or ReLU6 where it has SiLU, hard-swish, GELU, Mish or ELU.
+    """The network with ReLU or ReLU6 instead of SiLU, hard-swish, GELU, Mish or ELU.
 
-    Those keep a small negative tail, for which int8 convolutions, which write before the activation, have to spend
-    their levels on values that the activation all but throws away; ReLU's range starts at zero. The network answers
-    differently until it is trained with them: fine-tune it (its weights load under the same names), then convert.
+    Those have a small negative tail, for which int8 convolutions, whose output is rounded before the activation, use up
+    levels that the activation almost discards; ReLU's range starts at zero. The network gives other answers
+    until it is trained with them: fine-tune it (its weights load under the same names), then convert.
 
     Args:
-        model: is not changed.
+        model: not changed.
         by: "relu" or "relu6".
 
     Raises:
-        UnknownNameError: another activation.
+        UnknownNameError: an unknown activation.
         SourceError: the network has none of those as modules (functional calls cannot be replaced from outside).
     """
     from torch import nn
@@ -55,7 +55,7 @@ def replace_activations(model: TrainedModel, by: str) -> TrainedModel:
         )
     warning = (
         f"{count} activations ({', '.join(sorted(kinds))}) were replaced by {new_class.__name__}: unless the weights "
-        "were trained so, the network answers differently; fine-tune it before it is used"
+        "were trained that way, the network gives other answers; fine-tune it before use"
     )
     blueprint = model.blueprint and msgspec.structs.replace(model.blueprint, activations=by)
     return replace(model, module=module, blueprint=blueprint, warnings=(*model.warnings, warning), ranges={})

@@ -1,4 +1,4 @@
-"""A network for other classes: what it has learned is kept, where that has a place in the new one."""
+"""Builds a network for other classes, and keeps its trained weights where they still fit."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from edgecnn.errors import SpecError
-from edgecnn.sources import TrainedModel
+from edgecnn.sources.model import TrainedModel
+from edgecnn.sources.rebuild import build
 from edgecnn.sources.shapes import reshape_like
 
 
 def with_classes(model: TrainedModel, labels: Sequence[str]) -> tuple[TrainedModel, frozenset[str]]:
     """The network for these classes.
 
-    Tensors of the same shape are taken over. Of those that differ in the number of classes alone, so are the rows of
-    classes that both have by name; what remains is random.
+    Tensors of the same shape are kept. Of tensors that differ only in the number of classes, the rows of
+    classes that both have by name are kept; the rest is random.
 
     Args:
-        model: is not changed.
+        model: not changed.
         labels: class names, by class id.
 
     Returns:
@@ -35,23 +36,23 @@ def with_classes(model: TrainedModel, labels: Sequence[str]) -> tuple[TrainedMod
     cannot = SpecError(
         f"{model.name} cannot be built for other classes: it has {len(model.task.labels)} "
         f"({', '.join(model.task.labels[:3])}, …), the data {len(labels)} ({', '.join(labels[:3])}, …). "
-        "Have its factory make it for the data's"
+        "Change its factory to build it for the data's classes"
     )
     if model.blueprint is None:
         raise cannot
     try:
-        built = model.blueprint.with_labels(labels).build()
+        built = build(model.blueprint.with_labels(labels))
     except SpecError as refused:
         raise cannot from refused
-    expect_little(built)
-    _narrow(built.module, like=model.module.state_dict(), before=model.blueprint.build().module.state_dict())
-    new = _take_over(built.module, model.module.state_dict(), model.task.labels, labels)
+    start_with_low_scores(built)
+    _narrow(built.module, like=model.module.state_dict(), before=build(model.blueprint).module.state_dict())
+    new = _copy_weights(built.module, model.module.state_dict(), model.task.labels, labels)
     return replace(built, frame=model.frame, source=model.source, name=model.name, stages=model.stages), new
 
 
-def expect_little(model: TrainedModel) -> None:
-    """Let a random detector start with low scores, where it knows how; in place."""
-    begin = getattr(model.module, "expect_little", None)
+def start_with_low_scores(model: TrainedModel) -> None:
+    """Let a random detector start with low scores, if it supports that; in place."""
+    begin = getattr(model.module, "start_with_low_scores", None)
     if begin is not None:
         begin()
 
@@ -64,12 +65,12 @@ def _rows(old: Sequence[str], labels: Sequence[str]) -> list[tuple[int, int]]:
 
 @torch.no_grad()
 def _narrow(module: nn.Module, *, like: Mapping[str, Tensor], before: Mapping[str, Tensor]) -> None:
-    """Make a network as narrow as a pruned one, but for what other classes changed; in place.
+    """Narrow a network like a pruned one, except where the other classes change it; in place.
 
     Args:
-        module: as it is built, for the new classes.
-        like: tensors of the pruned one.
-        before: of one as it is built, for the old classes.
+        module: the network as built for the new classes.
+        like: tensors of the pruned network.
+        before: tensors of the network as built for the old classes.
     """
     wide = module.state_dict()
     narrow = {}
@@ -86,7 +87,7 @@ def _side(new: int, before: int, pruned: int) -> int:
 
 
 @torch.no_grad()
-def _take_over(
+def _copy_weights(
     module: nn.Module, tensors: dict[str, Tensor], old: Sequence[str], labels: Sequence[str]
 ) -> frozenset[str]:
     new, rows = set(), _rows(old, labels)
@@ -96,7 +97,7 @@ def _take_over(
             own.copy_(theirs)
             continue
         new.add(name)
-        # An SSD's rows are anchors times classes, the background among them: those start anew.
+        # An SSD's rows are anchors times classes, including the background: those start at random.
         if theirs is not None and theirs.shape == (len(old), *own.shape[1:]) and len(own) == len(labels):
             for index, known in rows:
                 own[index] = theirs[known]

@@ -1,4 +1,4 @@
-"""Tells two networks apart by their weights."""
+"""A hash of a network's weights."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import hashlib
 
 import numpy as np
 
-from edgecnn.sources import TrainedModel
+from edgecnn.sources.model import TrainedModel
 
 
 def weights_digest(model: TrainedModel) -> hashlib._Hash:
-    """SHA-256 of all tensors of a network and their names, with more to be added."""
+    """SHA-256 of all tensors of a network and their names; more can be added to it."""
     digest = hashlib.sha256()
     for name, tensor in model.module.state_dict().items():
         digest.update(name.encode())

@@ -1,4 +1,4 @@
-"""What torch calls the operations that have weights, as a dispatch mode sees them."""
+"""Torch's names of operations with weights, as a dispatch mode sees them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 from torch import Tensor
 
 _CONVOLUTIONS = ("aten.convolution.default", "aten._convolution.default", "aten.conv2d.default")
-_MATRIX_PRODUCTS = {"aten.addmm.default": 2, "aten.mm.default": 1, "aten.linear.default": 1}  # which is the weight
+_MATRIX_PRODUCTS = {"aten.addmm.default": 2, "aten.mm.default": 1, "aten.linear.default": 1}  # index of the weights
 
 
 def is_convolution(function: str) -> bool:
-    """Whether an operation, as in `str(function)`, is one."""
+    """Whether an operation, given as `str(function)`, is a convolution."""
     return function in _CONVOLUTIONS
 
 
 def is_matrix_product(function: str) -> bool:
-    """Whether an operation is one that may have weights; both factors may be activations."""
+    """Whether an operation is a matrix product; both factors may be activations."""
     return function in _MATRIX_PRODUCTS
 
 

@@ -1,4 +1,4 @@
-"""Making a freshly built network as narrow as saved weights are: what stands in for a pickled network."""
+"""Narrows a newly built network to the shapes of saved weights, which replaces a pickled network."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from edgecnn.errors import WeightsError
 
 
 def reshape_like(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a network's layers the widths that these tensors have, in place; `fit_weights` loads them then.
+    """Give a network's layers the widths of these tensors, in place; then `fit_weights` can load them.
 
     Parameters and buffers of another shape than the tensor of their name become uninitialised ones of its shape,
-    and the layers' own counts (channels, groups, features) follow; depthwise convolutions stay depthwise. Names
+    and the layers' own numbers (channels, groups, features) follow; depthwise convolutions stay depthwise. Names
     without a tensor and tensors without a name are left to `fit_weights`.
 
     Args:
         module: convolutions, linear layers, batch, layer and group normalisations, PReLUs, and parameters of
             classes that are not torch's can be narrowed.
-        tensors: by name, of the network as it was pruned.
+        tensors: by name, of the pruned network.
 
     Raises:
-        WeightsError: a tensor is wider than the network, of other axes or kernels, or of a layer that cannot be
-            narrowed; then nothing is changed.
+        WeightsError: a tensor is wider than the network, has other axes or kernels, or belongs to a layer that cannot
+            be narrowed; then nothing is changed.
     """
     layers = {name: shapes for name, layer in module.named_modules() if (shapes := _other_shapes(name, layer, tensors))}
     counts = {name: _counts(name, module.get_submodule(name), shapes) for name, shapes in layers.items()}
@@ -38,7 +38,7 @@ def reshape_like(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _other_shapes(name: str, layer: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Tensors of a layer's own that have another shape than the saved ones, and which."""
+    """Shapes of a layer's own saved tensors where they differ."""
     own = {**dict(layer.named_parameters(recurse=False)), **dict(layer.named_buffers(recurse=False))}
     prefix = f"{name}." if name else ""
     shapes = {}
@@ -49,14 +49,14 @@ def _other_shapes(name: str, layer: nn.Module, tensors: Mapping[str, Tensor]) ->
         if saved.dim() != tensor.dim() or any(s > t for s, t in zip(saved.shape, tensor.shape, strict=True)):
             raise WeightsError(
                 f"{prefix + attribute} is {list(saved.shape)} in the file and {list(tensor.shape)} in the network; a "
-                "pruned network is narrower than it was built: is this the file of another one?"
+                "pruned network is narrower than the built one: check that the file belongs to this network"
             )
         shapes[attribute] = tuple(saved.shape)
     return shapes
 
 
 def _counts(name: str, layer: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int | tuple[int, ...]]:
-    """The numbers that a layer keeps besides its tensors, for new shapes of these."""
+    """The numbers that a layer stores besides its tensors, for their new shapes."""
     match layer:
         case _ConvNd():
             return _convolution_counts(name, layer, shapes)
@@ -72,7 +72,7 @@ def _counts(name: str, layer: nn.Module, shapes: Mapping[str, tuple[int, ...]]) 
         case nn.PReLU():
             return {"num_parameters": shapes["weight"][0]}
     if type(layer).__module__.startswith("torch.nn."):
-        raise WeightsError(f"{name} is a {type(layer).__name__}, which cannot be narrowed; the file has it narrower")
+        raise WeightsError(f"{name} is a {type(layer).__name__}, which cannot be narrowed as in the file")
     return {}
 
 
@@ -83,7 +83,8 @@ def _convolution_counts(
     after = shapes.get("weight", before)
     if after[2:] != before[2:]:
         raise WeightsError(
-            f"{name} has a kernel of {list(before[2:])} px, in the file of {list(after[2:])}: it is another network's"
+            f"{name} has a kernel of {list(before[2:])} px, the file one of {list(after[2:])}: the file is for another "
+            f"network"
         )
     depthwise = 1 < layer.groups == layer.in_channels == layer.out_channels
     groups = after[0] if depthwise else layer.groups

@@ -1,12 +1,15 @@
-"""torchvision's classifiers, segmenters and SSD detectors, with what their weights' metadata says of them."""
+"""torchvision's classifiers, segmenters and SSD detectors, with the metadata of their weights."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
+import msgspec
 import numpy as np
 import torch
 import torchvision
@@ -19,9 +22,10 @@ from edgecnn.bundle import SourceRecord, sha256_of
 from edgecnn.errors import UnknownNameError, WeightsError
 from edgecnn.frame import FrameSpec, Interpolation
 from edgecnn.results import FloatArray, UInt8Array
-from edgecnn.sources import ModelOptions, ReferencePreprocess, TrainedModel, torchvision_ssd
+from edgecnn.sources import torchvision_ssd
 from edgecnn.sources._options import apply, read_labels
-from edgecnn.sources.weights import fit_weights, read_weights, reproducible_weights
+from edgecnn.sources.model import ModelOptions, ReferencePreprocess, TrainedModel
+from edgecnn.sources.weights import Weights, fit_weights, read_weights, reproducible_weights, weights_file
 from edgecnn.tasks import Classify, Segment
 
 _INTERPOLATIONS: dict[InterpolationMode, Interpolation] = {
@@ -30,8 +34,15 @@ _INTERPOLATIONS: dict[InterpolationMode, Interpolation] = {
 }
 
 
+# Networks whose published weights were trained elsewhere, on pixels of -1 to 1; and the names of their heads that are
+# used only in training.
+_TRANSFORMED = ("googlenet", "inception_v3")
+_AUXILIARY = frozenset({"aux1", "aux2", "AuxLogits"})
+_HALF = (0.5, 0.5, 0.5)
+
+
 def names() -> list[str]:
-    """Every network that `torchvision:NAME` knows."""
+    """All networks that `torchvision:NAME` accepts."""
     return [
         *list_models(torchvision.models),
         *list_models(torchvision.models.segmentation),
@@ -40,13 +51,13 @@ def names() -> list[str]:
 
 
 def load(model: str, options: ModelOptions) -> TrainedModel:
-    """Load `torchvision:NAME`; `--weights DEFAULT` is torchvision's own file, from its cache or its site.
+    """Load `torchvision:NAME`; `--weights DEFAULT` means torchvision's own file, from its cache or its site.
 
-    `--labels` of another count than the published weights' builds it for that many classes.
+    With `--labels` of another number than the published weights', the network is built for that many classes.
 
     Raises:
         UnknownNameError: torchvision has no such network.
-        WeightsError: the file doesn't fit, or can't be had.
+        WeightsError: the file doesn't fit, or can't be downloaded.
     """
     name = model.partition(":")[2]
     if name not in names():
@@ -56,7 +67,7 @@ def load(model: str, options: ModelOptions) -> TrainedModel:
     if options.labels is not None:
         categories = _as_categories(read_labels(options.labels), name)
     preset: Any = published.transforms()
-    module, source = _with_weights(model, name, published, options, classes=len(categories))
+    module, source, notes = _with_weights(model, name, published, options, classes=len(categories))
     if name in torchvision_ssd.NAMES:
         frame = torchvision_ssd.frame_of(module)
         height, width = options.size or (frame.height_px, frame.width_px)
@@ -89,16 +100,43 @@ def load(model: str, options: ModelOptions) -> TrainedModel:
             source=source,
             reference=_reference(preset, square_only=False),
         )
+        if name in _TRANSFORMED and _is_published(published, source):
+            trained = _on_transformed_input(trained)
+    trained = replace(trained, warnings=(*trained.warnings, *notes))
     return apply(trained, replace(options, labels=None))
 
 
+def _is_published(published: WeightsEnum, source: SourceRecord) -> bool:
+    """Whether weights are the published ones: by name, or as a file with the hash in their URL."""
+    mark = re.search(r"-([0-9a-f]{8})\.pth$", str(published.url))
+    known = mark is not None and source.weights_sha256.startswith(mark[1])
+    return not source.random and (source.weights == published.name or known)
+
+
+def _on_transformed_input(trained: TrainedModel) -> TrainedModel:
+    """The network with a frame of -1 to 1, the result of its transform_input on torchvision's frame."""
+    frame, reference = trained.frame, trained.reference
+    assert reference is not None
+    mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (frame.mean, frame.std))
+
+    def transformed(picture: UInt8Array) -> FloatArray:
+        values: FloatArray = ((reference.apply(picture) * std + mean) - 0.5) / 0.5
+        return values
+
+    return replace(
+        trained,
+        frame=msgspec.structs.replace(frame, mean=_HALF, std=_HALF),
+        reference=replace(reference, apply=transformed),
+    )
+
+
 def _as_categories(labels: tuple[str, ...], name: str) -> tuple[str, ...]:
-    """As torchvision counts them: its SSDs have the background first."""
+    """Labels in torchvision's order: its SSDs have the background first."""
     return ("__background__", *labels) if name in torchvision_ssd.NAMES else labels
 
 
 class _OnlyOut(nn.Module):
-    """A segmentation network without the auxiliary answer that only its training used."""
+    """A segmentation network without the auxiliary output, which is used only in training."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -114,30 +152,40 @@ class _OnlyOut(nn.Module):
 
 def _with_weights(
     model: str, name: str, published: WeightsEnum, options: ModelOptions, *, classes: int
-) -> tuple[nn.Module, SourceRecord]:
+) -> tuple[nn.Module, SourceRecord, tuple[str, ...]]:
     versions = {"torchvision": torchvision.__version__, "torch": str(torch.__version__)}
     if options.weights is None:
-        return _build(name, {}, classes), SourceRecord(model=model, random=True, versions=versions)
+        return _build(name, {}, classes), SourceRecord(model=model, random=True, versions=versions), ()
     if str(options.weights) == "DEFAULT":
-        file, tensors = published.name, _published_weights(published)
+        file, tensors = published.name, Weights(_published_weights(published))
         digest = ""
     else:
         path = Path(options.weights)
         file, tensors = path.name, read_weights(path)
-        digest = sha256_of(path)
+        digest = sha256_of(weights_file(path))
+    notes = tensors.notes
+    if name in _TRANSFORMED:  # remove heads that are used only in training
+        tensors = Weights({key: t for key, t in tensors.items() if not _AUXILIARY & set(key.split("."))})
     module = _build(name, tensors, classes)
     fit_weights(module, tensors, origin=f"{options.weights}")
     source = SourceRecord(model=model, weights=file, weights_sha256=digest, versions=versions)
-    return module, source
+    if name in _TRANSFORMED and not _is_published(published, source):
+        note = (
+            f"{name} gets torchvision's input for training from scratch; weights that were fine-tuned from the "
+            "published ones need --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 (as its transform_input does)"
+        )
+        notes = (*notes, note)
+    return module, source, notes
 
 
 @reproducible_weights()
-def _build(name: str, tensors: dict[str, Tensor], classes: int) -> nn.Module:
-    """The bare network; what its published files were trained with follows from the tensors given."""
+def _build(name: str, tensors: Mapping[str, Tensor], classes: int) -> nn.Module:
+    """The plain network; settings of the published files' training follow from the given tensors."""
     arguments: dict[str, Any] = {"weights": None, "num_classes": classes}
-    if name in {"googlenet", "inception_v3"}:
-        # Random initialisation takes a minute through scipy; the published weights want their input transformed.
-        arguments |= {"init_weights": False, "transform_input": bool(tensors)}
+    if name in _TRANSFORMED:
+        # Random initialisation takes a minute through scipy. The published weights' input transform is part of the
+        # frame, which is saved with the network, and not of the network.
+        arguments |= {"init_weights": False, "transform_input": False, "aux_logits": False}
     if name in torchvision_ssd.NAMES:
         arguments |= {"weights_backbone": None}
     if name in list_models(torchvision.models.segmentation):
@@ -152,8 +200,8 @@ def _published_weights(published: WeightsEnum) -> dict[str, Tensor]:
     except (URLError, OSError, RuntimeError) as failed:
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise WeightsError(
-            f"torchvision's weights {published.name} cannot be had ({failed}): fetch {published.url} elsewhere and "
-            f"put it into {folder}, or give the file as --weights"
+            f"torchvision's weights {published.name} cannot be downloaded ({failed}): fetch {published.url} elsewhere "
+            f"and put it into {folder}, or give the file as --weights"
         ) from failed
 
 
@@ -171,7 +219,7 @@ def _classification_frame(preset: ImageClassification) -> FrameSpec:
 
 
 def _segmentation_frame(preset: SemanticSegmentation) -> FrameSpec:
-    """Torchvision lets the size follow the picture; a fixed graph gets a square, with the aspect kept."""
+    """Torchvision lets the size follow the picture; a fixed graph gets a square, with the aspect ratio kept."""
     side = preset.resize_size[0]
     return FrameSpec(
         height_px=side,

@@ -1,4 +1,4 @@
-"""torchvision's SSD detectors, without the post-processing that no exporter takes."""
+"""torchvision's SSD detectors, without the post-processing, which exporters cannot convert."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from edgecnn.frame import FrameSpec
 from edgecnn.results import FloatArray, UInt8Array
-from edgecnn.sources import ReferencePreprocess
+from edgecnn.sources.model import ReferencePreprocess
 from edgecnn.tasks import Detect
 
 NAMES = ("ssd300_vgg16", "ssdlite320_mobilenet_v3_large")
@@ -32,13 +32,13 @@ class SsdNetwork(nn.Module):
         self.register_buffer("anchors", anchors, persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Codes [batch, A, 4], class logits [batch, A, 1 + C], anchors [A, 4], as `decode_ssd` wants them."""
+        """Codes [batch, A, 4], class logits [batch, A, 1 + C], anchors [A, 4], as for `decode_ssd`."""
         answer = self.head(list(self.backbone(x).values()))
         return answer["bbox_regression"], answer["cls_logits"], self.anchors
 
 
 def frame_of(detector: Any) -> FrameSpec:
-    """What the detector's own transform makes of a picture: stretched to a fixed size, normalised."""
+    """The frame of the detector's own transform: stretched to a fixed size, normalised."""
     width, height = detector.transform.fixed_size
     return FrameSpec(
         height_px=height,
@@ -50,7 +50,7 @@ def frame_of(detector: Any) -> FrameSpec:
 
 
 def task_of(detector: Any, categories: tuple[str, ...]) -> Detect:
-    """The task with torchvision's own rule: an anchor may answer for several classes."""
+    """The task with torchvision's own rule: an anchor may detect several classes."""
     return Detect(labels=categories[1:], nms_iou=detector.nms_thresh, multi_label=True)
 
 

@@ -10,6 +10,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +18,47 @@ import torch
 from torch import Tensor, nn
 
 from edgecnn.errors import WeightsError
+from edgecnn.printable import shortened
 
-# Where training code keeps the state dict inside a checkpoint, most telling first.
-_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "ema", "net", "network", "params", "weights")
+# Keys under which training code stores the state dict in a checkpoint, most specific first; and an average next to it.
+_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "params", "weights")
+_AVERAGED = (
+    *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict", "model_ema_state_dict", "ema_params"),
+    *("params_ema", "averaged_model", "swa_model", "swa_state_dict", "average", "shadow"),
+)
+# Names that torch's wrappers insert in the middle of others.
+_WRAPPING = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
+
+
+class Weights(dict[str, Tensor]):
+    """Tensors by name.
+
+    Attributes:
+        notes: notes for the user, in sentences.
+    """
+
+    notes: tuple[str, ...] = ()
 
 
 @contextmanager
 def reproducible_weights() -> Iterator[None]:
-    """Inside, networks are made with the same random weights every time; torch's generator goes on as it was."""
+    """Context in which networks get the same random weights every time; torch's generator is restored afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
+def read_weights(path: str | Path) -> Weights:
     """The tensors of a .pth, .pt, .ckpt or .safetensors file, by name; nothing in it is executed.
 
-    A checkpoint that wraps its state dict is unwrapped, and a `module.` in front of every name goes.
+    A checkpoint that wraps its state dict is unwrapped, and `module.` is removed from the names. Of raw and
+    averaged weights in one file the raw ones are used, and a note says so; FILE#KEY uses those under a key
+    ("ema", "a.b").
 
     Raises:
-        WeightsError: absent, truncated, a pickled module, or without tensors.
+        WeightsError: missing, truncated, a pickled module, or without tensors; nothing under the key.
     """
-    path = Path(path)
+    path, key = _split_key(Path(path))
     if not path.is_file():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*")], n=3)
         hint = f"; beside it there is {', '.join(near)}" if near else ""
@@ -47,12 +67,55 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         state: Any = _read_safetensors(path)
     else:
         state = _read_torch(path)
-    tensors = _unwrap(state)
-    if tensors is None:
+    if key:
+        tensors = _unwrap(_under(state, key, path))
+        found = _Found(tensors, key) if tensors is not None else None
+    else:
+        found = _found(state)
+    if found is None:
         raise WeightsError(
-            f"{path} holds no state dict (found {_describe(state)}): save one with torch.save(model.state_dict(), FILE)"
+            f"{path} holds no state dict{f' under {key!r}' if key else ''} (found {_describe(state)}): save one with "
+            "safetensors.torch.save_file(model.state_dict(), FILE)"
         )
-    return _strip_common(tensors, "module.")
+    weights = Weights(_strip_common(found.tensors, "module."))
+    if found.others:
+        others = ", ".join(f"{path.name}#{name}" for name in found.others)
+        weights.notes = (
+            f"{path.name} holds several sets of weights: those under {found.key!r} are used; the others are {others}",
+        )
+    return weights
+
+
+def weights_file(path: str | Path) -> Path:
+    """The file in FILE or FILE#KEY."""
+    return _split_key(Path(path))[0]
+
+
+def _split_key(path: Path) -> tuple[Path, str]:
+    if path.exists() or "#" not in path.name:
+        return path, ""
+    name, _, key = path.name.partition("#")
+    return path.with_name(name), key
+
+
+def _under(state: Any, key: str, path: Path) -> Any:
+    """The value of a mapping under "a.b", or under "a" and then "b"."""
+    if isinstance(state, Mapping):
+        if key in state:
+            return state[key]
+        first, _, rest = key.partition(".")
+        if rest and first in state:
+            return _under(state[first], rest, path)
+    raise WeightsError(f"{path} has nothing under {shortened(key)!r}; found {_describe(state)}")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A state dict in a checkpoint: its key, and the keys of others."""
+
+    tensors: dict[str, Tensor]
+    key: str
+    others: tuple[str, ...] = ()
 
 
 def fit_weights(
@@ -67,11 +130,11 @@ def fit_weights(
     Args:
         module: changed in place.
         tensors: by name.
-        origin: what to call the file in an error.
-        suggest: names a network that these tensors would fit, if one is known.
+        origin: name of the file in errors.
+        suggest: returns a network that these tensors would fit, if one is known.
 
     Raises:
-        WeightsError: with the first missing, unexpected and misshapen names, and what might be meant.
+        WeightsError: with the first missing, unexpected and misshapen names, and a suggestion.
     """
     own = module.state_dict()
     optional = {name for name in own if name.endswith("num_batches_tracked")}  # old files lack them
@@ -86,34 +149,36 @@ def fit_weights(
     module.load_state_dict(state, strict=False)
     broken = [name for name, t in module.state_dict().items() if t.is_floating_point() and not t.isfinite().all()]
     if broken:
-        raise WeightsError(f"{origin} holds NaN or infinite values, first in {broken[0]!r}: it was saved broken")
+        raise WeightsError(f"{origin} holds NaN or infinite values, first in {broken[0]!r}: save the weights again")
 
 
 def _read_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what they say of a file, the errors below say too
+            warnings.simplefilter("ignore")  # the errors below report the same
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as failed:
         if "TorchScript" in str(failed):
             raise WeightsError(
                 f"{path} is a TorchScript archive, a whole network: save its weights with "
-                "torch.save(model.state_dict(), FILE), or export the network as a .pt2"
+                "safetensors.torch.save_file(model.state_dict(), FILE) and name the network"
             ) from failed
         if isinstance(failed, pickle.UnpicklingError) and _is_whole_pickle(path):
             raise WeightsError(
                 f"{path} is a pickled module or holds other Python objects; loading it would run code from the "
-                "file. Load it where you trust it and save torch.save(model.state_dict(), FILE), or a .pt2"
+                "file. Load it where you trust it, and save only its tensors with "
+                "safetensors.torch.save_file(model.state_dict(), FILE)"
             ) from failed
-        told = str(failed) and not isinstance(failed, pickle.UnpicklingError)  # those tell how to run its code
+        # An UnpicklingError says how to run the code in the file.
+        usable_text = str(failed) and not isinstance(failed, pickle.UnpicklingError)
         raise WeightsError(
             f"{path} is truncated or not a torch file ({path.stat().st_size} bytes): "
-            f"{str(failed).splitlines()[0] if told else type(failed).__name__}; copy it again"
+            f"{str(failed).splitlines()[0] if usable_text else type(failed).__name__}; copy it again"
         ) from failed
 
 
 def _is_whole_pickle(path: Path) -> bool:
-    """Whether a file is made of whole pickles, rather than cut off or something else; nothing is executed."""
+    """Whether a file consists of complete pickles, instead of a truncated or another file; nothing is executed."""
     if zipfile.is_zipfile(path):
         return True
     with path.open("rb") as file:
@@ -138,17 +203,27 @@ def _read_safetensors(path: Path) -> Any:
         raise WeightsError(f"{path} is truncated or not a safetensors file: {damaged}") from damaged
 
 
-def _unwrap(state: Any, depth: int = 0) -> dict[str, Tensor] | None:
-    """The first mapping from names to tensors, at the top or inside the usual wrappers."""
+def _unwrap(state: Any) -> dict[str, Tensor] | None:
+    found = _found(state)
+    return None if found is None else found.tensors
+
+
+def _found(state: Any, depth: int = 0) -> _Found | None:
+    """The mapping from names to tensors, inside the usual wrappers or at the top."""
     if not isinstance(state, Mapping) or depth > 3:
         return None
+    inside = {
+        name: inner
+        for name in (*_WRAPPERS, *_AVERAGED)
+        if isinstance(state.get(name), Mapping) and (inner := _found(state[name], depth + 1)) is not None
+    }
+    if inside:  # first: next to them there may be tensors of the training itself (best_acc1)
+        first, *others = inside
+        inner = inside[first]
+        key = f"{first}.{inner.key}" if inner.key else first
+        return _Found(inner.tensors, key, (*others, *(f"{first}.{name}" for name in inner.others)))
     tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
-    if tensors and len(tensors) >= len(state) / 2:
-        return tensors
-    for wrapper in _WRAPPERS:
-        if wrapper in state and (inner := _unwrap(state[wrapper], depth + 1)) is not None:
-            return inner
-    return tensors or None
+    return _Found(tensors, "") if tensors else None
 
 
 def _strip_common(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -158,13 +233,32 @@ def _strip_common(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _rename_to_fit(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Drop one prefix that all names share, where that makes them the network's own."""
-    first = next(iter(tensors), "")
-    prefix = first.partition(".")[0] + "."
-    if first in own or not all(name.startswith(prefix) for name in tensors):
+    """The tensors under the network's own names, where the file's differ by wrappers used in training.
+
+    Names that wrappers insert are removed. If the whole network is found under a prefix, that prefix is removed, and
+    tensors outside it too (a loss, a metric, a teacher, the count of an average).
+    """
+    if not any(part in _WRAPPING for name in own for part in name.split(".")):
+        tensors = {".".join(p for p in name.split(".") if p not in _WRAPPING): t for name, t in tensors.items()}
+    wanted = {name for name in own if not name.endswith("num_batches_tracked")}
+    if wanted <= set(tensors) or not wanted:
         return tensors
-    renamed = {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return renamed if set(renamed) & set(own) else tensors
+    first = min(wanted)
+    prefixes = [name.removesuffix(first) for name in tensors if name.endswith(f".{first}")]
+    partial: Mapping[str, Tensor] = tensors
+    for prefix in sorted(prefixes, key=len):
+        renamed = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        if wanted <= set(renamed):
+            return renamed
+        if len(renamed) == len(tensors):  # all have the prefix, and it is not the whole network
+            partial = renamed
+    if partial is not tensors:
+        return partial
+    first_part = next(iter(tensors), "").partition(".")[0] + "."
+    shorter = {name.removeprefix(first_part): t for name, t in tensors.items() if name.startswith(first_part)}
+    return (
+        shorter if len(shorter) == len(tensors) and set(shorter) & set(own) and not set(tensors) & set(own) else tensors
+    )
 
 
 def _describe(state: Any) -> str:
@@ -198,12 +292,12 @@ def _misfit(
         meant = _other_classes({(tuple(tensors[name].shape), tuple(own[name].shape)) for name in misshapen})
     if meant is None and missing and unexpected:
         near = difflib.get_close_matches(missing[0], unexpected, n=1, cutoff=0.6)
-        meant = f"is {near[0]!r} meant to be {missing[0]!r}?" if near else None
+        meant = f"{near[0]!r} may be meant to be {missing[0]!r}" if near else None
     return "; ".join([*parts, *([meant] if meant else [])])
 
 
 def _other_classes(shapes: set[tuple[tuple[int, ...], tuple[int, ...]]]) -> str | None:
-    """What it means that the file's shapes and the network's differ in nothing but one size, everywhere the same."""
+    """The meaning of shapes that differ from the network's in only one size, everywhere the same."""
     differences = {
         differing[0] if len(differing) == 1 and len(theirs) == len(ours) else None
         for theirs, ours in shapes
@@ -211,4 +305,4 @@ def _other_classes(shapes: set[tuple[tuple[int, ...], tuple[int, ...]]]) -> str 
     }
     if len(differences) != 1 or (difference := differences.pop()) is None:
         return None
-    return f"it seems to be of {difference[0]} classes, and the network is made for {difference[1]}: see --labels"
+    return f"it seems to be for {difference[0]} classes, but the network has {difference[1]}: see --labels"

@@ -1,4 +1,4 @@
-"""The live runtime: cameras and files as frames, the loop, and where results go. Nothing here imports torch.
+"""The live runtime: sources of frames, the loop, and sinks for results. Nothing here imports torch.
 
-camera.py opens a source; loop.py feeds its frames to a runner; sinks/ deliver what comes out.
+camera.py opens a source; loop.py feeds its frames to a runner; sinks/ deliver the results.
 """

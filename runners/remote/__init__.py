@@ -1,1 +1,1 @@
-"""A board at the other end of an SSH connection: gets what it needs, runs a verb, gives the answer back."""
+"""Runs a verb on a board over SSH: sends what the board needs, runs edgecnn, returns the answer."""

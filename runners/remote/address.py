@@ -1,4 +1,4 @@
-"""Where a board is: ssh://[user@]host[:port]."""
+"""The address of a board: ssh://[user@]host[:port]."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from urllib.parse import urlsplit
 
 from edgecnn.errors import SpecError
 
-_FORM = "a board is named as in ssh://pi@192.168.1.20 or ssh://pi@raspberrypi.local:2222"
+_FORM = "expected a board such as ssh://pi@192.168.1.20 or ssh://pi@raspberrypi.local:2222"
 
 
 @dataclass(frozen=True)
 class BoardAddress:
-    """A machine that answers to SSH.
+    """A machine that is reachable with SSH.
 
     Attributes:
         host: a name, an address, or a Host of ~/.ssh/config.
@@ -28,7 +28,7 @@ class BoardAddress:
         """Read ssh://[user@]host[:port].
 
         Raises:
-            SpecError: it is no such address.
+            SpecError: another form.
         """
         try:
             parts = urlsplit(text)
@@ -38,15 +38,15 @@ class BoardAddress:
         if parts.scheme != "ssh" or not parts.hostname:
             raise SpecError(f"{_FORM}; got {text!r}")
         if parts.password is not None:
-            raise SpecError(f"{_FORM}, without a password: keys and the agent are ssh's; got one for {parts.hostname}")
+            raise SpecError(f"{_FORM}, without a password (use ssh's keys and agent); got one for {parts.hostname}")
         if parts.path not in ("", "/") or parts.query or parts.fragment:
-            raise SpecError(f"{_FORM}, and nothing behind it; got {text!r}")
-        # Not parts.hostname, which is in small letters: a Host of ~/.ssh/config is not.
+            raise SpecError(f"{_FORM}, and nothing after it; got {text!r}")
+        # Not parts.hostname, which is in lower case: a Host of ~/.ssh/config may not be.
         host = parts.netloc.rpartition("@")[2]
         host = host[1 : host.index("]")] if host.startswith("[") else host.partition(":")[0]
         for word in (host, parts.username or ""):
             if word.startswith("-") or any(letter.isspace() for letter in word):
-                raise SpecError(f"{_FORM}; {word!r} is no name")
+                raise SpecError(f"{_FORM}; {word!r} is not a valid name")
         return cls(host, parts.username or None, port)
 
     def __str__(self) -> str:
@@ -56,13 +56,13 @@ class BoardAddress:
 
     @property
     def ssh_words(self) -> list[str]:
-        """What to give to ssh."""
+        """The arguments for ssh."""
         port = ["-p", str(self.port)] if self.port is not None else []
         user = ["-l", self.user] if self.user else []
         return [*port, *user, "--", self.host]
 
     @property
     def by_hand(self) -> str:
-        """The command for people who want to try."""
+        """The command for a person to try."""
         port = f"-p {self.port} " if self.port is not None else ""
         return f"ssh {port}{self.user + '@' if self.user else ''}{self.host}"

@@ -1,12 +1,12 @@
-"""The program that runs on a board while it works for another machine; the standard library alone.
+"""The program that runs on a board while it works for another machine; uses only the standard library.
 
-Its source goes through the SSH connection (see `connection`), so that nothing of it lies on the board. It answers
-requests on standard input, one at a time: a line of JSON, and `bytes` bytes after it where the line says so. Answers
+Its source is sent through the SSH connection (see `connection`), so that it is not stored on the board. It answers
+requests on standard input, one at a time: a line of JSON, followed by `bytes` bytes if the line says so. Answers
 have the same form.
 
-What a job brings lies in a folder of its own. A second process, the keeper, holds a lease on it: where the other
-machine says nothing for `lease_s` seconds, the job is ended, and the folder and all that the job added to the store
-are removed. Until then, a new connection takes the job up.
+A job's files are in a folder of their own. A second process, the keeper, holds a lease on it: if the other
+machine sends nothing for `lease_s` seconds, the job is ended, and the folder and everything that the job added to the
+store are removed. Until then, a new connection can continue the job.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-UNUSED_DAYS = 30  # after which what lies in the store is removed
-_ENDING_S = 10.0  # for a program to end in peace
+UNUSED_DAYS = 30  # after this time, unused files in the store are removed
+_ENDING_S = 10.0  # time for a program to end normally
 _CHUNK = 1 << 20
 
 
 class Refused(Exception):
-    """A request that cannot be done: what it is (`kind`), and a sentence."""
+    """A request that cannot be done: its kind (`kind`), and a sentence."""
 
     def __init__(self, kind: str, reason: str) -> None:
         self.kind = kind
@@ -47,17 +47,30 @@ class Refused(Exception):
 
 
 class Agent:
-    """Answers requests; each method with a name of `REQUESTS` is one."""
+    """Answers requests; each method named in `REQUESTS` answers one."""
 
-    REQUESTS = ("hello", "begin", "have", "put", "keep", "lay", "unpack", "adopt", "start", "poll", "read", "end")
+    REQUESTS = (
+        "hello",
+        "begin",
+        "have",
+        "put",
+        "store",
+        "make_folder",
+        "unpack",
+        "adopt",
+        "start",
+        "poll",
+        "read",
+        "end",
+    )
 
     def __init__(self) -> None:
         self.root = cache_folder() / "edgecnn" / "boards"
         self.job: Path | None = None
 
-    # ------------------------------------------------------------------ what the board is
+    # ------------------------------------------------------------------ the board
     def hello(self, _: dict[str, Any], __: bytes) -> dict[str, Any]:
-        """The board and its Python, and what lies in the store; nothing is written."""
+        """The board, its Python, and the content of the store; nothing is written."""
         libc = ""
         with contextlib.suppress(ValueError, OSError):
             libc = os.confstr("CS_GNU_LIBC_VERSION") or ""
@@ -80,11 +93,11 @@ class Agent:
 
     # ------------------------------------------------------------------ a job's life
     def begin(self, request: dict[str, Any], _: bytes) -> dict[str, Any]:
-        """Make the job's folder and start its keeper, or take up one that still lives."""
+        """Make the job's folder and start its keeper, or continue a job that is still alive."""
         job = self.root / "jobs" / request["job"]
         resumed = job.is_dir()
         if request["resume"] and not resumed:
-            raise Refused("gone", "the board has given the job up")
+            raise Refused("gone", "the board has given up the job")
         if not resumed:
             self._remove_unused()
             job.mkdir(parents=True)
@@ -94,7 +107,7 @@ class Agent:
             keep_alive(job, float(request["lease_s"]))
         self.job = job
         before = read_number(job / "agent.pid")
-        if before is not None:  # of the connection that was lost: it must not go on writing
+        if before is not None:  # the process of a lost connection must not continue to write
             with contextlib.suppress(OSError):
                 os.kill(before, signal.SIGKILL)
         (job / "agent.pid").write_text(str(os.getpid()))
@@ -102,13 +115,13 @@ class Agent:
         return {"folder": str(job)}
 
     def end(self, request: dict[str, Any], _: bytes) -> dict[str, Any]:
-        """Remove the job's folder; with `failed`, what it added to the store too."""
+        """Remove the job's folder; with `failed`, also what it added to the store."""
         if self.job is not None:
             clean_up(self.job, failed=bool(request["failed"]))
         return {}
 
     def _renew_while_busy(self) -> None:
-        """A long request must not look like a silent host."""
+        """Keeps the lease during a long request."""
         while True:
             time.sleep(1.0)
             if self.busy:
@@ -117,13 +130,13 @@ class Agent:
     busy = False
 
     def renew(self) -> None:
-        """Say to the keeper that the other machine is there."""
+        """Tell the keeper that the other machine is still there."""
         if self.job is not None:
             with contextlib.suppress(OSError):
                 os.utime(self.job / "lease")
 
     def _remove_unused(self) -> None:
-        """What nobody used for a month, and folders of jobs whose keeper was killed."""
+        """Remove files unused for a month, and folders of jobs whose keeper was killed."""
         now = time.time()
         for path in [*self.root.glob("env-*"), *self.root.glob("edgecnn-*"), *self.root.glob("files/*")]:
             with contextlib.suppress(OSError):
@@ -138,7 +151,7 @@ class Agent:
 
     # ------------------------------------------------------------------ files
     def have(self, request: dict[str, Any], _: bytes) -> dict[str, Any]:
-        """How many bytes of each file (name: its SHA-256) are here."""
+        """Number of bytes of each file (name: its SHA-256) that are here."""
         offsets = {}
         for sha256, size in request["files"]:
             stored = self.root / "files" / sha256
@@ -151,29 +164,29 @@ class Agent:
         return {"offsets": offsets}
 
     def put(self, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
-        """Add bytes to a file; says how many it has now, which tells where an interrupted one goes on."""
+        """Append bytes to a file; returns its size, so that an interrupted transfer can continue."""
         partial = self._job / "incoming" / request["sha256"]
         with partial.open("ab") as file:
             if file.tell() == request["offset"]:
                 file.write(payload)
         return {"bytes_there": partial.stat().st_size}
 
-    def keep(self, request: dict[str, Any], _: bytes) -> dict[str, Any]:
-        """Put a whole file into the store, after its hash was compared."""
+    def store(self, request: dict[str, Any], _: bytes) -> dict[str, Any]:
+        """Move a complete file into the store, after a check of its hash."""
         sha256 = request["sha256"]
         partial, stored = self._job / "incoming" / sha256, self.root / "files" / sha256
         if partial.is_file():
             found = sha256_of(partial)
             if found != sha256:
                 partial.unlink()
-                raise Refused("damaged", f"a file arrived with SHA-256 {found[:12]}…, it left with {sha256[:12]}…")
+                raise Refused("damaged", f"a file was sent with SHA-256 {sha256[:12]}… but arrived with {found[:12]}…")
             self._brought(stored)
             stored.parent.mkdir(exist_ok=True)
             os.replace(partial, stored)
         return {}
 
-    def lay(self, request: dict[str, Any], _: bytes) -> dict[str, Any]:
-        """Make a folder of stored files: (path in it, SHA-256) each, an empty file where there is no hash."""
+    def make_folder(self, request: dict[str, Any], _: bytes) -> dict[str, Any]:
+        """Make a folder from stored files: (path in it, SHA-256) each; an empty file where there is no hash."""
         for name, sha256 in request["files"]:
             path = self._inside(self._job, name)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,15 +205,15 @@ class Agent:
 
     # ------------------------------------------------------------------ the environment
     def unpack(self, request: dict[str, Any], _: bytes) -> dict[str, Any]:
-        """Make an environment (`environment`: a venv that also sees the board's own packages), or a plain folder,
-        of wheels, which lie in `incoming`.
+        """Install the wheels in `incoming` into an environment (`environment`: a venv that also sees the board's own
+        packages), or into a plain folder.
         """
         into = self._inside(self._job, request["into"])
         remove(into)
         if request["environment"]:
             venv.create(into, symlinks=True, with_pip=False)
             packages = site_packages(into)
-            # Not --system-site-packages: where this Python is itself one of a venv, that would mean another's.
+            # Not --system-site-packages: if this Python is itself in a venv, that would mean another one's packages.
             own = [*site.getsitepackages(), *([site.getusersitepackages()] if site.ENABLE_USER_SITE else [])]
             packages.mkdir(parents=True, exist_ok=True)
             (packages / "board.pth").write_text("".join(f"{path}\n" for path in own))
@@ -210,11 +223,11 @@ class Agent:
         for sha256 in request["wheels"]:
             wheel = self._job / "incoming" / sha256
             if sha256_of(wheel) != sha256:
-                raise Refused("damaged", "a wheel arrived other than it left")
+                raise Refused("damaged", "a wheel was changed on its way")
             with zipfile.ZipFile(wheel) as opened:
                 opened.extractall(packages)
             wheel.unlink()
-        for data in packages.glob("*.data"):  # PEP 427: its purelib and platlib belong beside the rest
+        for data in packages.glob("*.data"):  # PEP 427: its purelib and platlib belong with the other packages
             for part in (data / "purelib", data / "platlib"):
                 if part.is_dir():
                     shutil.copytree(part, packages, dirs_exist_ok=True)
@@ -223,19 +236,19 @@ class Agent:
 
     def adopt(self, request: dict[str, Any], _: bytes) -> dict[str, Any]:
         """Move a finished folder of the job into the store."""
-        source, target = self._inside(self._job, request["folder"]), self._inside(self.root, request["name"])
+        source, place = self._inside(self._job, request["folder"]), self._inside(self.root, request["name"])
         if source.is_dir():
-            if target.is_dir():
+            if place.is_dir():
                 remove(source)
             else:
-                self._brought(target)
-                os.replace(source, target)
-        os.utime(target)
-        return {"path": str(target)}
+                self._brought(place)
+                os.replace(source, place)
+        os.utime(place)
+        return {"path": str(place)}
 
     # ------------------------------------------------------------------ programs
     def start(self, request: dict[str, Any], _: bytes) -> dict[str, Any]:
-        """Start a program, unless it was: a lost connection does not end it."""
+        """Start a program, unless it was already started: a lost connection does not end it."""
         place = self._job / request["name"]
         if not place.is_dir():
             staged = self._job / f"{request['name']}.new"
@@ -248,7 +261,7 @@ class Agent:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                # What runtimes put into caches goes with the job (ONNX Runtime keeps a device id there).
+                # Caches of runtimes are removed with the job (ONNX Runtime keeps a device id there).
                 env={**os.environ, **request["environment"], "TMPDIR": own, "XDG_CACHE_HOME": own},
                 start_new_session=True,
             )
@@ -259,14 +272,14 @@ class Agent:
         """The program's exit code; None while it runs."""
         place = self._job / request["name"]
         pid = read_number(place / "pid")
-        runs = pid is not None and is_alive(pid)  # looked at first: the code is written before it ends
+        runs = pid is not None and is_alive(pid)  # checked first: the code is written before the program ends
         code = read_number(place / "code")
         if code is None and not runs:
             raise Refused("killed", "the program was ended from outside: killed, or out of memory")
         return {"code": code}
 
     def read(self, request: dict[str, Any], _: bytes) -> dict[str, Any]:
-        """A file of the job, whole; empty where there is none."""
+        """A file of the job, completely; empty where there is none."""
         path = self._inside(self._job, request["path"])
         return {"payload": path.read_bytes() if path.is_file() else b""}
 
@@ -274,11 +287,11 @@ class Agent:
     @property
     def _job(self) -> Path:
         if self.job is None or not self.job.is_dir():
-            raise Refused("gone", "the board has given the job up")
+            raise Refused("gone", "the board has given up the job")
         return self.job
 
     def _brought(self, path: Path) -> None:
-        """Note what this job adds to the store, before it does."""
+        """Record what this job is about to add to the store."""
         with (self._job / "brought").open("a") as file:
             file.write(f"{path}\n")
 
@@ -292,7 +305,7 @@ class Agent:
 
 # ---------------------------------------------------------------------- the keeper
 def keep_alive(job: Path, lease_s: float) -> None:
-    """Start the keeper: a process without ties to this one, that ends when the job's folder is gone."""
+    """Start the keeper: an independent process that ends when the job's folder is gone."""
     first = os.fork()
     if first:
         os.waitpid(first, 0)
@@ -303,13 +316,13 @@ def keep_alive(job: Path, lease_s: float) -> None:
     try:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         nothing = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):  # else the connection would not end before we do
+        for descriptor in (0, 1, 2):  # otherwise the connection would not end before us
             os.dup2(nothing, descriptor)
         (job / "keeper.pid").write_text(str(os.getpid()))
         renewed, heard_s = 0, time.monotonic()
         while job.is_dir():
             time.sleep(min(1.0, lease_s / 4))
-            # Seconds by a clock that no time server moves: a board without a battery wakes up in the past.
+            # A clock that no time server changes: a board without a battery starts with a time in the past.
             if (seen := (job / "lease").stat().st_mtime_ns) != renewed:
                 renewed, heard_s = seen, time.monotonic()
             elif time.monotonic() - heard_s > lease_s:
@@ -318,14 +331,14 @@ def keep_alive(job: Path, lease_s: float) -> None:
                     with contextlib.suppress(OSError):
                         os.kill(agent, signal.SIGKILL)
                 clean_up(job, failed=True)
-    except OSError:  # its folder is gone, or going
+    except OSError:  # its folder was removed, or is being removed
         pass
     finally:
         os._exit(0)
 
 
 def clean_up(job: Path, *, failed: bool) -> None:
-    """End the job's programs, remove its folder and, where it failed, what it brought; then empty folders."""
+    """End the job's programs, remove its folder and, if it failed, what it added; then remove empty folders."""
     for pid_file in job.glob("*/pid"):
         end_group(read_number(pid_file))
     if failed:
@@ -336,11 +349,11 @@ def clean_up(job: Path, *, failed: bool) -> None:
     boards = job.parent.parent
     for folder in (job.parent, boards / "files", boards, boards.parent, boards.parent.parent):
         with contextlib.suppress(OSError):
-            folder.rmdir()  # only where nothing is in it
+            folder.rmdir()  # fails if it is not empty
 
 
 def end_group(leader: int | None) -> None:
-    """End a program and those that it started: first in peace, so that they can clean up."""
+    """End a program and the ones that it started: first with SIGTERM, so that they can clean up."""
     if leader is None:
         return
     for how, wait_s in ((signal.SIGTERM, _ENDING_S), (signal.SIGKILL, 1.0)):
@@ -352,12 +365,12 @@ def end_group(leader: int | None) -> None:
                     os.waitpid(leader, os.WNOHANG)
                 os.killpg(leader, 0)
                 time.sleep(0.05)
-        except OSError:  # nobody is left
+        except OSError:  # no process is left
             return
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of ours has this number."""
+    """Whether one of our processes has this number."""
     with contextlib.suppress(OSError):
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)
@@ -383,41 +396,44 @@ def remove(path: Path) -> None:
 
 
 def platform_of_programs(of_kernel: str, largest_index: int) -> str:
-    """The platform whose programs run: a 32-bit Raspberry Pi OS has a 64-bit kernel, which names itself."""
+    """The platform of programs: a 32-bit Raspberry Pi OS has a 64-bit kernel, which reports its own."""
     if largest_index > 2**32:
         return of_kernel
     return of_kernel.replace("aarch64", "armv7l").replace("x86_64", "i686")
 
 
 def installed(environment: Path | None) -> dict[str, str]:
-    """Name → version of what is installed in an environment; None: of what this Python sees."""
+    """Name → version of the packages installed in an environment; None: of those that this Python sees."""
     where = sys.path if environment is None else [str(site_packages(environment))]
     found = importlib.metadata.distributions(path=where)
     return {re.sub(r"[-_.]+", "-", one.name).lower(): one.version for one in found if one.name and one.version}
 
 
 def site_packages(environment: Path) -> Path:
-    """Where a venv of this Python keeps packages."""
+    """The folder for packages in a venv of this Python."""
     base = {"base": str(environment), "platbase": str(environment)}
     return Path(sysconfig.get_path("purelib", "venv", base))
 
 
 def cache_folder() -> Path:
-    """Where programs keep what they can make again."""
+    """The folder for caches."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()  # hashlib.file_digest is of Python 3.11, and boards have 3.10
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 # ---------------------------------------------------------------------- requests and answers
 def answer(agent: Agent, request: dict[str, Any], payload: bytes) -> dict[str, Any]:
-    """What to say to a request; never raises."""
+    """The answer to a request; never raises."""
     if request["do"] not in Agent.REQUESTS:
-        return {"refused": "unknown", "reason": f"no request is called {request['do']!r}"}
+        return {"refused": "unknown", "reason": f"unknown request {request['do']!r}"}
     method: Callable[[dict[str, Any], bytes], dict[str, Any]] = getattr(agent, request["do"])
     agent.renew()
     agent.busy = True
@@ -434,7 +450,7 @@ def answer(agent: Agent, request: dict[str, Any], payload: bytes) -> dict[str, A
 
 
 def serve() -> None:
-    """Answer requests until the other side closes."""
+    """Answer requests until the other side closes the connection."""
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     agent = Agent()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""A connection to a board: the system's own ssh, with the agent (see `agent`) at its other end."""
+"""A connection to a board: the system's own ssh, with the agent (see `agent`) at the other end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,16 +16,19 @@ from importlib.resources import files
 from typing import IO, Any
 
 from edgecnn.errors import BoardError
+from edgecnn.printable import shortened
+from edgecnn.runners.remote import answers
 from edgecnn.runners.remote.address import BoardAddress
 
-SSH_VARIABLE = "EDGECNN_SSH"  # another command than `ssh`, as in "ssh -F lab.conf"
+SSH_VARIABLE = "EDGECNN_SSH"  # another command instead of `ssh`, such as "ssh -F lab.conf"
 _NO_PYTHON = 96
 _RETRY_S = 1.0
-# Nobody is there to answer a question; what is silent for 30 s is given up. All else is as ssh has it.
+_LAST_WORDS_BYTES = 64 << 10
+# ssh must not ask questions, and gives up after 30 s of silence. Everything else is ssh's default.
 _SILENCE = ("ConnectTimeout=30", "ServerAliveInterval=10", "ServerAliveCountMax=3")
 _OPTIONS = ("-T", *(word for option in ("BatchMode=yes", *_SILENCE) for word in ("-o", option)))
 _BOOT = "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
-# The first Python that is new enough. No single quotes in it: it goes between such.
+# The first Python that is new enough. It must not contain single quotes, because it is put between them.
 _FIND_PYTHON = (
     "for p in python3 python3.11 python3.12 python3.13 python3.14; do "
     'if "$p" -c "import sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; '
@@ -35,15 +38,40 @@ _FIND_PYTHON = (
 
 
 class Lost(Exception):
-    """The connection has ended; what ssh said."""
+    """The connection has ended; holds ssh's message."""
 
 
 class RefusedByBoard(Exception):
-    """The agent refused a request: `kind` is its word for why."""
+    """The agent refused a request: `kind` is its word for the reason."""
 
     def __init__(self, kind: str, reason: str) -> None:
         self.kind = kind
         super().__init__(reason)
+
+
+class _ErrorOutput:
+    """The last part of a program's standard error, however long that is."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe, self._kept = pipe, b""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            while more := self._pipe.read1(1 << 16):  # type: ignore[attr-defined]
+                self._kept = (self._kept + more)[-_LAST_WORDS_BYTES:]
+
+    def text(self) -> str:
+        """Its lines, printable; call it after the program has ended."""
+        self._reader.join(2.0)
+        lines = self._kept.decode(errors="replace").splitlines()
+        return "\n".join(shortened(line.strip(), length=500) for line in lines if line.strip())
+
+    def close(self) -> None:
+        self._reader.join(2.0)
+        if not self._reader.is_alive():  # otherwise a child of ssh still holds it
+            self._pipe.close()
 
 
 @dataclass
@@ -51,37 +79,55 @@ class _Channel:
     """One run of ssh."""
 
     process: subprocess.Popen[bytes]
-    said: IO[bytes]
+    said: _ErrorOutput
 
     def ask(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
+        too_slow = threading.Timer(answers.LONGEST_REQUEST_S, self.process.kill)
+        too_slow.daemon = True
+        too_slow.start()
+        try:
+            return self._answer(request, payload)
+        finally:
+            too_slow.cancel()
+
+    def _answer(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
         assert self.process.stdin is not None and self.process.stdout is not None
         try:
             self.process.stdin.write(json.dumps({**request, "bytes": len(payload)}).encode() + b"\n")
             self.process.stdin.write(payload)
             self.process.stdin.flush()
         except OSError as broken:
-            raise Lost(self.last_words()) from broken
-        line = self.process.stdout.readline()
+            raise Lost(self.error_output()) from broken
+        line = self.process.stdout.readline(answers.MOST_LINE_BYTES)
+        if len(line) >= answers.MOST_LINE_BYTES and not line.endswith(b"\n"):
+            raise self._refused(f"an answer of more than {answers.MOST_LINE_BYTES >> 20} MB")
         if not line.endswith(b"\n"):
-            raise Lost(self.last_words())
+            raise Lost(self.error_output())
         try:
             answer = json.loads(line)
-        except ValueError as wrong:
+        except (ValueError, RecursionError) as wrong:
             raise Lost(
-                f"the board's shell prints {line[:60]!r} before anything was asked: let its start-up files be "
-                "silent where no person is at the terminal"
+                f"the board's shell prints {line[:60]!r} at login: make its start-up files silent "
+                "when there is no terminal"
             ) from wrong
-        content = self.process.stdout.read(answer["bytes"])
-        if len(content) < answer["bytes"]:
-            raise Lost(self.last_words())
+        if not isinstance(answer, dict):
+            raise self._refused(f"an invalid answer: {shortened(line[:60])}")
+        size = answer.get("bytes", 0)
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= answers.MOST_FILE_BYTES:
+            raise self._refused(f"an answer of {shortened(size, length=40)} bytes")
+        content = self.process.stdout.read(size)
+        if len(content) < size:
+            raise Lost(self.error_output())
         return answer, content
 
-    def last_words(self) -> str:
+    def _refused(self, what: str) -> BoardError:
+        self.process.kill()
+        return BoardError(f"it gives {what}; expected an answer of edgecnn: check that this is the right board")
+
+    def error_output(self) -> str:
         """What ssh and the board wrote to standard error, after they have ended."""
         self.close()
-        self.said.seek(0)
-        text = self.said.read().decode(errors="replace")
-        return "\n".join(line.strip() for line in text.splitlines() if line.strip())
+        return self.said.text()
 
     def close(self) -> None:
         """End it; a second call does nothing."""
@@ -97,16 +143,16 @@ class _Channel:
 
 
 class Connection:
-    """Asks the agent on a board, and connects again where the connection is lost.
+    """Sends requests to the agent on a board, and reconnects if the connection is lost.
 
     Args:
-        address: of the board.
-        lease_s: for how long the board waits for us before it gives a job up; so long we try to come back.
-        stop: asked between attempts: whether to give up.
-        on_lost: called when a connection is lost in the middle of a job.
+        address: the board's address.
+        lease_s: how long the board waits for us before it gives up a job, and how long we try to reconnect.
+        stop: called between attempts; True to give up.
+        on_lost: called when a connection is lost during a job.
 
     Raises:
-        BoardError: unreachable, refused, or without a Python that is new enough; or there is no ssh here.
+        BoardError: unreachable, refused, or without a Python that is new enough; or ssh is not installed here.
     """
 
     def __init__(
@@ -124,11 +170,11 @@ class Connection:
         self._channel = self._open()
 
     def ask(self, do: str, payload: bytes = b"", **words: Any) -> dict[str, Any]:
-        """Ask the agent; its answer. A request that was under way as the connection was lost is asked again.
+        """Send a request to the agent; returns its answer. A request during which the connection was lost is repeated.
 
         Raises:
-            BoardError: the connection was lost and did not come back, or the board could not do it.
-            RefusedByBoard: the agent refused, for a reason that the caller may know a way out of.
+            BoardError: the connection was lost and could not be restored, or the board failed.
+            RefusedByBoard: the agent refused, for a reason that the caller may be able to solve.
         """
         return self._ask(do, payload, words)[0]
 
@@ -137,7 +183,7 @@ class Connection:
         return self._ask("read", b"", {"path": path})[1]
 
     def begin(self, job: str) -> None:
-        """Begin a job on the board; from here on a lost connection is taken up again."""
+        """Begin a job on the board; from now on, a lost connection is restored."""
         self.ask("begin", job=job, lease_s=self._lease_s, resume=False)
         self._begun = {"do": "begin", "job": job, "lease_s": self._lease_s, "resume": True}
 
@@ -148,7 +194,7 @@ class Connection:
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
-        """The ssh that runs now."""
+        """The ssh process that runs now."""
         return self._channel.process
 
     def _ask(self, do: str, payload: bytes, words: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -161,18 +207,18 @@ class Connection:
                 break
             except Lost as lost:
                 if self._begun is None:
-                    raise _explain(self.address, self._channel.process.returncode, str(lost)) from lost
+                    raise explain(self.address, self._channel.process.returncode, str(lost)) from lost
                 self._on_lost()
-                self._come_back(str(lost))
+                self._reconnect(str(lost))
         if "refused" in answer:
-            raise RefusedByBoard(answer["refused"], answer["reason"])
+            raise RefusedByBoard(answers.text(answer, "refused"), answers.text(answer, "reason", most=100_000))
         return answer, content
 
-    def _come_back(self, said: str) -> None:
-        """Connect again and take up the job.
+    def _reconnect(self, said: str) -> None:
+        """Reconnect and continue the job.
 
         Raises:
-            BoardError: that did not succeed while the board waits.
+            BoardError: that failed for as long as the board waits.
         """
         deadline = time.monotonic() + self._lease_s
         tries = 0
@@ -187,13 +233,13 @@ class Connection:
                 time.sleep(_RETRY_S)
                 continue
             if "refused" in answer:
-                said = answer["reason"]
+                said = answers.text(answer, "reason", most=100_000)
                 break
             return
         self._given_up = BoardError(
-            f"{self.address}: the connection was lost in the middle and {tries} attempts to take it up failed "
-            f"({_last_line(said) or 'ssh said nothing'}); the board removes what was sent within "
-            f"{self._lease_s:.0f} s. Nothing was recorded: start again when it is back"
+            f"{self.address}: the connection was lost during the job, and {tries} attempts to reconnect failed "
+            f"({_last_line(said) or 'no message from ssh'}); the board removes what was sent within "
+            f"{self._lease_s:.0f} s. Nothing was recorded: start again when the board is reachable"
         )
         raise self._given_up
 
@@ -201,47 +247,47 @@ class Connection:
         words = shlex.split(os.environ.get(SSH_VARIABLE, "")) or ["ssh"]
         if shutil.which(words[0]) is None:
             raise BoardError(
-                f"{self.address}: the program {words[0]!r} is not here: on Debian and Ubuntu, "
-                f"apt-get install openssh-client; or name another in {SSH_VARIABLE}"
+                f"{self.address}: the program {words[0]!r} is not installed here: on Debian and Ubuntu, "
+                f"apt-get install openssh-client; or give another command in {SSH_VARIABLE}"
             )
-        said = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         process = subprocess.Popen(
             [*words, *_OPTIONS, *self.address.ssh_words, f"exec sh -c '{_FIND_PYTHON}'"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=said,
-            start_new_session=True,  # Ctrl-C is ours to answer: the board is to be cleaned up first
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C goes to us: the board must be cleaned up first
         )
-        assert process.stdin is not None
+        assert process.stdin is not None and process.stderr is not None
+        said = _ErrorOutput(process.stderr)
         source = files("edgecnn.runners.remote").joinpath("agent.py").read_bytes()
-        with contextlib.suppress(OSError):  # it has ended: the missing answer tells
+        with contextlib.suppress(OSError):  # ssh has ended: the missing answer will show it
             process.stdin.write(b"%d\n%s" % (len(source), source))
             process.stdin.flush()
         return _Channel(process, said)
 
 
-def _explain(address: BoardAddress, code: int | None, said: str) -> BoardError:
-    """What a connection that never stood means, and what to do."""
+def explain(address: BoardAddress, code: int | None, said: str) -> BoardError:
+    """The meaning of a failed connection, and what to do."""
     last = _last_line(said)
     if code == _NO_PYTHON:
         found = last.removeprefix("found: ") if last.startswith("found: ") else last
         what = f"no Python 3.11 or newer there ({found}): update its system, or install a newer python3"
     elif "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
         what = (
-            "it shows another host key than the one in known_hosts: it was set up anew, or it is not the board that "
-            f"you mean. If you know why: ssh-keygen -R '{_known_as(address)}', then {address.by_hand}"
+            "its host key differs from the one in known_hosts: it was reinstalled, or it is not the board that "
+            f"you mean. If you know the reason: ssh-keygen -R '{_known_as(address)}', then {address.by_hand}"
         )
     elif "Host key verification failed" in said or "host key is known for" in said:
-        what = f"its host key is not known here: {address.by_hand} once, and compare the fingerprint that it shows"
+        what = f"its host key is not known here: run {address.by_hand} once and compare its fingerprint"
     elif "Permission denied" in said or "Too many authentication failures" in said:
         what = (
             f"it refuses the login ({last}): {address.by_hand.replace('ssh ', 'ssh-copy-id ', 1)} puts your key there; "
-            "a key with a passphrase must be in the agent (ssh-add), since nobody is asked"
+            "a key with a passphrase must be in the agent (ssh-add), because edgecnn does not ask for it"
         )
     elif code == 255 or code is None:
-        what = f"cannot be reached ({last or 'ssh said nothing'}): is it on, and does {address.by_hand} work?"
+        what = f"cannot be reached ({last or 'no message from ssh'}): check that it is on and try {address.by_hand}"
     else:
-        what = f"its shell ended with code {code} ({last or 'it said nothing'}): does {address.by_hand} true work?"
+        what = f"its shell ended with code {code} ({last or 'no message'}): try {address.by_hand} true"
     return BoardError(f"{address}: {what}")
 
 
@@ -250,4 +296,4 @@ def _known_as(address: BoardAddress) -> str:
 
 
 def _last_line(text: str) -> str:
-    return text.splitlines()[-1] if text else ""
+    return shortened(text.splitlines()[-1]) if text else ""

@@ -1,4 +1,4 @@
-"""This very edgecnn as a wheel, whether it runs from a checkout or was installed."""
+"""Makes a wheel of the running edgecnn, whether it is a checkout or was installed."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import edgecnn
+from edgecnn._version import __version__
 from edgecnn.errors import SpecError
 
-_INFO = f"edgecnn-{edgecnn.__version__}.dist-info"
-_DATE = (2020, 1, 1, 0, 0, 0)  # the same files are the same wheel, whenever it is made
+_INFO = f"edgecnn-{__version__}.dist-info"
+_DATE = (2020, 1, 1, 0, 0, 0)  # fixed, so that the same files give the same wheel
 _WHEEL = "Wheel-Version: 1.0\nGenerator: edgecnn\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
 
 
 @lru_cache(maxsize=1)
 def own_wheel() -> bytes:
-    """The files that run here, in the form of PEP 427.
+    """The running package's files, in the form of PEP 427.
 
-    A wheel that was installed is gone, and a checkout may have changed since it was; so the wheel is made of the
-    package's files as they are, with the metadata that it was installed with.
+    An installed wheel no longer exists, and a checkout may have changed since it was installed; so the wheel is made
+    from the package's files as they are, with the metadata of its installation.
 
     Raises:
         SpecError: edgecnn has no metadata here, because it was never installed.
@@ -41,7 +42,7 @@ def own_wheel() -> bytes:
         for name in names:
             path = Path(place) / name
             contents[f"edgecnn/{path.relative_to(package).as_posix()}"] = path.read_bytes()
-    metadata = own.read_text("METADATA") or f"Metadata-Version: 2.1\nName: edgecnn\nVersion: {edgecnn.__version__}\n"
+    metadata = own.read_text("METADATA") or f"Metadata-Version: 2.1\nName: edgecnn\nVersion: {__version__}\n"
     contents[f"{_INFO}/METADATA"] = metadata.encode()
     contents[f"{_INFO}/WHEEL"] = _WHEEL.encode()
     contents[f"{_INFO}/entry_points.txt"] = (own.read_text("entry_points.txt") or "").encode()
@@ -55,8 +56,8 @@ def own_wheel() -> bytes:
 
 
 def wheel_name() -> str:
-    """The file's name."""
-    return f"edgecnn-{edgecnn.__version__}-py3-none-any.whl"
+    """The wheel's file name."""
+    return f"edgecnn-{__version__}-py3-none-any.whl"
 
 
 def _record_hash(content: bytes) -> str:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import edgecnn
-from edgecnn._photographs import photographs
+from edgecnn.photographs import photographs
+from tests.builders.repository import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PHOTOGRAPH = "coffee"
 # What takes the place of the pinned versions where a runtime wants older ones.
 UNPINNED = {"tflite-runtime": ("numpy", "opencv-python")}

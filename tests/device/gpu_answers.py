@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgecnn.runners.base import open_runner
+from edgecnn.runners.runner import open_runner
 
 
 def main() -> None:

@@ -21,16 +21,16 @@ import pytest
 
 import edgecnn
 from edgecnn import Bundle, convert, open_runner
-from edgecnn._photographs import photographs
+from edgecnn.bundle.evidence import Opened
 from edgecnn.errors import DeviceError
-from edgecnn.evidence import Opened
 from edgecnn.frame import FrameFitter
 from edgecnn.measure.parity import Sample, compare, describe
+from edgecnn.photographs import photographs
 
 from .conftest import DeviceEnvironment, make_environment
 from .gpu_networks import network
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 DRIVERS = (
     Path("/usr/lib/chromium/vk_swiftshader_icd.json"),
@@ -69,7 +69,7 @@ class Converted:
 
 @pytest.fixture(scope="module")
 def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Converted]:
-    from edgecnn.converters.deployable import Deployable
+    from edgecnn.converters.deployable.wrapper import Deployable
 
     folder = tmp_path_factory.mktemp("networks")
     made = {}
@@ -151,7 +151,7 @@ def test_webgpu_answers_as_torch(
     assert_answers_as_torch(converted, out, "fp32")
 
 
-def test_webgpu_is_measured_beside_the_processor_and_says_that_it_is_simulated(
+def test_webgpu_is_measured_after_the_processor_and_marked_as_simulated(
     webgpu: DeviceEnvironment, networks: dict[str, Converted]
 ) -> None:
     words = ("bench", networks["classify"].bundle.folder, "--device", "onnxruntime:webgpu", "--precision", "fp32")
@@ -189,7 +189,7 @@ def test_devices_tries_the_gpus(webgpu: DeviceEnvironment) -> None:
 def test_a_choice_that_litert_does_wrong_on_a_gpu_is_refused(gpu_in_software: None, tmp_path: Path) -> None:
     done = convert(network("segment", classes=3), out=tmp_path / "three.edge", to=("tflite",))
     assert done.bundle is not None
-    with pytest.raises(DeviceError, match=r"decides between 3 classes in its graph.*multiple of 4"):
+    with pytest.raises(DeviceError, match=r"picks the best of 3 classes in its graph.*multiple of 4"):
         open_runner(done.bundle, device="litert:gpu")
 
 

@@ -18,27 +18,27 @@ import pytest
 from onnx import numpy_helper
 
 from edgecnn import Bundle, Classification, SegmentationMap, convert, open_runner
-from edgecnn._devices import parse_device
-from edgecnn._photographs import photographs
 from edgecnn._verbs.bench import bench
 from edgecnn._verbs.evaluate import evaluate
 from edgecnn.bundle import Artifact, TensorSpec, commit, staged
 from edgecnn.errors import BundleError, ConversionError, DeviceError, EdgeCnnError, MissingDependencyError
+from edgecnn.formats.devices import parse_device
+from edgecnn.photographs import photographs
 from edgecnn.results import UInt8Array
-from edgecnn.runners.onnxruntime import OnnxRuntimeBackend
+from edgecnn.runners.onnxruntime.backend import OnnxRuntimeBackend
 from edgecnn.targets import load_target
-from tests.contract.networks import TINY
+from tests.builders.networks import TINY
+from tests.builders.repository import REPOSITORY
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
 QNN = "onnxruntime:qnn"
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def plug_in() -> None:
     """Skips where Qualcomm's plug-in for ONNX Runtime, or its simulator, is not there."""
     pytest.importorskip("onnxruntime_qnn", reason="needs Qualcomm's simulator: pip install 'edgecnn[qnn]'")
-    from edgecnn.runners import onnxruntime_qnn as qnn
+    from edgecnn.runners.onnxruntime import qnn
 
     if not qnn.is_simulated():
         pytest.skip("the simulator is for x86-64 PCs")
@@ -113,10 +113,10 @@ def test_the_npus_words_open_what_was_compiled_for_it(bundle: Bundle, device: st
 
 def quantized_graph(bundle: Bundle, pictures: Path) -> bytes:
     """The graph that is compiled, as the compiler gets it."""
-    from edgecnn.compression.calibration import load_calibration
-    from edgecnn.converters.int8.onnx_calibration import collect
-    from edgecnn.converters.int8.onnx_graph import Graph
-    from edgecnn.converters.int8.onnx_whole import quantized_whole, tensors_with_ranges
+    from edgecnn.converters.int8.onnx.calibration import collect
+    from edgecnn.converters.int8.onnx.graph import Graph
+    from edgecnn.converters.int8.onnx.whole_graph import quantized_whole, tensors_with_ranges
+    from edgecnn.converters.int8.search.calibration import load_calibration
 
     graph = Graph(onnx.load(bundle.folder / bundle.artifact("onnx", "fp32").path))
     frames = load_calibration(pictures, bundle.manifest.frame).frames
@@ -147,12 +147,12 @@ def test_every_architecture_that_the_target_names_is_known_to_the_compiler(
 ) -> None:
     import onnxruntime
 
-    from edgecnn.runners import onnxruntime_qnn as qnn
+    from edgecnn.runners.onnxruntime import qnn
 
     path = tmp_path / "quantized.onnx"
     path.write_bytes(quantized_graph(bundle, pictures))
     options = onnxruntime.SessionOptions()
-    session = qnn.open_session(path, options, told={"htp_arch": architecture.removeprefix("v")})
+    session = qnn.open_session(path, options, provider_options={"htp_arch": architecture.removeprefix("v")})
     assert qnn.assigned(session).elsewhere == {}
 
 
@@ -161,16 +161,16 @@ def test_an_architecture_that_the_compiler_does_not_know_is_an_error_and_no_othe
 ) -> None:
     import onnxruntime
 
-    from edgecnn.runners import onnxruntime_qnn as qnn
+    from edgecnn.runners.onnxruntime import qnn
 
     path = tmp_path / "quantized.onnx"
     path.write_bytes(quantized_graph(bundle, pictures))
     with pytest.raises(DeviceError, match="doesn't know it: Invalid HTP architecture: 99"):
-        qnn.open_session(path, onnxruntime.SessionOptions(), told={"htp_arch": "99"})
+        qnn.open_session(path, onnxruntime.SessionOptions(), provider_options={"htp_arch": "99"})
 
 
 def test_a_float_artifact_is_not_run_in_half_precision_behind_ones_back(bundle: Bundle) -> None:
-    with pytest.raises(DeviceError, match=r"computes in integers, onnx-fp32-.* is fp32"):
+    with pytest.raises(DeviceError, match=r"computes in integers, but onnx-fp32-.* is fp32"):
         open_runner(bundle, device=QNN, precision="fp32")
 
 
@@ -249,7 +249,7 @@ def read(path: Path) -> UInt8Array:
     return picture.astype(np.uint8)
 
 
-def test_accuracy_is_measured_in_the_simulator_beside_float_and_one_that_loses_too_much_is_refused(
+def test_accuracy_is_compared_with_float_in_the_simulator_and_too_large_a_loss_is_refused(
     pictures: Path, tmp_path: Path
 ) -> None:
     words: dict[str, Any] = {"target": "qualcomm-htp", "calibration": pictures}
@@ -300,7 +300,7 @@ def test_what_decodes_boxes_is_compiled_too_and_answers_as_float_does(
 def test_the_command_line_compiles_for_another_architecture_and_more_than_one_frame(
     pictures: Path, tmp_path: Path
 ) -> None:
-    out, network = tmp_path / "x.edge", "tests.contract.networks:tiny_classifier"
+    out, network = tmp_path / "x.edge", "tests.builders.networks:tiny_classifier"
     words = ("--target", "qualcomm-htp:v75", "--calibration", pictures, "--batch", "2", "--out", out)
     made = edgecnn_says("convert", network, *words)
     assert made.returncode == 0, made.stderr
@@ -334,12 +334,12 @@ def test_a_compiler_that_dies_ends_no_more_than_its_artifact(
 ) -> None:
     (tmp_path / "compiler_that_dies.py").write_text("import os\nos.abort()\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setattr("edgecnn.converters.qualcomm_htp._CHILD", "compiler_that_dies")
+    monkeypatch.setattr("edgecnn.converters.qualcomm_htp.CHILD", "compiler_that_dies")
     made = convert(TINY["classify"](), target="qualcomm-htp", calibration=pictures, out=tmp_path / "x.edge")
     assert made.bundle is not None
     assert [artifact.label for artifact in made.bundle.manifest.artifacts] == ["onnx fp32"]
     (refusal,) = made.refused
-    assert refusal.reason.startswith("QNN's compiler ended its process at this network, for qualcomm-htp:v73: signal 6")
+    assert refusal.reason.startswith("QNN's compiler crashed on this network, for qualcomm-htp:v73: SIGABRT")
 
 
 def edgecnn_says(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -368,7 +368,7 @@ def test_an_intel_npu_that_is_not_here_is_built_for_and_refused_with_what_it_nee
     made = convert(TINY["classify"](), target="intel-npu", precision=("fp16",), out=tmp_path / "x.edge")
     assert made.bundle is not None, made.refused
     assert [artifact.label for artifact in made.bundle.manifest.artifacts] == ["openvino fp16"]
-    assert any("compiled there when it is first opened" in warning for warning in made.warnings)
+    assert any("compiled there when it is opened for the first time" in warning for warning in made.warnings)
     for device in ("openvino:NPU", "npu"):
         with pytest.raises(DeviceError, match="an Intel Core Ultra with the driver intel_vpu and its compiler"):
             open_runner(made.bundle, device=device)
@@ -381,11 +381,11 @@ def test_an_edge_tpu_that_is_not_here_is_refused_with_what_it_needs(tmp_path: Pa
         open_runner(made.bundle, device="litert:edgetpu")
 
 
-def test_the_counts_beside_a_context_are_those_of_the_network(bundle: Bundle) -> None:
+def test_the_counts_of_a_context_are_those_of_the_network(bundle: Bundle) -> None:
     model = onnx.load(bundle.folder / compiled(bundle).path)
-    told = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
     float_graph = onnx.load(bundle.folder / bundle.artifact("onnx", "fp32").path).graph
-    assert told["edgecnn.operators"] == str(len(float_graph.node))
+    assert metadata["edgecnn.operators"] == str(len(float_graph.node))
     assert [node.op_type for node in model.graph.node if node.op_type != "DequantizeLinear"] == ["EPContext"]
     for constant in model.graph.initializer:
         assert numpy_helper.to_array(constant).size == 1  # nothing of the network is left outside the context

@@ -25,12 +25,17 @@ from edgecnn.runners.remote.connection import SSH_VARIABLE
 
 from .emulated_pi import EmulatedPi, why_not
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=why_not() or "-")]
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.server,
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(why_not()), reason=why_not() or "-"),
+]
 
 PRECISIONS = ("fp32", "int8")
 # Float differs in the order of additions; int8 is the same integers. OpenVINO's scales are rounded otherwise on Arm.
 SCORES_DIFFER = 1e-6
-SCORES_DIFFER_OPENVINO_INT8 = 1e-4
+SCORES_DIFFER_OPENVINO_INT8 = 3e-4  # 1.5e-4 beside a processor without VNNI
 FRAMES = 4
 FORMATS = ("onnx", "openvino", "tflite")
 
@@ -76,27 +81,27 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     )
     pictures = Path(edgecnn.__file__).parent / "assets"
     out = tmp_path_factory.mktemp("tiny") / "tiny.edge"
-    conversion = edgecnn.convert(model, precision=("fp32", "int8"), calibration=pictures, out=out)
+    formats = ("openvino", "onnx", "tflite")
+    conversion = edgecnn.convert(model, to=formats, precision=("fp32", "int8"), calibration=pictures, out=out)
     assert conversion.refused == ()
     assert conversion.bundle is not None
     return conversion.bundle
 
 
 @pytest.fixture(scope="module")
-def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few frames that differ, without loss: from YUV, FFmpeg makes BGR that is one grey level off on Arm."""
-    path = tmp_path_factory.mktemp("video") / "street.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MPNG"), 10.0, (96, 64))
-    assert writer.isOpened()
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Frames that differ, as PNG files: from a video's YUV, FFmpeg makes BGR that is one grey level off on Arm."""
+    folder = tmp_path_factory.mktemp("frames") / "street"
+    folder.mkdir()
     rng = np.random.default_rng(0)
-    for _ in range(FRAMES):
-        writer.write(cv2.resize(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8), (96, 64)))
-    writer.release()
-    return path
+    for number in range(FRAMES):
+        frame = cv2.resize(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8), (96, 64))
+        cv2.imwrite(str(folder / f"{number}.png"), frame)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def installed(pi: EmulatedPi, wheel: Path, tiny: Bundle, video: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def installed(pi: EmulatedPi, wheel: Path, tiny: Bundle, frames: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The command `edgecnn` on the Pi: pip has installed our wheel there, from wheels and without an index.
 
     The root's own packages are numpy, OpenCV (the headless one, since apt doesn't work in it: no libGL) and the three
@@ -107,19 +112,19 @@ def installed(pi: EmulatedPi, wheel: Path, tiny: Bundle, video: Path, tmp_path_f
     platforms = [word for minor in (17, 28, 31) for word in ("--platform", f"manylinux_2_{minor}_aarch64")]
     only = ["--only-binary", ":all:", "--python-version", version, "--platform", "manylinux2014_aarch64", *platforms]
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(wheels), *only]
-    subprocess.run([*command, "msgspec", "rich", "typer"], check=True)
+    subprocess.run([*command, "click", "msgspec", "rich"], check=True)
     shutil.copy(wheel, wheels)
-    pi.put(wheels, tiny.folder, video)
+    pi.put(wheels, tiny.folder, frames)
     pi.run("python3 -m venv --system-site-packages --without-pip env")
     pip = "python3 -m pip --python env/bin/python install --quiet --no-compile --no-index --only-binary :all:"
-    pi.run(f"{pip} --find-links {wheels.name} msgspec rich typer")
+    pi.run(f"{pip} --find-links {wheels.name} click msgspec rich")
     pi.run(f"{pip} --no-deps {wheels.name}/{wheel.name}")
     return "env/bin/edgecnn"
 
 
 def scores_there(pi: EmulatedPi, installed: str, format: str, precision: str) -> list[dict[str, float]]:  # noqa: A002
     words = f"--format {format} --precision {precision} --threads 1 --jsonl -"
-    return _scores(pi.run(f"{installed} run tiny.edge street.avi {words}"))
+    return _scores(pi.run(f"{installed} run tiny.edge street {words}"))
 
 
 def _scores(lines: str) -> list[dict[str, float]]:
@@ -127,10 +132,10 @@ def _scores(lines: str) -> list[dict[str, float]]:
     return [{one["label"]: one["score"] for one in record["classes"]} for record in records if "classes" in record]
 
 
-def scores_here(tiny: Bundle, video: Path, format: str, precision: str) -> list[dict[str, float]]:  # noqa: A002
+def scores_here(tiny: Bundle, frames: Path, format: str, precision: str) -> list[dict[str, float]]:  # noqa: A002
     scores = []
     with (
-        edgecnn.open_camera(str(video)) as camera,
+        edgecnn.open_camera(str(frames)) as camera,
         edgecnn.open_runner(tiny, format=format, precision=precision, threads=1) as runner,
     ):
         for _, result in edgecnn.live(camera, runner):
@@ -150,15 +155,15 @@ def test_devices_says_what_works_there(pi: EmulatedPi, installed: str) -> None:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("format", FORMATS)
-def test_a_video_gets_the_same_answers_there_and_here(
+def test_frames_get_the_same_answers_there_and_here(
     pi: EmulatedPi,
     installed: str,
     tiny: Bundle,
-    video: Path,
+    frames: Path,
     format: str,  # noqa: A002
     precision: str,
 ) -> None:
-    here, there = scores_here(tiny, video, format, precision), scores_there(pi, installed, format, precision)
+    here, there = scores_here(tiny, frames, format, precision), scores_there(pi, installed, format, precision)
     limit = SCORES_DIFFER_OPENVINO_INT8 if (format, precision) == ("openvino", "int8") else SCORES_DIFFER
     assert len(here) == len(there) == FRAMES
     assert len({tuple(scores.items()) for scores in here}) == FRAMES
@@ -214,7 +219,7 @@ def test_a_run_of_a_throttled_board_is_invalid(pi: EmulatedPi, tiny: Bundle) -> 
     assert row["unstable"][0] == "invalid: the board was slowed (soft temperature limit)"
 
 
-def test_what_does_not_compile_for_a_processor_is_told_of_that_artifact(pi: EmulatedPi, tiny: Bundle) -> None:
+def test_an_artifact_that_does_not_compile_for_a_processor_is_reported(pi: EmulatedPi, tiny: Bundle) -> None:
     pi.stop()
     pi.start("pi4")
     try:

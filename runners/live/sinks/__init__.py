@@ -1,4 +1,4 @@
-"""Where results go: one file a kind, all behind `Sink`."""
+"""Sinks for results: one file for each kind, all with the interface `Sink`."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol
 
 from edgecnn.errors import StorageError
 from edgecnn.results import Result, UInt8Array
-from edgecnn.runners.live.frames import Frame
+from edgecnn.runners.live.frame import Frame
+
+if TYPE_CHECKING:
+    from typing import Self
 
 __all__ = ["Annotated", "EndOfRun", "Sink", "storage_error"]
 
 
 class EndOfRun(Exception):
-    """No error: a sink wants the run to end (the window was closed), and says why in a few words."""
+    """Not an error: a sink asks the run to end (the window was closed), with the reason in a few words."""
 
 
 class Annotated:
-    """A frame with its result drawn on it: drawn when first asked for, and once, however many sinks ask."""
+    """A frame with its result drawn on it: drawn on the first request, once for all sinks."""
 
     def __init__(self, draw: Callable[[], UInt8Array]) -> None:
         self._draw = draw
@@ -30,7 +33,7 @@ class Annotated:
 
     @property
     def picture(self) -> UInt8Array:
-        """Uint8 [height, width, 3] BGR; read only, because all sinks share it."""
+        """Uint8 [height, width, 3] BGR; read-only, because all sinks share it."""
         with self._drawing:
             if self._picture is None:
                 self._picture = self._draw()
@@ -38,13 +41,13 @@ class Annotated:
 
 
 class Sink(Protocol):
-    """Takes results. A context manager: what it writes is complete and closed whenever its block is left."""
+    """Takes results. A context manager: when its block is left, everything that it writes is complete and closed."""
 
     def deliver(self, frame: Frame, result: Result, annotated: Annotated) -> None:
         """Take one result; the arrays may be kept, and must not be changed.
 
         Raises:
-            EndOfRun: nobody wants more.
+            EndOfRun: the sink wants no more results.
             StorageError: it can't be written.
         """
         ...
@@ -57,7 +60,7 @@ class Sink(Protocol):
 
 
 def storage_error(path: Path, failed: OSError) -> StorageError:
-    """What to say when `path` can't be written."""
+    """The error for a `path` that can't be written."""
     if failed.errno in {errno.ENOSPC, errno.EDQUOT}:
         return StorageError(f"the disk is full: {path} could not be written any further")
     return StorageError(f"{path} cannot be written: {failed.strerror or failed}")

@@ -1,19 +1,23 @@
-"""A sink for each of several sources."""
+"""A separate sink for each of several sources."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
 from edgecnn.results import Result
-from edgecnn.runners.live.frames import Frame
+from edgecnn.runners.live.frame import Frame
 from edgecnn.runners.live.sinks import Annotated, Sink
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class SinkBySource:
-    """Gives each source's results to a sink of its own.
+    """Passes each source's results to its own sink.
 
     Args:
         sinks: by the source's name (`Frame.source`); entered and left here.
@@ -23,8 +27,13 @@ class SinkBySource:
         self._sinks = sinks
         self._open = contextlib.ExitStack()
 
+    @property
+    def written(self) -> list[Path]:
+        """The files that the sinks have written."""
+        return [path for sink in self._sinks.values() for path in getattr(sink, "written", ())]
+
     def deliver(self, frame: Frame, result: Result, annotated: Annotated) -> None:
-        """Hand on one result."""
+        """Pass on one result."""
         self._sinks[frame.source].deliver(frame, result, annotated)
 
     def __enter__(self) -> Self:

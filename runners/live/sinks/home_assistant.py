@@ -1,41 +1,23 @@
-"""What Home Assistant is told over MQTT: which sensors there are, and their state once a second.
+"""Messages to Home Assistant over MQTT: its sensors, and their state once a second.
 
 The form is that of its MQTT discovery, https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery. Sensors
-read PREFIX/state and not every result: its database keeps each value that it sees.
+read PREFIX/state instead of every result, because its database stores each value that it receives.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections import Counter
 from typing import Any, TypeAlias
 
-from edgecnn import __version__
-from edgecnn.results import Classification, Detections, Instances, Result
-from edgecnn.runners.live.frames import Frame
+from edgecnn._version import __version__
+from edgecnn.results import Result
+from edgecnn.runners.live.frame import Frame
+from edgecnn.tasks import TASKS
 
 Config: TypeAlias = dict[str, Any]
 
-_STALE_S = 60  # a camera that gives nothing for so long makes its sensors unavailable
-_OF_TASK: dict[str, tuple[str, Config]] = {
-    "objects": (
-        "Objects",
-        {
-            "value_template": "{{ value_json.objects }}",
-            "json_attributes_template": "{{ value_json.counts | tojson }}",
-            "state_class": "measurement",
-            "icon": "mdi:shape",
-        },
-    ),
-    "label": (
-        "Label",
-        {
-            "value_template": "{{ value_json.label }}",
-            "json_attributes_template": "{{ value_json.shares | tojson }}",
-            "icon": "mdi:label",
-        },
-    ),
-}
+_STALE_S = 60  # after this time without a frame, the camera's sensors become unavailable
 _OF_ALL: dict[str, tuple[str, Config]] = {
     "fps": (
         "Frame rate",
@@ -52,11 +34,14 @@ def discovery(prefix: str, task: str) -> dict[str, Config]:
     """The sensors of a run: each retained topic with its configuration.
 
     Args:
-        prefix: of the topics that results go to; it is also the device's name.
-        task: the task's name; of "classify" and "segment", the label is told, of any other the objects' number.
+        prefix: prefix of the topics for results; it is also the device's name.
+        task: the task's name, which decides what the first sensor shows.
+
+    Raises:
+        UnknownNameError: there is no task of that name.
     """
-    identity = "edgecnn_" + re.sub(r"[^A-Za-z0-9_-]", "_", prefix)
-    first = "label" if task in {"classify", "segment"} else "objects"
+    sensor = TASKS.get(task).sensor
+    identity = f"edgecnn_{identity_of(prefix)}"
     common: Config = {
         "state_topic": f"{prefix}/state",
         "availability_topic": f"{prefix}/status",
@@ -67,11 +52,18 @@ def discovery(prefix: str, task: str) -> dict[str, Config]:
             "identifiers": [identity],
             "name": prefix,
             "manufacturer": "edgecnn",
-            "model": task or "network",
+            "model": task,
             "sw_version": __version__,
         },
     }
-    sensors = {first: (_OF_TASK[first][0], {**_OF_TASK[first][1], "json_attributes_topic": f"{prefix}/state"})}
+    shown: Config = {
+        "value_template": f"{{{{ value_json.{sensor.key} }}}}",
+        "json_attributes_template": f"{{{{ value_json.{sensor.figures_key} | tojson }}}}",
+        "json_attributes_topic": f"{prefix}/state",
+        "icon": sensor.icon,
+        **({"state_class": "measurement"} if sensor.number else {}),
+    }
+    sensors = {sensor.key: (sensor.name, shown)}
     for key, (name, config) in _OF_ALL.items():
         sensors[key] = (name, {**config, "state_class": "measurement", "entity_category": "diagnostic"})
     return {
@@ -85,13 +77,21 @@ def discovery(prefix: str, task: str) -> dict[str, Config]:
     }
 
 
+def identity_of(prefix: str) -> str:
+    """A device's id, in the characters that ids may have: different prefixes give different, stable ids.
+
+    In a prefix of plain words, slashes become underscores; to any other prefix a hash is added, so that no two ids are
+    equal.
+    """
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", prefix)
+    if re.fullmatch(r"[A-Za-z0-9/-]+", prefix) and not re.search(r"_[0-9a-f]{8}$", plain):
+        return plain
+    return f"{plain}_{hashlib.sha256(prefix.encode()).hexdigest()[:8]}"
+
+
 def state_of(frame: Frame, result: Result, *, fps: float | None) -> Config:
-    """What the sensors show; the rate is null until it is known."""
+    """The sensors' values; the rate is null until it is known."""
     state: Config = {"fps": None if fps is None else round(fps, 1), "age_ms": round(frame.age_ns / 1e6, 1)}
-    if isinstance(result, Detections | Instances):
-        found = result.detections if isinstance(result, Instances) else result
-        counts = Counter(found.labels[class_id] for class_id in found.class_ids.tolist())
-        return {**state, "objects": len(found), "counts": dict(counts.most_common())}
-    ranked = dict(result) if isinstance(result, Classification) else result.shares()
-    shares = {label: round(share, 4) for label, share in ranked.items()}
-    return {**state, "label": next(iter(shares), None), "shares": shares}
+    task = TASKS.of(result)
+    figures = {label: round(figure, 4) for label, figure in task.figures(result).items()}
+    return {**state, task.sensor.key: task.headline(result), task.sensor.figures_key: figures}

@@ -1,21 +1,25 @@
-"""JSON lines: one object a frame, flushed at once, for programs that read along."""
+"""JSON lines: one object per frame, flushed at once, so that other programs can read along."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import msgspec
-import numpy as np
-
-from edgecnn import rle
-from edgecnn.results import Classification, Count, Detections, Instances, LineCount, Result
-from edgecnn.runners.live.frames import Frame
+from edgecnn.json_text import encode_json
+from edgecnn.printable import printable_json
+from edgecnn.results import Result
+from edgecnn.runners.live.frame import Frame
+from edgecnn.runners.live.recording.rotation import Rotation
 from edgecnn.runners.live.sinks import Annotated, EndOfRun, storage_error
+from edgecnn.runners.live.sinks.kind import Setting
+from edgecnn.runners.live.sinks.text_file import LineFile
+from edgecnn.tasks import TASKS
+
+if TYPE_CHECKING:
+    from typing import Self
 
 Record: TypeAlias = dict[str, Any]
 
@@ -24,33 +28,42 @@ class JsonLinesSink:
     """Writes records to a file, or to stdout.
 
     Args:
-        path: a file, which is replaced, or a pipe; "-" is stdout.
+        path: a file, to which lines are appended (see `LineFile`), or a pipe; "-" is stdout.
+        rotation: when the next file begins.
+
+    Attributes:
+        written: the file.
 
     Raises:
         StorageError: it can't be opened.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self._to_stdout = str(path) == "-"
-        self._path = Path("stdout" if self._to_stdout else path)
-        self._encoder = msgspec.json.Encoder()
-        self._buffer = bytearray()
+    def __init__(self, path: str | Path, *, rotation: Rotation | None = None) -> None:
+        self._path = Path("stdout" if str(path) == "-" else path)
+        self.written: list[Path] = []
+        self._file: LineFile | None = None
+        if str(path) == "-":
+            return
         try:
-            self._file: BinaryIO = sys.stdout.buffer if self._to_stdout else self._path.open("wb")
+            self._file = LineFile(self._path, rotation)
         except OSError as failed:
             raise storage_error(self._path, failed) from failed
+        self.written.append(self._path)
 
     def deliver(self, frame: Frame, result: Result, annotated: Annotated) -> None:
         """Write one line."""
-        self._encoder.encode_into(record_of(frame, result), self._buffer)
-        self._buffer += b"\n"
+        # Of the same meaning, and fit for a terminal: a label may hold what commands one.
+        line = printable_json(encode_json(record_of(frame, result)).decode()).encode() + b"\n"
         try:
-            self._file.write(self._buffer)
-            self._file.flush()
+            if self._file is not None:
+                self._file.write(line)
+            else:
+                sys.stdout.buffer.write(line)
+                sys.stdout.buffer.flush()
         except BrokenPipeError:
-            if self._to_stdout:  # Python flushes stdout again at exit, and would complain
+            if self._file is None:  # Python flushes stdout again at exit, and would report an error
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise EndOfRun("the reader has gone") from None
+            raise EndOfRun("the reader closed the pipe") from None
         except OSError as failed:
             raise storage_error(self._path, failed) from failed
 
@@ -60,80 +73,24 @@ class JsonLinesSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._to_stdout:
-            return
-        try:
+        if self._file is not None:
             self._file.close()
-        except BrokenPipeError:
-            pass  # what was not read when the reader went
-        except OSError as failed:
-            raise storage_error(self._path, failed) from failed
+
+
+def open_jsonl(path: str | Path, setting: Setting) -> JsonLinesSink:
+    """The sink that writes lines into a file or to stdout."""
+    return JsonLinesSink(path, rotation=Rotation.parse(setting.words.get("rotate"), setting.words.get("keep")))
 
 
 def record_of(frame: Frame, result: Result) -> Record:
-    """What is written of one frame; boxes in source pixels, to 0.01 px, scores to 1e-6."""
-    counts: tuple[Count, ...] = ()
-    record: Record = {
+    """The record of one frame: the frame's fields, the task's name, and the task's record of the result."""
+    return {
         "frame": frame.index,
         "captured_ns": frame.captured_ns,
         "captured_unix_ns": frame.captured_unix_ns,
         "age_ms": round(frame.age_ns / 1e6, 3),
         "source": frame.source,
+        **({} if frame.media_ns is None else {"media_s": round(frame.media_ns * 1e-9, 6)}),
         "size": [frame.image.shape[1], frame.image.shape[0]],
+        **TASKS.of(result).document(result),
     }
-    if isinstance(result, Classification):
-        record["task"] = "classify"
-        record["classes"] = [{"label": label, "score": round(score, 6)} for label, score in result]
-    elif isinstance(result, Detections):
-        record["task"] = "detect"
-        record["detections"] = _detections(result)
-        counts = result.counts
-    elif isinstance(result, Instances):
-        record["task"] = "instances"
-        found = _detections(result.detections)
-        for detection, mask in zip(found, result.masks, strict=True):
-            detection["rle"] = rle.encode(mask)
-        record["detections"] = found
-        counts = result.detections.counts
-    else:
-        record["task"] = "segment"
-        masks = rle.encode_classes(result.classes)
-        areas_px = {class_id: rle.area_px(mask) for class_id, mask in masks.items()}
-        record["segments"] = [
-            {
-                "label": result.labels[class_id],
-                "rle": masks[class_id],
-                "share": round(areas_px[class_id] / result.classes.size, 6),
-            }
-            for class_id in sorted(masks, key=lambda i: -areas_px[i])
-        ]
-    if counts:
-        record["counts"] = records_of_counts(counts)
-    return record
-
-
-def records_of_counts(counts: Sequence[Count]) -> list[Record]:
-    """What is written of lines and zones: figures by label."""
-    return [
-        {"line": count.name, "in": dict(count.in_by_class), "out": dict(count.out_by_class)}
-        if isinstance(count, LineCount)
-        else {
-            "zone": count.name,
-            "inside": dict(count.inside_by_class),
-            "entered": dict(count.entered_by_class),
-            "most_inside": count.most_inside,
-        }
-        for count in counts
-    ]
-
-
-def _detections(found: Detections) -> list[Record]:
-    boxes = np.round(found.boxes_xyxy_px.astype(np.float64), 2).tolist()
-    ids = [-1] * len(found) if found.track_ids is None else found.track_ids.tolist()
-    tracks = [None if track_id < 0 else track_id for track_id in ids]
-    return [
-        {"label": found.labels[class_id], "score": round(score, 6), "box": box, "track_id": track}
-        for class_id, score, box, track in zip(
-            found.class_ids.tolist(), found.scores.tolist(), boxes, tracks, strict=True
-        )
-    ]

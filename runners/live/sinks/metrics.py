@@ -5,18 +5,24 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final
 
 from edgecnn.errors import MissingDependencyError
-from edgecnn.results import Classification, Detections, Instances, Result
-from edgecnn.runners.live.frames import Frame
-from edgecnn.runners.live.loop import Durations, LiveCounters
+from edgecnn.results import Result
+from edgecnn.runners.live.cameras.reconnect import STATES
+from edgecnn.runners.live.frame import Frame
+from edgecnn.runners.live.loop.counters import Durations, LiveCounters
 from edgecnn.runners.live.sinks import Annotated
-from edgecnn.runners.live.sinks.address import not_served, parse_address, url_of
-from edgecnn.runners.live.sinks.figures import figures_of
+from edgecnn.runners.live.sinks.address import listen, parse_address, url_of
+from edgecnn.runners.live.sinks.kind import Setting, States
+from edgecnn.runners.live.sinks.small_server import SmallServer
+from edgecnn.tasks import TASKS
+
+if TYPE_CHECKING:
+    from typing import Self
 
 try:
-    from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
+    from prometheus_client import CollectorRegistry, ProcessCollector
     from prometheus_client.core import (
         CounterMetricFamily,
         GaugeMetricFamily,
@@ -24,6 +30,7 @@ try:
         InfoMetricFamily,
         Metric,
     )
+    from prometheus_client.exposition import choose_encoder
     from prometheus_client.registry import Collector
 except ModuleNotFoundError as missing:
     raise MissingDependencyError("serving metrics", "prometheus-client", extra="live") from missing
@@ -32,20 +39,21 @@ _BOUNDS_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0
 
 
 class MetricsSink:
-    """Serves what a run counts, for Prometheus to fetch.
+    """Serves a run's counters for Prometheus.
 
-    Nothing is computed until it is fetched; numbers are those of the run's summary.
+    Nothing is computed until it is fetched; the numbers are those of the run's summary.
 
     Args:
         address: PORT, on this machine only, or HOST:PORT; port 0 takes a free one.
-        counters: what the loop fills.
-        dropped: what tells, by stage, how many frames or results were dropped so far.
-        faults: what tells, by sink, how many faults it had so far.
-        info: words about the run that don't change, by label; they hold no login.
+        counters: the loop's counters.
+        dropped: functions that return, by stage, the number of dropped frames or results so far.
+        faults: functions that return, by sink, the number of failures so far.
+        info: constant words about the run, by label, without a login.
+        states: functions that return each source's state.
 
     Attributes:
-        url: where metrics are served, while they are.
-        shows_only: nobody waits for its results.
+        url: address of the metrics, while they are served.
+        shows_only: True: the run does not continue for this sink alone.
 
     Raises:
         SpecError: `address` is neither a port nor a host with one.
@@ -61,9 +69,10 @@ class MetricsSink:
         dropped: Mapping[str, Callable[[], int]],
         faults: Mapping[str, Callable[[], int]],
         info: Mapping[str, str],
+        states: States | None = None,
     ) -> None:
         self._host, self._port = parse_address(address, "metrics")
-        self._run = _RunCollector(counters, dropped, faults, info)
+        self._run = _RunCollector(counters, dropped, faults, info, states or {})
         self.url: str | None = None
         self._close: Callable[[], None] = lambda: None
 
@@ -75,35 +84,45 @@ class MetricsSink:
         """Begin to serve.
 
         Raises:
-            DeviceError: the port is taken or not allowed, or the host is not this machine.
+            DeviceError: the port is in use or not allowed, or the host is not this machine.
         """
         registry = CollectorRegistry()
         registry.register(self._run)
         ProcessCollector(registry=registry)
-        try:
-            server, thread = start_http_server(self._port, self._host, registry)
-        except OSError as failed:
-            raise not_served("metrics", self._host, self._port, failed) from failed
-        self.url = url_of(self._host, server.server_port) + "metrics"
 
-        def close() -> None:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+        def answer(path: str, headers: Mapping[str, str]) -> tuple[int, str, bytes]:
+            if path == "/healthz":
+                return 200, "text/plain", b"ok\n"
+            encode, media_type = choose_encoder(headers.get("accept", ""))
+            return 200, media_type, encode(registry)
 
-        self._close = close
+        listening = listen(self._host, self._port, "metrics")
+        self.url = url_of(self._host, listening.getsockname()[1]) + "metrics"
+        self._close = SmallServer(listening, answer).close
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the port back."""
+        """Release the port."""
         self._close()
         self.url = None
 
 
+def open_metrics(address: str | int, setting: Setting) -> MetricsSink:
+    """The sink that serves a run's metrics."""
+    return MetricsSink(
+        address,
+        counters=setting.counters,
+        dropped=setting.dropped,
+        faults=setting.faults,
+        info=setting.info,
+        states=setting.states,
+    )
+
+
 class _RunCollector(Collector):
-    """Reads the run's counters when Prometheus asks; in the server's thread, while the loop goes on."""
+    """Reads the run's counters when Prometheus fetches them; in the server's thread, while the loop runs."""
 
     def __init__(
         self,
@@ -111,14 +130,16 @@ class _RunCollector(Collector):
         dropped: Mapping[str, Callable[[], int]],
         faults: Mapping[str, Callable[[], int]],
         info: Mapping[str, str],
+        states: States,
     ) -> None:
+        self._states = states
         self._counters = counters
         self._dropped = dropped
         self._faults = faults
         self._info = info
         self.newest: tuple[int, Result] | None = None
-        self._seen: set[str] = set()  # labels, at most those of the network: a series that was there stays there
-        self._lock = threading.Lock()  # two may fetch at once
+        self._seen: set[str] = set()  # labels seen so far, at most the network's: a series never disappears
+        self._lock = threading.Lock()  # two clients may fetch at the same time
 
     def collect(self) -> Iterator[Metric]:
         """All metrics, as of now."""
@@ -135,6 +156,8 @@ class _RunCollector(Collector):
         for sink, count in self._faults.items():
             faults.add_metric([sink], count())
         yield faults
+        if self._states:
+            yield self._of_sources()
         stages = HistogramMetricFamily("edgecnn_stage_seconds", "Duration of one frame's stage.", labels=["stage"])
         for stage, durations in counters.stages.items():
             _add(stages, [stage], durations)
@@ -148,8 +171,8 @@ class _RunCollector(Collector):
             labels=["stage", "quantile"],
         )
         for stage, durations in (*counters.stages.items(), ("age", counters.age)):
-            window = durations.window.recent()
-            for quantile, ms in (("0.5", window.p50_ms), ("0.9", window.p90_ms), ("0.99", window.p99_ms)):
+            lately = durations.newest.figures()
+            for quantile, ms in (("0.5", lately.p50_ms), ("0.9", lately.p90_ms), ("0.99", lately.p99_ms)):
                 if ms is not None:
                     recent.add_metric([stage, quantile], ms / 1e3)
         yield recent
@@ -162,14 +185,19 @@ class _RunCollector(Collector):
             )
             yield self._of_result(result)
 
+    def _of_sources(self) -> Metric:
+        """One of the states has the value 1; a missing camera is listed too, even if no frame ever came."""
+        family = GaugeMetricFamily("edgecnn_source_state", "1 for the state of a source.", labels=["source", "state"])
+        for source, current in self._states.items():
+            now = current()[0]
+            for state in dict.fromkeys((*STATES, now)):
+                family.add_metric([source, state], float(state == now))
+        return family
+
     def _of_result(self, result: Result) -> Metric:
-        values = figures_of(result)
-        if isinstance(result, Detections | Instances):
-            family = GaugeMetricFamily("edgecnn_objects", "Objects in the newest result.", labels=["label"])
-        elif isinstance(result, Classification):
-            family = GaugeMetricFamily("edgecnn_class_score", "Of the newest result, 0 to 1.", labels=["label"])
-        else:
-            family = GaugeMetricFamily("edgecnn_area_ratio", "Share of the newest picture's area.", labels=["label"])
+        task = TASKS.of(result)
+        values = task.figures(result)
+        family = GaugeMetricFamily(task.gauge.metric, task.gauge.help, labels=["label"])
         with self._lock:
             self._seen.update(values)
             for label in sorted(self._seen):

@@ -1,4 +1,4 @@
-"""Results over MQTT: one message a frame, a status that tells the truth, and Home Assistant's discovery."""
+"""Results over MQTT: one message per frame, a reliable status, and Home Assistant's discovery."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-import msgspec
-
 from edgecnn.errors import DeviceError, MissingDependencyError, SpecError
+from edgecnn.json_text import encode_json
 from edgecnn.results import Result
-from edgecnn.runners.live.frames import Frame, redacted
+from edgecnn.runners.live.cameras.urls import redacted, revealed
+from edgecnn.runners.live.frame import Frame
 from edgecnn.runners.live.sinks import Annotated
 from edgecnn.runners.live.sinks.home_assistant import discovery, state_of
 from edgecnn.runners.live.sinks.jsonl import record_of
+from edgecnn.runners.live.sinks.kind import Setting
+
+if TYPE_CHECKING:
+    from typing import Self
 
 try:
     from paho.mqtt import client as paho
@@ -29,26 +33,26 @@ try:
 except ModuleNotFoundError as missing:
     raise MissingDependencyError("sending results over MQTT", "paho-mqtt", extra="live") from missing
 
-QUEUE_LIMIT: Final = 256  # messages: eight seconds of a camera, and a bound for memory when the broker is stuck
+QUEUE_LIMIT: Final = 256  # messages: eight seconds of a camera; limits memory when the broker does not answer
 _PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
 _DEFAULT_PREFIX: Final = "edgecnn"
 _KEEPALIVE_S: Final = 15
 _CONNECT_TIMEOUT_S: Final = 3.0
-_RECONNECT_S: Final = (1, 30)  # doubled from the first to the second
+_RECONNECT_S: Final = (1, 30)  # doubles from the first to the second
 _STATE_INTERVAL_NS: Final = 1_000_000_000
-# Leaving takes a second at most, whatever the broker does.
+# Disconnecting takes at most a second, whatever the broker does.
 _FLUSH_S, _OFFLINE_S, _STOP_S = 0.5, 0.2, 0.3
-# A broker that says one of these will say it again; of any other refusal it may think better later.
+# These refusals are permanent; any other may be temporary.
 _FINAL_REFUSALS: Final = {"Bad user name or password", "Not authorized", "Client identifier not valid", "Banned"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Broker:
-    """Where to publish: mqtt://USER:PASSWORD@HOST:PORT/TOPIC/PREFIX, taken apart.
+    """Where to publish, parsed from mqtt://USER:PASSWORD@HOST:PORT/TOPIC/PREFIX.
 
     Attributes:
-        encrypted: mqtts://; the system's certificates decide (SSL_CERT_FILE names others).
-        prefix: of all topics, without slashes at its ends.
+        encrypted: True for mqtts://; checked with the system's certificates (SSL_CERT_FILE names others).
+        prefix: prefix of all topics, without slashes at its ends.
     """
 
     host: str
@@ -65,16 +69,17 @@ class Broker:
 
 
 def parse_broker(url: str) -> Broker:
-    """Take a URL apart.
+    """Parse a URL; "env:NAME" and "file:PATH" name where it is stored.
 
     Raises:
-        SpecError: it is none of MQTT's; what it says holds no login.
+        SpecError: it is not a URL for MQTT; the message contains no login.
     """
     form = "expected mqtt://USER:PASSWORD@HOST:1883/TOPIC/PREFIX or mqtts://…"
+    url = revealed(url)
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError:  # its text may hold the password
+    except ValueError:  # its message may contain the password
         raise SpecError(
             f"{redacted(url)} is not the URL of a broker: {form}; in a password, write @ : / ? # % as %40 and so on"
         ) from None
@@ -97,32 +102,32 @@ def parse_broker(url: str) -> Broker:
 
 
 class _Waiting(NamedTuple):
-    """A message on its way."""
+    """A message that was sent and not confirmed."""
 
     qos: int
     is_result: bool
 
 
 class MqttSink:
-    """Publishes what a network says; never waits for the broker.
+    """Publishes results; never waits for the broker.
 
-    PREFIX/result gets the object that a line of `--jsonl` holds. PREFIX/status is retained: "online" while the
-    run lives and is connected, "offline" afterwards, also when the process was killed (the broker's last will).
-    A broker that goes away is tried again, after 1 s, 2 s, … 30 s. Meanwhile, results are dropped and counted
+    PREFIX/result gets the object that is also a line of `--jsonl`. PREFIX/status is retained: "online" while the
+    run is alive and connected, "offline" afterwards, also when the process was killed (the broker's last will).
+    After a lost connection, reconnecting is tried after 1 s, 2 s, … 30 s. Meanwhile, results are dropped and counted
     at QoS 0; at QoS 1 and 2, the newest 256 wait and are sent first, in order (QoS 1 may repeat some).
 
     Args:
         url: mqtt://USER:PASSWORD@HOST:PORT/TOPIC/PREFIX, or mqtts://; without a path, the prefix is "edgecnn".
-        qos: of results, 0, 1 or 2; the status has at least 1.
+        qos: quality of service for results, 0, 1 or 2; the status has at least 1.
         task: the task's name, for Home Assistant.
         home_assistant: announce sensors to Home Assistant, and publish their state once a second.
-        report: called once for each kind of fault when it happens, with what happened, and at the end with what
-            it came to; from any thread; holds no login.
+        report: called with a message at the first failure of each kind, and at the end with a summary; from any
+            thread; messages contain no login.
 
     Attributes:
-        delivered: results that the broker has (QoS 0: that were written to the connection).
-        dropped: results that were given up.
-        faults: how often the connection was lost, was refused, or could not be made at the start.
+        delivered: results that the broker has confirmed (QoS 0: that were written to the connection).
+        dropped: results that were dropped.
+        faults: number of times that the connection was lost, refused, or could not be made at the start.
 
     Raises:
         SpecError: another kind of URL, or another QoS.
@@ -139,31 +144,31 @@ class MqttSink:
     ) -> None:
         self.broker = parse_broker(url)
         if qos not in {0, 1, 2}:
-            raise SpecError(f"MQTT's quality of service is 0, 1 or 2, got {qos}")
+            raise SpecError(f"MQTT's quality of service: expected 0, 1 or 2, got {qos}")
         self.delivered = self.dropped = self.faults = 0
         self._qos = qos
         self._result, self._status, self._state = (f"{self.broker.prefix}/{x}" for x in ("result", "status", "state"))
         self._report = report or (lambda text: None)
         self._reported: set[str] = set()
-        self._encode = msgspec.json.Encoder().encode
         self._discovery = discovery(self.broker.prefix, task) if home_assistant else {}
         self._next_state_ns = 0
         self._frames_before = self._frames = 0
-        self._held: deque[bytes] = deque()  # results that paho doesn't have yet; the loop's thread only
-        # Guards what follows, and the counts. Never held while paho is called: paho calls back with locks of its own.
+        self._held: deque[bytes] = deque()  # results not yet given to paho; used by the loop's thread only
+        # Guards the attributes below and the counts. Never held while paho is called: paho calls back with its own
+        # locks.
         self._changed = threading.Condition()
         self._connected = self._closing = False
         self._refusal: str | None = None
         self._online_id = 0
-        self._waiting: dict[int, _Waiting] = {}  # by id, what paho has and the broker didn't confirm
+        self._waiting: dict[int, _Waiting] = {}  # by id, messages that paho has and the broker didn't confirm
         self._early: set[int] = set()  # ids that were confirmed before `publish` returned
         self._client = self._make_client()
 
     def deliver(self, frame: Frame, result: Result, annotated: Annotated) -> None:
-        """Hand one result to the network thread, or drop it."""
+        """Pass one result to the network thread, or drop it."""
         self._frames += 1
         if self._qos or self._room():
-            self._held.append(self._encode(record_of(frame, result)))
+            self._held.append(encode_json(record_of(frame, result)))
         else:
             self._drop(1)
         self._send_held()
@@ -172,7 +177,7 @@ class MqttSink:
             since_s = (now - self._next_state_ns + _STATE_INTERVAL_NS) / 1e9
             fps = (self._frames - self._frames_before) / since_s if self._next_state_ns else None
             self._next_state_ns, self._frames_before = now + _STATE_INTERVAL_NS, self._frames
-            self._publish(self._state, self._encode(state_of(frame, result, fps=fps)), qos=0)
+            self._publish(self._state, encode_json(state_of(frame, result, fps=fps)), qos=0)
 
     def _room(self) -> bool:
         with self._changed:
@@ -233,8 +238,8 @@ class MqttSink:
             self._fault(f"refuses the connection ({refused})")
         else:
             for topic, config in self._discovery.items():
-                self._publish(topic, self._encode(config), qos=1, retain=True)
-            # Confirmed after all that paho sends again by itself: what is sent from then on stays in order.
+                self._publish(topic, encode_json(config), qos=1, retain=True)
+            # Confirmed after all messages that paho sends again itself: later messages stay in order.
             self._online_id = self._publish(self._status, b"online", qos=1, retain=True)
 
     def _on_disconnect(
@@ -246,10 +251,10 @@ class MqttSink:
             self._forget_lost()
             self._changed.notify_all()
         if lost:
-            self._fault("went away")
+            self._fault("closed the connection")
 
     def _forget_lost(self) -> None:
-        """At the end of a connection and at the next one's beginning: paho forgets what had QoS 0, only that."""
+        """At the end of a connection and at the start of the next: paho forgets messages with QoS 0, and only those."""
         self.dropped += sum(message.is_result for message in self._waiting.values() if message.qos == 0)
         self._waiting = {mid: message for mid, message in self._waiting.items() if message.qos}
 
@@ -271,7 +276,7 @@ class MqttSink:
             known = what in self._reported
             self._reported.add(what)
         if not known:
-            self._report(f"the MQTT broker {self.broker.name} {what}; the run goes on and tries to reach it again")
+            self._report(f"the MQTT broker {self.broker.name} {what}; the run continues and tries to reconnect")
 
     # --- begin and end
 
@@ -287,8 +292,8 @@ class MqttSink:
         except ssl.SSLError as failed:
             why = getattr(failed, "verify_message", None) or failed.reason or "TLS failed"
             raise DeviceError(
-                f"no encrypted connection to the MQTT broker {broker.name}: {why}; if its certificate is your own, "
-                "name its authority's file in $SSL_CERT_FILE; if it does not encrypt, use mqtt://"
+                f"no encrypted connection to the MQTT broker {broker.name}: {why}; if the certificate is self-signed, "
+                "put the file of its authority into $SSL_CERT_FILE; if the broker does not encrypt, use mqtt://"
             ) from None
         except OSError as failed:
             self._fault(f"cannot be reached ({failed.strerror or failed})")
@@ -320,7 +325,7 @@ class MqttSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Send what waits, say "offline", leave: within a second."""
+        """Send waiting messages, publish "offline" and disconnect, within a second."""
         self._flush(_FLUSH_S)
         with self._changed:
             self._closing = True
@@ -350,7 +355,18 @@ class MqttSink:
 
     def _stop(self) -> None:
         self._client.disconnect()
-        # paho's own `loop_stop` waits for a connection that is being tried, however long that takes
+        # paho's `loop_stop` would wait for a connection attempt, however long that takes
         stopper = threading.Thread(target=self._client.loop_stop, name="edgecnn-mqtt-stop", daemon=True)
         stopper.start()
         stopper.join(_STOP_S)
+
+
+def open_mqtt(url: str, setting: Setting) -> MqttSink:
+    """The sink for a run, with the run's task and further options."""
+    return MqttSink(
+        url,
+        qos=setting.words.get("mqtt_qos", 0),
+        task=setting.runner.task.name,
+        home_assistant=setting.words.get("home_assistant", False),
+        report=setting.report,
+    )

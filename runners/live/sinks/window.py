@@ -6,14 +6,18 @@ import os
 import subprocess
 import sys
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final
 
 import cv2
 
 from edgecnn.errors import DeviceError
 from edgecnn.results import Result
-from edgecnn.runners.live.frames import Frame
+from edgecnn.runners.live.frame import Frame
 from edgecnn.runners.live.sinks import Annotated, EndOfRun
+from edgecnn.runners.live.sinks.kind import Setting
+
+if TYPE_CHECKING:
+    from typing import Self
 
 _TITLE: Final = "edgecnn"
 _QUIT_KEYS: Final = {ord("q"), ord("Q"), 27}
@@ -25,11 +29,16 @@ class WindowSink:
     """Shows frames; q, Esc or closing the window ends the run.
 
     Args:
-        by_source: each source has a window of its own.
+        by_source: True for one window per source.
+
+    Attributes:
+        in_main_thread: True: on most systems, windows belong to the main thread.
 
     Raises:
-        DeviceError: OpenCV here has no windows, or there is no display.
+        DeviceError: this OpenCV has no windows, or there is no display.
     """
+
+    in_main_thread = True
 
     def __init__(self, *, by_source: bool = False) -> None:
         _check_display()
@@ -56,7 +65,7 @@ class WindowSink:
         )
 
     def hold(self) -> None:
-        """Keep the last picture until a key is pressed or the window is closed."""
+        """Keep the last picture, if there is one, until a key is pressed or the window is closed."""
         while self._visible():
             if cv2.waitKey(100) >= 0:
                 return
@@ -71,19 +80,24 @@ class WindowSink:
             cv2.destroyWindow(title)
 
 
+def open_window(_: object, setting: Setting) -> WindowSink:
+    """A window, or one for each source."""
+    return WindowSink(by_source=len(setting.cameras) > 1 and not setting.camera.stills)
+
+
 def _check_display() -> None:
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise DeviceError(f"no window can be shown: no display here ($DISPLAY is not set); {_INSTEAD}")
+        raise DeviceError(f"no window can be shown: there is no display ($DISPLAY is not set); {_INSTEAD}")
     if not sys.executable:
         return
-    # Qt ends the whole process when it can't reach the display, so another process tries first.
+    # Qt ends the whole process when it can't reach the display, so a child process tries first.
     probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, text=True, timeout=30, check=False)
     if probe.returncode == 0:
         return
     if "not implemented" in probe.stderr.lower():
         raise DeviceError(
-            "no window can be shown: OpenCV here was built without windows (opencv-python-headless); "
-            f"install opencv-python in its place, or {_INSTEAD}"
+            "no window can be shown: this OpenCV was built without windows (opencv-python-headless); "
+            f"install opencv-python instead, or {_INSTEAD}"
         )
     raise DeviceError(
         f"no window can be shown: the display {os.environ.get('DISPLAY', '')!r} does not answer; {_INSTEAD}"

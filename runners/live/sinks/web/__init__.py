@@ -1,22 +1,26 @@
-"""The live page: what a run sees and how it goes, in a browser."""
+"""The live page: shows a run's pictures and figures in a browser."""
 
 from __future__ import annotations
 
 import secrets
 import socket
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final
 
 from edgecnn.errors import DeviceError, MissingDependencyError
 from edgecnn.results import Result
-from edgecnn.runners.live.frames import Frame
+from edgecnn.runners.live.frame import Frame
 from edgecnn.runners.live.sinks import Annotated
-from edgecnn.runners.live.sinks.address import parse_address, url_of
+from edgecnn.runners.live.sinks.address import listen, parse_address, url_of
+from edgecnn.runners.live.sinks.kind import Setting
+
+if TYPE_CHECKING:
+    from typing import Self
 
 try:
     from edgecnn.runners.live.sinks.web.access import Access, Guard, checked_token, is_loopback
     from edgecnn.runners.live.sinks.web.routes import application, asset
-    from edgecnn.runners.live.sinks.web.server import WebServer, listen
+    from edgecnn.runners.live.sinks.web.server import WebServer
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] == "edgecnn":
         raise
@@ -27,27 +31,28 @@ from edgecnn.runners.live.sinks.web.watched import Status, Watched
 __all__ = ["Watched", "WebSink"]
 
 _WHAT: Final = "the live page"
+_DEFAULT_PORT: Final = 8088
 
 
 class WebSink:
-    """Shows a run in browsers: annotated video, state, figures as moving charts, snapshot, score threshold.
+    """Shows a run in browsers: annotated video, state, live charts, snapshot, score threshold.
 
-    Pictures are drawn and encoded only while somebody watches, once for all, in the server's thread; a viewer that is
-    slow gets fewer.
+    Pictures are drawn and encoded only while somebody watches, once for all viewers, in the server's thread; a slow
+    viewer gets fewer.
 
     Args:
         address: PORT, on this machine only, or HOST:PORT; port 0 takes a free one.
         watched: the run.
-        token: what viewers must show. Without one, a page that others can reach makes its own, and one that only this
-            machine can reach asks for none.
+        token: the token that viewers must give. By default, a page that other machines can reach makes its own, and a
+            page for this machine only needs none.
 
     Attributes:
-        url: where the page is, while it is; never holds the token.
-        login_url: the same, with the token that was made; for whoever started the run, and nobody else.
-        shows_only: nobody waits for its results.
+        url: the page's address while it is served, without the token.
+        login_url: the same with the token that was made; only for the person who started the run.
+        shows_only: True: the run does not continue for this sink alone.
 
     Raises:
-        SpecError: `address` is neither a port nor a host with one, or the token can't stand in a URL.
+        SpecError: `address` is neither a port nor a host with one, or the token is not allowed in a URL.
     """
 
     shows_only = True
@@ -64,7 +69,7 @@ class WebSink:
 
     @property
     def remark(self) -> str | None:
-        """What is to be said at the end: that the page changed what the run answers."""
+        """A remark for the end of the run: the page changed the score threshold."""
         last = self._watched.score()
         if last == self._first_score:
             return None
@@ -77,14 +82,14 @@ class WebSink:
             DeviceError: the server has ended.
         """
         if self._server is not None and self._server.failure is not None:
-            raise DeviceError(f"{_WHAT}'s server has ended: {self._server.failure}") from self._server.failure
+            raise DeviceError(f"the server of {_WHAT} has ended: {self._server.failure}") from self._server.failure
         self._pictures.put(frame, result, annotated)
 
     def __enter__(self) -> Self:
         """Begin to serve.
 
         Raises:
-            DeviceError: the port is taken or not allowed, or the host is not this machine.
+            DeviceError: the port is in use or not allowed, or the host is not this machine.
         """
         listening = listen(self._host, self._port, _WHAT)
         address, port = listening.getsockname()[:2]
@@ -107,19 +112,34 @@ class WebSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give the port back, whatever viewers do."""
+        """Release the port, whatever viewers do."""
         if self._server is not None:
             self._server.close()
         self.url = self.login_url = None
 
 
+def open_page(address: str | int, setting: Setting) -> WebSink:
+    """The sink for a run's page: the run that it shows, and its address."""
+    runner = setting.runner
+    watched = Watched(
+        info=setting.info,
+        counters=setting.counters,
+        dropped=setting.dropped,
+        faults=setting.faults,
+        sources=setting.states,
+        score=lambda: runner.task.thresholds.get("score"),
+        set_score=lambda score: runner.set_thresholds(score=score),
+    )
+    return WebSink(_DEFAULT_PORT if address == "" else address, watched=watched, token=setting.words.get("web_token"))
+
+
 def _reachable(host: str, address: str) -> str:
-    """What others call this machine: of an address that means all of its own, the one that it has in the network."""
+    """This machine's address for others: for an address that means all of its own, the one in the network."""
     if address not in ("0.0.0.0", "::"):
         return host
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect(("192.0.2.1", 9))  # sends nothing: it only asks which way that would go
+            probe.connect(("192.0.2.1", 9))  # sends nothing: it only selects the network interface
             mine: str = probe.getsockname()[0]
         except OSError:
             return socket.gethostname()

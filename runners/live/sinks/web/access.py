@@ -1,4 +1,4 @@
-"""Who may ask: under which name, from which page, with which token; and what every answer tells a browser."""
+"""Access rules of the page: allowed host names, origins and tokens; and the security headers of every answer."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgecnn.errors import SpecError
+from edgecnn.older_python import timeout
 
+KNOWN: Final = "edgecnn.known"  # set in a request's scope once it is authorised
 _MOST_BODY_BYTES: Final = 4096
 _BODY_S: Final = 5.0
-_WRONG_TOKEN_S: Final = 0.3  # each wrong token waits its turn: at most three guesses a second, whoever asks
+WRONG_TOKEN_S: Final = 0.3  # delay for each wrong token, one after the other: at most three guesses per second
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src {style}; img-src 'self' blob:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -42,29 +44,29 @@ _log = logging.getLogger(__name__)
 
 
 def checked_token(token: str) -> str:
-    """A token that can stand in a header and a URL.
+    """A token that is allowed in a header and a URL.
 
     Raises:
-        SpecError: it can't.
+        SpecError: it is not.
     """
     if not token or any(not "!" <= letter <= "~" for letter in token):
-        raise SpecError("a page's token is ASCII letters, digits and signs, without spaces: choose another")
+        raise SpecError("page token: expected ASCII letters, digits and punctuation without spaces; choose another")
     return token
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches the address."""
+    """Whether only this machine can reach the address."""
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
 class Access:
-    """The rules.
+    """The access rules.
 
     Args:
-        host: as it was asked for; a name that the page may be called by.
-        address: the IP address that is listened on.
-        port: the cookie's name holds it, because a browser sends a cookie to every port of a host.
-        token: what must be shown; None asks for none.
+        host: the host as given by the user; one of the page's names.
+        address: the IP address that the server listens on.
+        port: part of the cookie's name, because a browser sends a cookie to every port of a host.
+        token: the token that must be given; None needs none.
     """
 
     def __init__(self, *, host: str, address: str, port: int, token: str | None) -> None:
@@ -78,14 +80,14 @@ class Access:
             self._names |= {name, f"{name.partition('.')[0]}.local"}
 
     def why_refused(self, scope: Scope, headers: Headers) -> str | None:
-        """Why a request is refused whatever token it shows; None where it is not.
+        """Why a request is refused even with the right token; None where it is not.
 
-        A name that isn't ours was pointed here by somebody else (DNS rebinding); another page's request comes from
-        a browser that also has other pages open, and may carry our cookie.
+        An unknown host name was pointed at this machine by somebody else (DNS rebinding); a request from another page
+        comes from a browser that has that page open too, and may carry our cookie.
         """
         hosts = headers.getlist("host")
         if len(hosts) != 1 or not self._is_ours(hosts[0]):
-            return "this page has no such name: ask for it by address, or run with --web NAME:PORT"
+            return "this page has no such name: use its address, or run with --web NAME:PORT"
         origins = headers.getlist("origin")
         if origins and (len(origins) > 1 or urlsplit(origins[0]).netloc.lower() != hosts[0].lower()):
             return "another page's request"
@@ -94,20 +96,20 @@ class Access:
         return None
 
     def is_known(self, headers: Headers) -> bool:
-        """Whether the request shows the token, or the cookie that was given for it."""
+        """Whether the request has the token, or the cookie that was set for it."""
         return self._token is None or self._has_cookie(headers) or self.is_token(_bearer(headers))
 
     def is_token(self, given: str | None) -> bool:
-        """Whether that is the token; the time it takes tells nothing."""
+        """Whether this is the token; compared in constant time."""
         return given is not None and self._token is not None and _same(given, self._token)
 
     @property
     def asks_for_token(self) -> bool:
-        """Whether there is a token at all."""
+        """Whether a token is needed."""
         return self._token is not None
 
     def let_in(self) -> Response:
-        """What makes a browser known, and leads it to the page, at an address without the token."""
+        """Sets the cookie and redirects to the page's address without the token."""
         response = RedirectResponse("/", status_code=303)
         response.set_cookie(self._cookie, self._session, path="/", httponly=True, samesite="strict")
         return response
@@ -126,12 +128,12 @@ class Access:
 
 
 class Guard:
-    """Stands before the page: lets through what may pass, and puts its headers on every answer.
+    """Checks requests before the page gets them, and adds security headers to every answer.
 
     Args:
         app: the page.
-        access: the rules.
-        login: the page that asks for a token; its one <style> is all it has.
+        access: the access rules.
+        login: the HTML of the login form, with all its styles in one <style>.
     """
 
     def __init__(self, app: ASGIApp, access: Access, login: str) -> None:
@@ -165,19 +167,20 @@ class Guard:
         except ClientDisconnect:
             pass
         except Exception as failure:
-            if self.failure is None:  # the first is told; a picture that can't be drawn fails with every frame
+            if self.failure is None:  # only the first is logged; a picture that can't be drawn fails with every frame
                 self.failure = failure
                 _log.error("the page cannot answer %s: %s", scope["path"], failure, exc_info=failure)
             if not started:
                 await PlainTextResponse("failed", 500)(scope, receive, send_with_headers)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response | None:
-        """What is answered in the page's stead."""
+        """The answer instead of the page's, where there is one."""
         headers, access = Headers(scope=scope), self._access
         why = access.why_refused(scope, headers)
         if why is not None:
             return PlainTextResponse(f"{why}\n", 403)
         if not access.asks_for_token:
+            scope[KNOWN] = True
             return None
         path, method = scope["path"], scope["method"]
         given: str | None = None
@@ -188,22 +191,23 @@ class Guard:
         if given is not None and access.is_token(given):
             return access.let_in()
         if given is None and access.is_known(headers):
+            scope[KNOWN] = True
             return None
         if given is not None or _bearer(headers) is not None:
             async with self._one_at_a_time:
-                await asyncio.sleep(_WRONG_TOKEN_S)
+                await asyncio.sleep(WRONG_TOKEN_S)
         refused = {"WWW-Authenticate": "Bearer"}
         if "text/html" in headers.get("accept", ""):
             refused["Content-Security-Policy"] = self._login_policy
             return Response(self._login, 401, headers=refused, media_type="text/html")
-        return PlainTextResponse("show the token: Authorization: Bearer TOKEN\n", 401, headers=refused)
+        return PlainTextResponse("give the token: Authorization: Bearer TOKEN\n", 401, headers=refused)
 
 
 async def body_of(request: Request) -> bytes:
-    """The body of a request; what is longer than any of ours, or doesn't come, is cut off."""
+    """The body of a request; truncated if it is longer than any of ours, or doesn't arrive."""
     body = b""
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_BODY_S):
+        async with timeout(_BODY_S):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > _MOST_BODY_BYTES:
@@ -240,7 +244,7 @@ def _is_address(name: str) -> bool:
 
 
 def _is_visit(scope: Scope, headers: Headers) -> bool:
-    """Whether somebody follows a link to the page, which shows nothing to where the link was."""
+    """Whether somebody follows a link to the page, which reveals nothing to the linking page."""
     return (
         scope["method"] == "GET"
         and scope["path"] == "/"

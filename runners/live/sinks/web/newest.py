@@ -1,4 +1,4 @@
-"""The newest annotated picture of each source as JPEG: made when somebody asks, and once, however many ask."""
+"""The newest annotated picture of each source as JPEG: encoded on request, once for all viewers."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from typing import Final
 import cv2
 
 from edgecnn.results import Result, UInt8Array
-from edgecnn.runners.live.frames import Frame
+from edgecnn.runners.live.frame import Frame
 from edgecnn.runners.live.sinks import Annotated
 
-SHOWN_PX: Final = 1280  # of the longer side: more than a page shows costs a device time and a network its air
+SHOWN_PX: Final = 1280  # longer side: a larger picture would cost the device time and the network bandwidth
 _SHOWN_QUALITY: Final = 80
 _SNAPSHOT_QUALITY: Final = 95
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delivered:
-    """One result as it came.
+    """One delivered result.
 
     Attributes:
         number: counts results of all sources, from 1.
-        at_s: monotonic, when it came.
+        at_s: monotonic time of delivery.
     """
 
     number: int
@@ -45,12 +45,12 @@ class Jpeg:
 
 
 class NewestPictures:
-    """One place for each source, which a newer result takes over; viewers wait for it in the server's loop.
+    """One slot for each source, replaced by newer results; viewers wait for it in the server's loop.
 
-    What a viewer has no time for, it never gets: nothing is kept for anybody.
+    A slow viewer skips pictures: nothing is queued.
 
     Args:
-        sources: names, as frames have them; a frame of another name (a picture's path) is of the first.
+        sources: names, as in frames; a frame with another name (a picture's path) belongs to the first.
     """
 
     def __init__(self, sources: Sequence[str]) -> None:
@@ -64,15 +64,15 @@ class NewestPictures:
         self._closed = False
 
     def newest(self, source: int) -> Delivered | None:
-        """What came last of a source, counted from 0; of one that isn't there, nothing did."""
+        """A source's newest result, by index from 0; None for a source that does not exist."""
         return self._newest[source] if source < len(self._newest) else None
 
     def serve_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Viewers wait in this loop."""
+        """Set the loop in which viewers wait."""
         self._loop = loop
 
     def put(self, frame: Frame, result: Result, annotated: Annotated) -> None:
-        """Take the newest result; from any one thread."""
+        """Store the newest result; called from one thread at a time."""
         self._number += 1
         self._newest[self._places.get(frame.source, 0)] = Delivered(
             number=self._number, at_s=time.monotonic(), frame=frame, result=result, annotated=annotated
@@ -82,9 +82,9 @@ class NewestPictures:
                 self._loop.call_soon_threadsafe(self._wake)
 
     async def after(self, number: int, source: int, *, wait_s: float) -> Jpeg | None:
-        """A source's newest picture, if need be after waiting for another than `number`; None if none came.
+        """A source's newest picture, after waiting for one other than `number` if needed; None if none came.
 
-        A number that was not reached yet is of another run, and any picture is newer.
+        A number that was not reached yet is from an earlier run, and any picture is newer.
         """
         end_s = time.monotonic() + wait_s
         while not self._is_newer(number, source) and not self._closed and (left_s := end_s - time.monotonic()) > 0:
@@ -92,7 +92,7 @@ class NewestPictures:
             with self._waking:
                 self._waiting.add(waiting)
             try:
-                if not self._is_newer(number, source):  # it may have come before anyone waited
+                if not self._is_newer(number, source):  # it may have come before the wait began
                     await asyncio.wait([waiting], timeout=left_s)
             finally:
                 self._waiting.discard(waiting)
@@ -108,11 +108,11 @@ class NewestPictures:
 
     @property
     def closed(self) -> bool:
-        """Nobody waits any more."""
+        """Whether viewers no longer wait."""
         return self._closed
 
     def close(self) -> None:
-        """Let all who wait go; in the server's loop."""
+        """Release all waiting viewers; in the server's loop."""
         with self._waking:
             self._closed = True
         self._wake()
@@ -127,7 +127,7 @@ class NewestPictures:
                 waiting.set_result(None)
 
     def _encoded(self, newest: Delivered, source: int) -> Jpeg:
-        """The picture of `newest`; in the server's thread alone, so that nothing is made twice."""
+        """The picture of `newest`; only in the server's thread, so that nothing is encoded twice."""
         jpeg = self._jpegs[source]
         if jpeg is None or jpeg.delivered.number != newest.number:
             picture = _shrunk(newest.annotated.picture)
@@ -148,5 +148,5 @@ def _shrunk(picture: UInt8Array) -> UInt8Array:
 def _encode(picture: UInt8Array, quality: int) -> bytes:
     encoded, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not encoded:
-        raise ValueError(f"OpenCV makes no JPEG of {picture.shape}")
+        raise ValueError(f"OpenCV cannot encode a JPEG of shape {picture.shape}")
     return data.tobytes()

@@ -1,4 +1,4 @@
-"""What the page answers, route by route; all of it from memory."""
+"""The page's routes; all answers come from memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from edgecnn.errors import SpecError
+from edgecnn.json_text import encode_json
 from edgecnn.runners.live.sinks.web.access import body_of
 from edgecnn.runners.live.sinks.web.newest import Jpeg, NewestPictures
+from edgecnn.runners.live.sinks.web.server import MOST_VIEWERS
 from edgecnn.runners.live.sinks.web.watched import Status, Watched
 
 WAIT_S: Final = 10.0
@@ -40,25 +43,52 @@ def asset(name: str) -> str:
 
 def application(watched: Watched, status: Status, pictures: NewestPictures) -> Starlette:
     """All routes."""
+    answers = _Answers(watched, status, pictures)
+    return Starlette(
+        routes=[
+            *(Route(path, _static(*named)) for path, named in _ASSETS.items()),
+            Route("/picture", answers.picture),
+            Route("/video.mjpeg", answers.video),
+            Route("/snapshot.jpg", answers.snapshot),
+            Route("/status", answers.figures),
+            Route("/score", answers.score, methods=["POST"]),
+            Route("/healthz", answers.health),
+            Route("/readyz", answers.readiness),
+        ]
+    )
 
-    async def picture(request: Request) -> Response:
-        """The newest picture of source `source`, newer than number `after`; 204 where none came for 10 s."""
-        jpeg = await pictures.after(_number(request, "after"), _number(request, "source"), wait_s=WAIT_S)
+
+class _Answers:
+    """What each route answers."""
+
+    def __init__(self, watched: Watched, status: Status, pictures: NewestPictures) -> None:
+        self._watched, self._status, self._pictures = watched, status, pictures
+        self._viewers = _Viewers()
+
+    async def picture(self, request: Request) -> Response:
+        """The newest picture of source `source`, newer than number `after`; 204 if none came for 10 s."""
+        if self._viewers.full:
+            return _too_many()
+        with self._viewers:
+            return await self._next_picture(request)
+
+    async def _next_picture(self, request: Request) -> Response:
+        jpeg = await self._pictures.after(_number(request, "after"), _number(request, "source"), wait_s=WAIT_S)
         if jpeg is None:
             return Response(status_code=204)
         delivered = jpeg.delivered
         headers = {"X-Number": str(delivered.number), "X-Age-Ms": f"{delivered.frame.age_ns / 1e6:.1f}"}
         return Response(jpeg.data, headers=headers, media_type="image/jpeg")
 
-    async def video(request: Request) -> Response:
-        """Motion JPEG, for programs that show nothing else."""
-        return StreamingResponse(
-            _parts(pictures, _number(request, "source")), media_type="multipart/x-mixed-replace; boundary=frame"
-        )
+    async def video(self, request: Request) -> Response:
+        """Motion JPEG, for programs that show only that."""
+        if self._viewers.full:
+            return _too_many()
+        return _Video(self._viewers, _parts(self._pictures, _number(request, "source")))
 
-    async def snapshot(request: Request) -> Response:
+    async def snapshot(self, request: Request) -> Response:
         """The newest picture in full size, as a file."""
-        jpeg = pictures.snapshot(_number(request, "source"))
+        jpeg = self._pictures.snapshot(_number(request, "source"))
         if jpeg is None:
             return PlainTextResponse("no picture yet\n", 503)
         taken = time.gmtime(jpeg.delivered.frame.captured_unix_ns // 1_000_000_000)
@@ -66,40 +96,26 @@ def application(watched: Watched, status: Status, pictures: NewestPictures) -> S
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
         return Response(jpeg.data, headers=headers, media_type="image/jpeg")
 
-    async def figures(request: Request) -> Response:
-        """All figures; of the history, what came after second `since`."""
-        return _json(status.now(since=_number(request, "since")))
+    async def figures(self, request: Request) -> Response:
+        """All figures; the history after second `since`."""
+        return _json(self._status.now(since=_number(request, "since")))
 
-    async def score(request: Request) -> Response:
+    async def score(self, request: Request) -> Response:
         """Change the score threshold, for the whole run."""
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-            return PlainTextResponse('JSON is wanted: {"score": 0.5}\n', 415)
+            return PlainTextResponse('expected JSON: {"score": 0.5}\n', 415)
         try:
             wanted = msgspec.json.decode(await body_of(request), type=_Score)
-            watched.set_score(wanted.score)
+            self._watched.set_score(wanted.score)
         except (msgspec.DecodeError, SpecError) as wrong:
             return PlainTextResponse(f"{wrong}\n", 400)
-        return _json({"score": watched.score()})
+        return _json({"score": self._watched.score()})
 
-    async def health(request: Request) -> Response:
-        return _verdict(status.why_not_healthy())
+    async def health(self, request: Request) -> Response:
+        return _verdict(self._status.why_not_healthy())
 
-    async def readiness(request: Request) -> Response:
-        return _verdict(status.why_not_ready())
-
-    served = [Route(path, _static(*named)) for path, named in _ASSETS.items()]
-    return Starlette(
-        routes=[
-            *served,
-            Route("/picture", picture),
-            Route("/video.mjpeg", video),
-            Route("/snapshot.jpg", snapshot),
-            Route("/status", figures),
-            Route("/score", score, methods=["POST"]),
-            Route("/healthz", health),
-            Route("/readyz", readiness),
-        ]
-    )
+    async def readiness(self, request: Request) -> Response:
+        return _verdict(self._status.why_not_ready())
 
 
 def _static(name: str, media_type: str) -> _Endpoint:
@@ -111,19 +127,52 @@ def _static(name: str, media_type: str) -> _Endpoint:
     return answer
 
 
+class _Viewers:
+    """Counts the viewers that wait for pictures."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    @property
+    def full(self) -> bool:
+        return bool(self._count >= MOST_VIEWERS)
+
+    def __enter__(self) -> None:
+        self._count += 1
+
+    def __exit__(self, *error: object) -> None:
+        self._count -= 1
+
+
+def _too_many() -> Response:
+    return PlainTextResponse(f"there are already {MOST_VIEWERS} viewers\n", 503, headers={"Retry-After": "10"})
+
+
+class _Video(StreamingResponse):
+    """A stream of pictures that counts its viewer."""
+
+    def __init__(self, viewers: _Viewers, parts: AsyncIterator[bytes]) -> None:
+        super().__init__(parts, media_type="multipart/x-mixed-replace; boundary=frame")
+        self._viewers = viewers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._viewers:
+            await super().__call__(scope, receive, send)
+
+
 async def _parts(pictures: NewestPictures, source: int) -> AsyncIterator[bytes]:
-    """One picture after the other; the next is asked for when the viewer has taken the last."""
+    """One picture after the other; the next is encoded when the viewer has received the last."""
     number = 0
     while not pictures.closed:
         jpeg: Jpeg | None = await pictures.after(number, source, wait_s=WAIT_S)
         if jpeg is not None:
             number = jpeg.delivered.number
-            head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg.data)}\r\n\r\n"
-            yield head.encode() + jpeg.data + b"\r\n"
+            header = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg.data)}\r\n\r\n"
+            yield header.encode() + jpeg.data + b"\r\n"
 
 
 def _number(request: Request, name: str) -> int:
-    """A number of the query; 0 where it is none."""
+    """A number from the query; 0 where it is missing or invalid."""
     text = request.query_params.get(name, "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
 
@@ -133,4 +182,4 @@ def _verdict(why_not: str | None) -> Response:
 
 
 def _json(content: object) -> Response:
-    return Response(msgspec.json.encode(content), media_type="application/json")
+    return Response(encode_json(content), media_type="application/json")

@@ -1,4 +1,4 @@
-"""A web server in a thread of its own, which ends at once and gives nobody more than a place."""
+"""A web server in a separate thread, which ends at once and limits every client."""
 
 from __future__ import annotations
 
@@ -6,60 +6,38 @@ import asyncio
 import logging
 import socket
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from starlette.types import ASGIApp
 from uvicorn import Config, Server
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from edgecnn.runners.live.sinks.address import not_served
+from edgecnn.runners.live.sinks.web.access import KNOWN
 
 MOST_CONNECTIONS: Final = 64
-_SILENT_S: Final = 10.0  # for a request to come
-_STUCK_S: Final = 20.0  # for a viewer to take what it asked for
+MOST_VIEWERS: Final = 48  # viewers that wait for pictures or stream them; the other connections serve short requests
+SILENT_S: Final = 10.0  # time limit for receiving a request
+STUCK_S: Final = 20.0  # time limit for a viewer to receive its answer
 _KEEP_ALIVE_S: Final = 15
-_SEND_BUFFER_BYTES: Final = 128 * 1024  # of the system, a connection: what lies there gets old
 _CLOSE_S: Final = 1.0
 
-# What strangers send is no news: neither are their faults. A logger of its own, so that no other program's changes.
+# Clients' bad requests are not reported, nor are their errors. A separate logger leaves other programs' unchanged.
 _QUIET: Final = logging.Logger("edgecnn.web.protocol", logging.CRITICAL + 1)
-
-
-def listen(host: str, port: int, what: str) -> socket.socket:
-    """A socket that is listened on; port 0 takes a free one.
-
-    Raises:
-        DeviceError: the port is taken or not allowed, or the host is not this machine; names `what` is served.
-    """
-    try:
-        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as failed:
-        raise not_served(what, host, port, failed) from failed
-    failure = OSError("no address")
-    for family, _, _, _, place in places:
-        both = family == socket.AF_INET6 and place[0] == "::" and socket.has_dualstack_ipv6()
-        try:
-            listening = socket.create_server(place[:2], family=family, backlog=MOST_CONNECTIONS, dualstack_ipv6=both)
-        except OSError as failed:
-            failure = failed
-        else:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)  # connections inherit it
-            return listening
-    raise not_served(what, host, port, failure) from failure
 
 
 class WebServer:
     """Serves an application until it is closed.
 
     Args:
-        app: made in the server's thread, where its loop is.
-        listening: what `listen` gave; is closed with the server.
+        app: made in the server's thread, in its loop.
+        listening: a socket from `listen`; closed with the server.
         each_second: called in the server's thread.
-        on_close: called there, first thing at the end, to let go of all who wait.
+        on_close: called in that thread at the start of closing, to release waiting viewers.
 
     Attributes:
-        failure: what ended the server before its time.
+        failure: the exception that ended the server early.
     """
 
     def __init__(
@@ -80,7 +58,7 @@ class WebServer:
     def _serve(self) -> None:
         try:
             self._server.run([self._listening])
-        except BaseException as failure:  # SystemExit too: uvicorn's word for what can't be started
+        except BaseException as failure:  # SystemExit too: uvicorn raises it when it can't start
             self.failure = failure
         finally:
             self._listening.close()
@@ -105,10 +83,10 @@ class _Server(Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._on_start(asyncio.get_running_loop())
         await super().startup(sockets)
-        self._clock = asyncio.create_task(self._tell_seconds())
+        self._clock = asyncio.create_task(self._run_each_second())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let go of all who wait, then of all: a viewer that takes nothing would hold the end back."""
+        """Release waiting viewers, then close all connections: a viewer that reads nothing would delay the end."""
         self._clock.cancel()
         for server in self.servers:
             server.close()
@@ -121,7 +99,7 @@ class _Server(Server):
         self.force_exit = True
         await super().shutdown(sockets)
 
-    async def _tell_seconds(self) -> None:
+    async def _run_each_second(self) -> None:
         while True:
             await asyncio.sleep(1.0)
             self._each_second()
@@ -143,25 +121,45 @@ class _Config(Config):
         )
 
     def configure_logging(self) -> None:
-        """Leave the program's logging as it is."""
+        """Keep the program's logging unchanged."""
 
 
 class _Connection(H11Protocol):
-    """One viewer's connection: closed where too many have one, where no request comes, and where none is taken."""
+    """One viewer's connection: closed if no request comes in time, or if the answer is not read.
+
+    With too many connections, a new one replaces another: first an idle one, then one without the token; among
+    these, the oldest of the client with the most connections. So an active client gets its answer, even if others
+    open as many sockets as they can.
+    """
 
     def __init__(self, *args: Any, **words: Any) -> None:
         super().__init__(*args, **words)
         self.logger = _QUIET
         self.access_log = False
         self._patience: asyncio.TimerHandle | None = None
+        self._since_s = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        transport.set_write_buffer_limits(high=0)  # one picture waits, not two
-        if len(self.connections) > MOST_CONNECTIONS:
-            transport.abort()
-            return
-        self._wait(_SILENT_S)
+        transport.set_write_buffer_limits(high=0)  # so that one picture waits, not two
+        self._since_s = self.loop.time()
+        alive = [each for each in self.connections if not each.transport.is_closing()]
+        if len(alive) > MOST_CONNECTIONS:
+            self._connection_to_replace(alive).transport.abort()
+        if not transport.is_closing():
+            self._wait(SILENT_S)
+
+    def _connection_to_replace(self, alive: Sequence[Any]) -> _Connection:
+        others = [each for each in alive if each is not self]
+        idle = [each for each in others if each.cycle is None or each.cycle.response_complete]
+        strange = [each for each in others if not (each.scope or {}).get(KNOWN)]
+        candidates: list[_Connection] = idle or strange or [self]
+        held = Counter(each._peer for each in candidates)
+        return max(candidates, key=lambda each: (held[each._peer], -each._since_s))
+
+    @property
+    def _peer(self) -> str:
+        return str((self.client or ("",))[0])
 
     def data_received(self, data: bytes) -> None:
         before = self.cycle
@@ -169,11 +167,11 @@ class _Connection(H11Protocol):
         if self.cycle is not before:
             self._wait(None)
         elif self._patience is None and (before is None or before.response_complete):
-            self._wait(_SILENT_S)  # the rest of a request
+            self._wait(SILENT_S)  # the rest of a request
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._wait(_STUCK_S)
+        self._wait(STUCK_S)
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -1,0 +1,162 @@
+"""Which Pythons run what a device needs: python benchmarks/pythons.py [--python PATH …] [--out FILE.json].
+
+On this machine: for each interpreter an environment of its own with edgecnn's wheel and pip's choice of packages, to
+which one runtime after the other is added; in it `devices`, `run` on a photograph and `bench`. The first interpreter
+has another one with numpy 1 and OpenCV 4. For aarch64, and for Pythons that are not here: whether pip finds a wheel of
+each package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PHOTOGRAPH = REPOSITORY / "edgecnn" / "assets" / "astronaut.jpg"
+VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
+RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "tflite": "ai-edge-litert", "ncnn": "ncnn"}
+WITHOUT_NETWORK = {"ncnn"}  # the networks that ship have no file of it: `devices` alone
+OLD = ("numpy<2", "opencv-python<5")
+# Of Debian 12 and Ubuntu 22.04 (glibc 2.35), with what older ones call themselves.
+PLATFORMS = [f"manylinux_2_{minor}" for minor in (35, 34, 31, 28, 27, 26, 24, 17)] + ["manylinux2014"]
+_PIP_INSTALL = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"]
+_STEP_S = 600
+
+
+def tried_runtime(inside: str, wheel: Path, extra: str, pins: tuple[str, ...], folder: str) -> dict[str, Any]:
+    """Install it, and run what a device runs."""
+    row: dict[str, Any] = {}
+    program = [inside, "-m", "edgecnn"]
+    steps: dict[str, list[str]] = {
+        "install": [inside, *_PIP_INSTALL, f"{wheel}[{extra}]", *pins],
+        "devices": [*program, "devices", "--json"],
+    }
+    if extra not in WITHOUT_NETWORK:
+        chosen = ["--format", extra]
+        steps["run"] = [*program, "run", "default-detector", str(PHOTOGRAPH), *chosen, "--jsonl", "-"]
+        steps["bench"] = [*program, "bench", "default-detector", *chosen, "--iterations", "20", "--no-record", "--json"]
+    for name, command in steps.items():
+        done = ran(command, folder)
+        if name == "run" and done.returncode == 0:
+            row["found"] = [each["label"] for each in json.loads(done.stdout.splitlines()[0])["detections"]]
+        row[name] = done.returncode == 0
+        if done.returncode != 0:
+            row["why"] = f"{name}: {(done.stderr.strip().splitlines() or ['no message'])[-1][:300]}"
+            break
+    row["ok"] = "why" not in row and row.get("found", ["person"]) == ["person"]
+    return row | ({"packages": packages(inside, folder, extra)} if row["install"] else {})
+
+
+def ran(command: list[str], folder: str) -> subprocess.CompletedProcess[str]:
+    """Run it without the paths of whoever calls this."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=_STEP_S, check=False
+    )
+
+
+def packages(python: str, folder: str, extra: str) -> dict[str, str]:
+    """Versions of what matters."""
+    listed = json.loads(ran([python, "-m", "pip", "list", "--format", "json"], folder).stdout)
+    wanted = {"numpy", "opencv-python", RUNTIMES[extra]}
+    return {each["name"].lower(): each["version"] for each in listed if each["name"].lower() in wanted}
+
+
+def resolved(wheel: Path, version: str, extra: str, machine: str) -> dict[str, Any]:
+    """Whether every package has a wheel for a Python and a machine that are not here; nothing is installed."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--dry-run",
+            "--quiet",
+            "--ignore-installed",
+            "--report",
+            "-",
+        ]
+        command += ["--target", folder, "--only-binary=:all:", "--implementation", "cp", "--python-version", version]
+        command += [word for name in PLATFORMS for word in ("--platform", f"{name}_{machine}")]
+        done = ran([*command, f"{wheel}[{extra}]"], folder)
+    row: dict[str, Any] = {"runtime": extra, "python": version, "machine": machine, "ok": done.returncode == 0}
+    if done.returncode != 0:
+        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+        return {**row, "why": (errors or ["no message"])[-1][:300]}
+    found = {
+        item["metadata"]["name"].lower(): item["metadata"]["version"] for item in json.loads(done.stdout)["install"]
+    }
+    return {
+        **row,
+        "packages": {name: found[name] for name in ("numpy", "opencv-python", RUNTIMES[extra]) if name in found},
+    }
+
+
+def version_of(python: str) -> str:
+    """As in "3.10.13"."""
+    return ran([python, "-c", "import platform; print(platform.python_version())"], "/").stdout.strip()
+
+
+def built_wheel(folder: str) -> Path:
+    """edgecnn's own wheel."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, str(REPOSITORY)]
+    subprocess.run(command, check=True)
+    return next(Path(folder).glob("edgecnn-*.whl"))
+
+
+def main() -> int:
+    """Try them all; 1 where one that has its wheels fails."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--python", action="append", default=[], help="an interpreter; repeat it for several")
+    parser.add_argument("--runtime", action="append", choices=list(RUNTIMES), help="only these")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "pythons.json")
+    options = parser.parse_args()
+    runtimes, pythons = options.runtime or list(RUNTIMES), options.python or [sys.executable]
+    here = {".".join(version_of(python).split(".")[:2]) for python in pythons}
+    elsewhere = [
+        (version, extra, machine)
+        for machine in ("x86_64", "aarch64")
+        for version in VERSIONS
+        for extra in runtimes
+        if machine != platform.machine() or version not in here
+    ]
+    result: dict[str, Any] = {"machine": platform.machine(), "system": platform.platform(), "tried": [], "resolved": []}
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as beside:
+        wheel = built_wheel(folder)
+        resolving = beside.submit(lambda: result["resolved"].extend(resolved(wheel, *each) for each in elsewhere))
+        environments = {(python, pins): Path(folder) / str(i) for i, (python, pins) in enumerate(wanted(pythons))}
+        for (python, _), where in environments.items():
+            ran([python, "-m", "venv", str(where)], folder)
+        for extra in runtimes:
+            for (python, pins), where in environments.items():
+                row = {"python": version_of(python), "runtime": extra, "pins": list(pins)}
+                row |= tried_runtime(str(where / "bin" / "python"), wheel, extra, pins, folder)
+                result["tried"].append(row)
+                print(json.dumps(row), flush=True)
+                write(options.out, result)  # it takes long: what is there is kept
+        resolving.result()
+    write(options.out, result)
+    return 0 if all(row["ok"] for row in result["tried"] if row["install"]) else 1
+
+
+def wanted(pythons: list[str]) -> list[tuple[str, tuple[str, ...]]]:
+    """Each interpreter with pip's choice, and the first with older packages."""
+    return [*((python, ()) for python in pythons), (pythons[0], OLD)]
+
+
+def write(out: Path, result: dict[str, Any]) -> None:
+    """Write what there is."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

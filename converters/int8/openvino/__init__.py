@@ -1,0 +1,1 @@
+"""Writes int8 files for OpenVINO."""

@@ -1,0 +1,95 @@
+"""docs/reference/support.md, made of benchmarks/results/support.json: nothing in it that was not tried."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "support.json"
+NOT_TRIED = "not tried here"
+_PRECISIONS = ("fp32", "fp16", "int8")
+_HEAD = """# What runs where
+
+<!-- written by docs/generate.py from benchmarks/results/support.json, which benchmarks/support.py writes -->
+
+Every figure was measured, on one machine ({machine}), with {networks}.
+Each artifact went through the gates of `convert`, was opened on the device, and its results on {photographs}
+photographs were compared with the torch network's. A cell holds
+
+- *float*: the largest difference from the torch network, relative; the limits are 1e-4 in fp32 and 1e-2 in fp16
+  ([parity before saturation](../decisions/0003-parity-before-saturation.md)).
+- *int8*: signal to noise in dB, of the worst output, calibrated on {photographs} pictures: it is written, and
+  runs. How right it is wants labelled pictures: [int8 beside float](../int8.md).
+- *refused*, *failed*: with a number, that stands below with its reason.
+- *{not_tried}*: this machine has no such device, edgecnn has no network for it that anyone can get, or nobody
+  has run the script on it yet. It may work: `edgecnn devices` tries it where you are.
+"""
+
+
+def support(found: dict[str, Any] | None = None) -> str:
+    """The page as Markdown; of the results in the repository where none are given."""
+    found = json.loads(RESULTS.read_text(encoding="utf-8")) if found is None else found
+    machine, tasks, notes = found["machine"], found["tasks"], list[str]()
+    tried = {row["task"] for row in found["rows"]}
+    named = [f"`{network}` ({task})" for task, network in tasks.items() if task in tried]
+    head = _HEAD.format(
+        machine=f"{machine['cpu_model']}, {machine['cores_allowed']} cores, {machine['os']}",
+        networks=", ".join(named),
+        photographs=4,
+        not_tried=NOT_TRIED,
+    )
+    lines = [head]
+    for name in found["runtimes"]:
+        rows = [row for row in found["rows"] if row["format"] == name]
+        lines += [f"## {name}", "", *_table(name, rows, found, notes), ""]
+    if notes:
+        lines += ["## Reasons", "", *(f"{number}. {note}" for number, note in enumerate(notes, 1)), ""]
+    lines += ["## Versions", "", ", ".join(f"{name} {version}" for name, version in _versions(machine)), ""]
+    return "\n".join(lines)
+
+
+def _table(name: str, rows: list[dict[str, Any]], found: dict[str, Any], notes: list[str]) -> list[str]:
+    tasks = list(found["tasks"])
+    lines = [f"| device | precision | {' | '.join(tasks)} |", "| --- | --- |" + " --- |" * len(tasks)]
+    runtime = found["runtimes"][name]
+    for device in (device for device in found["devices"] if device["word"].partition(":")[0] == runtime):
+        word = device["word"]
+        if not any(word in row.get("devices", {}) for row in rows):
+            why = f" ({_note(device['why'] or device['needs'], notes)})" if device["why"] or device["needs"] else ""
+            lines.append(f"| `{word}` | all | {' | '.join([NOT_TRIED + why, *[NOT_TRIED] * (len(tasks) - 1)])} |")
+            continue
+        for precision in _PRECISIONS:
+            cells = [_cell(_of(rows, task, precision), word, notes) for task in tasks]
+            lines.append(f"| `{word}` | {precision} | {' | '.join(cells)} |")
+    return lines
+
+
+def _of(rows: list[dict[str, Any]], task: str, precision: str) -> dict[str, Any] | None:
+    return next((row for row in rows if (row["task"], row["precision"]) == (task, precision)), None)
+
+
+def _cell(row: dict[str, Any] | None, word: str, notes: list[str]) -> str:
+    if row is None:
+        return NOT_TRIED
+    if "refused" in row:
+        return f"refused ({_note(row['refused'], notes)})"
+    there = row["devices"].get(word)
+    if there is None:
+        return NOT_TRIED
+    if "failed" in there:
+        return f"failed ({_note(there['failed'], notes)})"
+    figure = f"{min(row['snr_db'].values()):.0f} dB" if row["snr_db"] else f"{row['max_rel_err']:.1e}"
+    return figure if there["agreement"] == 1 else f"{figure}, {there['agreement']:.0%} of results"
+
+
+def _note(text: str, notes: list[str]) -> str:
+    """Its number below the tables."""
+    text = text.splitlines()[0].replace("|", "\\|").replace("<", "&lt;")
+    if text not in notes:
+        notes.append(text)
+    return str(notes.index(text) + 1)
+
+
+def _versions(machine: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(name, version) for name, version in machine["versions"].items() if version]

@@ -1,1 +1,0 @@
-"""Making a trained network smaller or faster without losing what it knows."""

@@ -1,1 +1,0 @@
-"""Narrower networks: whole channels go, so that every runtime gains, and the rest is what it was."""

@@ -1,1 +1,0 @@
-"""Training with the rounding that an int8 artifact will do (quantization-aware training)."""

@@ -1,0 +1,1 @@
+"""Results of `edgecnn demo` for the shipped networks and photographs."""

@@ -1,0 +1,1 @@
+"""Training: pictures, losses, assignment, the loop, distillation, and training for int8."""

@@ -1,0 +1,1 @@
+"""Quantization-aware training: training with the rounding of an int8 artifact."""

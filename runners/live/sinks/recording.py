@@ -1,0 +1,23 @@
+"""Records annotated frames: a video for a video or a camera, a file or a folder for pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgecnn.runners.live.recording.rotation import Rotation
+from edgecnn.runners.live.recording.writer import SUFFIXES
+from edgecnn.runners.live.sinks import Sink
+from edgecnn.runners.live.sinks.kind import Setting
+from edgecnn.runners.live.sinks.picture_files import PictureSink
+from edgecnn.runners.live.sinks.video import UNKNOWN_FPS, VideoSink
+
+
+def open_record(path: str | Path, setting: Setting) -> Sink:
+    """The sink for this source."""
+    path, camera = Path(path), setting.camera
+    if camera.stills and path.suffix.lower() not in SUFFIXES:
+        return PictureSink(path)
+    if camera.fps is None and path.suffix.lower() == ".avi":  # other containers store a time for each frame
+        setting.report(f"the source declares no frame rate: {path.name} gets {UNKNOWN_FPS:g} frames per second")
+    rotation = Rotation.parse(setting.words.get("rotate"), setting.words.get("keep"))
+    return VideoSink(path, fps=camera.fps or UNKNOWN_FPS, live=camera.live, rotation=rotation)

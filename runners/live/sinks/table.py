@@ -1,0 +1,82 @@
+"""The table of sinks: our own and those of other packages (entry points `edgecnn.sinks`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from edgecnn.errors import SpecError
+from edgecnn.registry import Table
+from edgecnn.runners.live.sinks.kind import SinkKind
+
+_ROOM: Final = "edgecnn.runners.live.sinks"
+
+SHOW: Final = SinkKind(
+    name="show", about="Show results in a window; press q to end.", opens=f"{_ROOM}.window:open_window", draws=True
+)
+RECORD: Final = SinkKind(
+    name="record",
+    metavar="PATH",
+    about="Write annotated video (.mp4, .mkv, .mov, .avi); for pictures, a file or a folder.",
+    opens=f"{_ROOM}.recording:open_record",
+    draws=True,
+    per_source=True,
+    words=("rotate", "keep"),
+)
+JSONL: Final = SinkKind(
+    name="jsonl",
+    metavar="FILE|-",
+    about="Write one JSON object per frame; - is stdout.",
+    opens=f"{_ROOM}.jsonl:open_jsonl",
+    words=("rotate", "keep"),
+)
+MQTT: Final = SinkKind(
+    name="mqtt",
+    metavar="URL",
+    about="Publish one JSON object per frame: mqtt://USER:PASSWORD@HOST/TOPIC, or mqtts://.",
+    opens=f"{_ROOM}.mqtt:open_mqtt",
+    extra="live",
+    words=("mqtt_qos", "home_assistant"),
+)
+METRICS: Final = SinkKind(
+    name="metrics",
+    metavar="[HOST:]PORT",
+    about="Serve Prometheus metrics; HOST is 127.0.0.1 by default.",
+    opens=f"{_ROOM}.metrics:open_metrics",
+    extra="live",
+)
+WEB: Final = SinkKind(
+    name="web",
+    metavar="[[HOST:]PORT]",
+    about="Serve a page with the live picture and figures.",
+    opens=f"{_ROOM}.web:open_page",
+    extra="web",
+    draws=True,
+    words=("web_token",),
+)
+
+SINKS: Final = Table(
+    "sink",
+    {row.name: f"{_ROOM}.table:{row.name.upper()}" for row in (SHOW, RECORD, JSONL, MQTT, METRICS, WEB)},
+    record=SinkKind,
+    group="edgecnn.sinks",
+)
+
+
+def parse_sink(text: str) -> tuple[SinkKind, str]:
+    """The kind and the argument of "NAME=ARGUMENT" (`--sink`), or of "NAME" alone.
+
+    Raises:
+        UnknownNameError: there is no sink of that name.
+        SpecError: an argument is missing.
+    """
+    name, has_argument, argument = text.partition("=")
+    kind = SINKS.get(name)
+    if kind.metavar and not kind.metavar.startswith("[[") and not has_argument:
+        raise SpecError(f"the sink {name} needs an argument: --sink {name}={kind.metavar}")
+    return kind, argument
+
+
+def from_outside() -> list[SinkKind]:
+    """Sinks of other packages, for help texts."""
+    built_in = SINKS.built_in()
+    return [kind for kind in SINKS if kind.name not in built_in]

@@ -1,0 +1,1 @@
+"""Tracks objects from frame to frame, and counts them at lines and in zones."""

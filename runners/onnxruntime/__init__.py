@@ -1,0 +1,1 @@
+"""Back end, Qualcomm's plug-in and layer times for ONNX Runtime."""

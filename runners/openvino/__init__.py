@@ -1,0 +1,1 @@
+"""Back end and layer times for OpenVINO."""

@@ -1,1 +1,0 @@
-"""One body, every back end."""
