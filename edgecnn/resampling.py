@@ -67,8 +67,9 @@ class Resampler:
     def __call__(self, image: UInt8Array, out: UInt8Array) -> None:
         """Write the part into `out`.
 
-        Agrees with `PIL.Image.resize` to one grey level (Pillow's weights are fixed-point numbers); to a few levels
-        where a newer Pillow shrinks the height first (very flat or small results).
+        Agrees with `PIL.Image.resize` to one grey level (Pillow's weights are fixed-point numbers), to two where a
+        value lies halfway between levels in both passes; to a few levels where a newer Pillow shrinks the height
+        first (very flat or small results).
 
         Args:
             image: uint8 [*source, 3].

@@ -189,7 +189,21 @@ def test_the_antialiased_resize_agrees_with_pillow(
     resampler = Resampler((height, width), size, cut_px=(0, 0), shown=size, kernel=kernel)
     resampler(255 - picture, found)  # nothing of an earlier picture stays
     resampler(picture, found)
-    assert np.abs(found.astype(int) - expected).max() <= 1
+    difference = np.abs(found.astype(int) - expected)
+    # One level in each pass, where a value lies halfway: the first one's goes through the second, about whole.
+    assert difference.max() <= 2
+
+
+def test_the_antialiased_resize_of_a_photographs_size_is_pillows() -> None:
+    image_module = pytest.importorskip("PIL.Image", reason="needs Pillow")
+    picture = picture_of(480, 640)
+    for kernel, method in (("cubic", image_module.Resampling.BICUBIC), ("triangle", image_module.Resampling.BILINEAR)):
+        found = np.empty((224, 301, 3), np.uint8)
+        Resampler((480, 640), (224, 301), cut_px=(0, 0), shown=(224, 301), kernel=kernel)(picture, found)
+        expected = image_module.fromarray(picture).resize((301, 480), method).resize((301, 224), method)
+        difference = np.abs(found.astype(int) - np.asarray(expected))
+        assert difference.max() <= 1
+        assert difference.mean() < 0.001
 
 
 @few
@@ -203,7 +217,7 @@ def test_a_part_of_the_resize_is_that_part_of_the_whole(data: st.DataObject) -> 
     part = np.empty((size[0] - top, size[1] - left, 3), np.uint8)
     shown = (part.shape[0], part.shape[1])
     Resampler((90, 130), size, cut_px=(top, left), shown=shown, kernel="triangle")(picture, part)
-    assert np.abs(part.astype(int) - whole[top:, left:]).max() <= 1  # sums in another order may round otherwise
+    assert np.abs(part.astype(int) - whole[top:, left:]).max() <= 2  # sums in another order may round otherwise, twice
 
 
 def yolox_letterbox(picture: UInt8Array, height: int, width: int) -> tuple[UInt8Array, float]:
