@@ -11,7 +11,7 @@ from edgecnn.converters.deployable.wrapper import Deployable
 from edgecnn.results import UInt8Array
 
 if TYPE_CHECKING:
-    from edgecnn.converters.int8.workbench import FloatArtifact
+    from edgecnn.converters.int8.float_artifact import FloatArtifact
     from edgecnn.targets import Target
 
 Progress = Callable[[int, int, str], None]

@@ -27,7 +27,7 @@ from edgecnn.converters.candidate import Candidate, Reference
 from edgecnn.converters.deployable.decoders import head_decoder
 from edgecnn.converters.deployable.wrapper import Deployable, count_macs, signature
 from edgecnn.converters.for_target import make_for_target
-from edgecnn.converters.int8.workbench import Int8Settings
+from edgecnn.converters.int8.settings import Int8Settings
 from edgecnn.converters.layers import record_layers
 from edgecnn.converters.quantize_bundle import Conversion, make_int8
 from edgecnn.converters.torch_reference import AccuracyGate, deployed, preprocess_gate, reference_of

@@ -22,6 +22,7 @@ from edgecnn.bundle.evidence import (
 from edgecnn.formats.devices import parse_device
 from edgecnn.frame import FrameSpec
 from edgecnn.measure import parity
+from edgecnn.measure.accuracy import Predictor
 from edgecnn.runners.backend import Backend, open_backend
 from edgecnn.runners.runner import Runner
 from edgecnn.runners.verifier import Opening
@@ -52,7 +53,7 @@ class LabelledPictures(Protocol):
         """The task's metric; without resamples, without an interval."""
         ...
 
-    def measure_draws(self, runner: Runner, *, resamples: int) -> tuple[float, NDArray[np.float64]]:
+    def measure_draws(self, runner: Predictor, *, resamples: int) -> tuple[float, NDArray[np.float64]]:
         """The task's metric, and its values for `resamples` random draws of the pictures, always the same draws."""
         ...
 

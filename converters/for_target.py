@@ -10,7 +10,9 @@ from edgecnn.bundle import Artifact, Manifest, Refusal, store_files
 from edgecnn.bundle.evidence import PlacementEvidence, QuantizationEvidence
 from edgecnn.converters.base import Compiled
 from edgecnn.converters.candidate import Outcome, Reference
-from edgecnn.converters.int8.workbench import FloatArtifact, Int8Settings, batched, float_reference
+from edgecnn.converters.int8.float_artifact import FloatArtifact, float_reference
+from edgecnn.converters.int8.settings import Int8Settings
+from edgecnn.converters.int8.workbench import batched
 from edgecnn.converters.trial import REFUSING, Trial
 from edgecnn.formats import compiler_of
 from edgecnn.targets import Target, threads_here

@@ -12,6 +12,7 @@ import onnx
 
 from edgecnn.child import Child
 from edgecnn.converters.base import Compiled, Converted, Progress
+from edgecnn.converters.int8.float_artifact import FloatArtifact
 from edgecnn.converters.int8.onnx import rules
 from edgecnn.converters.int8.onnx.calibration import collect, open_session, run
 from edgecnn.converters.int8.onnx.correction import Corrections
@@ -19,7 +20,6 @@ from edgecnn.converters.int8.onnx.graph import Graph
 from edgecnn.converters.int8.onnx.whole_graph import layers_with_weights, quantized_whole, tensors_with_ranges
 from edgecnn.converters.int8.search.plan import RangeMethod
 from edgecnn.converters.int8.search.ranges import TensorHistogram, choose_range
-from edgecnn.converters.int8.workbench import FloatArtifact
 from edgecnn.errors import ConversionError, DeviceError, Fault, MissingDependencyError
 from edgecnn.measure.damage import damage
 from edgecnn.results import UInt8Array

@@ -13,10 +13,12 @@ import msgspec
 from edgecnn._version import __version__
 from edgecnn.bundle.evidence import AccuracyEvidence, Evidence, LayerDamage, QuantizationEvidence, SearchRecord
 from edgecnn.converters.base import Converted
+from edgecnn.converters.int8.float_artifact import FloatArtifact
 from edgecnn.converters.int8.search.journal import SearchJournal
 from edgecnn.converters.int8.search.plan import Plan
 from edgecnn.converters.int8.search.search import SMALLEST_SHARE, SearchResult, search, search_without_labels
-from edgecnn.converters.int8.workbench import FloatArtifact, Int8Bench, Int8Settings
+from edgecnn.converters.int8.settings import Int8Settings
+from edgecnn.converters.int8.workbench import Int8Bench
 from edgecnn.converters.trial import Trial
 from edgecnn.errors import AccuracyError, ConversionError
 
@@ -232,7 +234,7 @@ def _about(bench: Int8Bench, settings: Int8Settings) -> str:
         bench.runtime,
         *weights,
         *settings.calibration.record.images,
-        "|",
+        "half judges half" if bench.is_crossed else "|",
         *searched,
     ]
     parts += [msgspec.json.encode(source.frame).decode(), msgspec.json.encode(source.task).decode()]

@@ -21,7 +21,8 @@ from edgecnn.bundle import (
     staged,
     store_files,
 )
-from edgecnn.converters.int8.workbench import FloatArtifact, Int8Settings
+from edgecnn.converters.int8.float_artifact import FloatArtifact
+from edgecnn.converters.int8.settings import Int8Settings
 from edgecnn.converters.quantize import Progress, quantize_artifact
 from edgecnn.converters.trial import REFUSING, Trial
 from edgecnn.errors import BundleError, DeviceError, SpecError

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,152 +12,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgecnn.bundle import Artifact, LayerRecord, Manifest
 from edgecnn.bundle.evidence import QuantizationEvidence
-from edgecnn.converters.candidate import Candidate, LabelledPictures, Reference
+from edgecnn.converters.candidate import Reference
 from edgecnn.converters.int8.base import Int8Writer
-from edgecnn.converters.int8.search.calibration import Calibration
+from edgecnn.converters.int8.float_artifact import FloatArtifact, float_reference
+from edgecnn.converters.int8.held_back import Crossed
 from edgecnn.converters.int8.search.plan import Plan, RangeMethod
-from edgecnn.converters.trial import answers_of
-from edgecnn.errors import ConversionError, DataError, DeviceError
+from edgecnn.converters.int8.settings import Int8Settings
+from edgecnn.errors import ConversionError, DeviceError
 from edgecnn.formats import FORMATS
-from edgecnn.measure import parity
 from edgecnn.measure.damage import damage
-from edgecnn.measure.made_frames import made_frames, usable
 from edgecnn.results import UInt8Array
-from edgecnn.runners.backend import Backend
 from edgecnn.targets import threads_here
 
 Outputs = dict[str, NDArray[Any]]
 
-DEFAULT_BUDGET_MINUTES = 30.0
 _DAMAGE_FRAMES = 16
 _DRAWS = 100  # estimates a standard error to about 10 % of itself
-
-
-@dataclass(frozen=True, kw_only=True)
-class Int8Settings:
-    """How an int8 artifact is made, and the limits that it must keep.
-
-    Attributes:
-        calibration: frames from which activation ranges are taken.
-        search_on: labelled pictures for the search of the layers to keep float; None makes every layer int8 and
-            gives figures but no verdict.
-        evaluate_on: held-out labelled pictures; where given, they decide.
-        max_drop: largest drop of the metric below the float artifact's.
-        allow_drop: write an artifact with a larger drop too.
-        budget_minutes: time for the search in each format.
-        journal: file in which a search records its measurements; None keeps them in memory.
-    """
-
-    calibration: Calibration
-    search_on: LabelledPictures | None = None
-    evaluate_on: LabelledPictures | None = None
-    max_drop: float = 0.01
-    allow_drop: bool = False
-    budget_minutes: float = DEFAULT_BUDGET_MINUTES
-    journal: Path | None = None
-
-    def forget_search(self) -> None:
-        """Delete the searches' records: their result is now in a bundle."""
-        if self.journal is not None:
-            shutil.rmtree(self.journal, ignore_errors=True)
-
-    def check(self) -> None:
-        """Check that no picture for evaluation was used to make the artifact.
-
-        Raises:
-            DataError: the sets share pictures.
-        """
-        if self.evaluate_on is None:
-            return
-        used = {"calibration": self.calibration.record.images}
-        if self.search_on is not None:
-            used["search"] = self.search_on.images
-        for what, images in used.items():
-            shared = len(set(images) & set(self.evaluate_on.images))
-            if shared:
-                raise DataError(
-                    f"{shared} of the {len(self.evaluate_on.images)} pictures to evaluate on ({self.evaluate_on.name}) "
-                    f"were also used for {what}: accuracy measured on them would be too high; give pictures that were "
-                    f"not used"
-                )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FloatArtifact(Candidate):
-    """The fp32 artifact on the CPU that an int8 artifact is made from.
-
-    Attributes:
-        layers: the torch network's layers.
-    """
-
-    layers: Sequence[LayerRecord]
-
-    @classmethod
-    def of(cls, contract: Manifest, twin: Artifact, folder: Path) -> FloatArtifact:
-        """From an fp32 artifact of a bundle whose files are in `folder`."""
-        return cls(
-            format=twin.format,
-            file=folder / twin.path,
-            frame=contract.frame,
-            task=contract.task,
-            outputs=contract.outputs,
-            layers=contract.layers,
-            batch=contract.batch,
-        )
-
-    def made(self, file: Path, *, precision: str, device: str = "cpu") -> Candidate:
-        """A file that was made from it, as a candidate."""
-        return replace(self, file=file, precision=precision, device=device)
-
-
-def float_reference(
-    source: FloatArtifact, settings: Int8Settings, chosen: Sequence[int], *, labelled: Sequence[LabelledPictures]
-) -> Reference:
-    """The float artifact as the reference for the artifacts made from it.
-
-    Args:
-        source: the float artifact.
-        settings: limits and calibration frames.
-        chosen: indices of the frames on which answers are compared.
-        labelled: pictures on which the metric is measured.
-    """
-    calibration = settings.calibration
-    samples = [parity.Sample(calibration.frames[index], calibration.places[index], {}, ()) for index in chosen]
-    made = {name: replace(samples[0], frame=frame) for name, frame in made_frames(samples[0].frame).items()}
-    backend = source.open()
-    try:
-        samples = _answered(backend, samples, source.batch)
-        made = dict(zip(made, _answered(backend, list(made.values()), source.batch), strict=True))
-    finally:
-        backend.close()
-    values: dict[int, float] = {}
-
-    def value(pictures: LabelledPictures) -> float:
-        if id(pictures) not in values:
-            reference = source.open()
-            try:
-                values[id(pictures)] = pictures.measure(source.runner(reference), resamples=0).value
-            finally:
-                reference.close()
-        return values[id(pictures)]
-
-    return Reference(
-        name="the float artifact",
-        samples=samples,
-        made=usable(made),
-        labelled=labelled,
-        reference_value=value,
-        max_drop=settings.max_drop,
-        allow_drop=settings.allow_drop,
-        took_part=frozenset(calibration.record.images),
-    )
-
-
-def _answered(backend: Backend, samples: Sequence[parity.Sample], batch: int) -> list[parity.Sample]:
-    answers = answers_of(backend, samples, batch=batch)[: len(samples)]
-    return [replace(sample, expected=answer) for sample, answer in zip(samples, answers, strict=True)]
 
 
 class Int8Bench:
@@ -168,6 +38,8 @@ class Int8Bench:
 
     Attributes:
         runtime: package and version that runs the measurements.
+        is_crossed: whether candidates are judged on pictures that their calibration has not seen, though the same
+            pictures were given for both.
         last_error: the error of the last artifact that failed.
     """
 
@@ -182,6 +54,7 @@ class Int8Bench:
         self.source, self.settings, self.precision = source, settings, precision
         self.frames = batched(settings.calibration.frames, source.batch)
         self.writer = self._new_writer()
+        self._other: Int8Writer | None = None  # calibrated on the other half
         if not self.writer.layers:
             raise ConversionError(f"none of the network's layers was found in the {source.format} file; convert again")
         self.range_methods: Sequence[RangeMethod] = self.writer.range_methods
@@ -189,8 +62,13 @@ class Int8Bench:
         self.last_error = self.runtime = ""
         self._work = work
         self._uncertain: dict[Plan, float] = {}
-        # Without labels the noise decides; on the frames that the ranges come from, it is up to six times too low.
-        apart = settings.search_on is None and len(self.frames) >= 2 * _DAMAGE_FRAMES
+        enough = len(self.frames) >= 2 * _DAMAGE_FRAMES
+        shared = settings.search_on is not None and not set(settings.search_on.images).isdisjoint(
+            settings.calibration.hashes
+        )
+        # On the frames that the ranges come from, the metric is too high, and the noise up to six times too low.
+        self.is_crossed = enough and shared
+        apart = self.is_crossed or (enough and settings.search_on is None)
         self._calibrate_first_on = self.frames[::2] if apart else self.frames
         damage_on = list(range(len(self.frames)))[1::2] if apart else list(range(len(self.frames)))
         self._damage_indices = damage_on[:: max(len(damage_on) // _DAMAGE_FRAMES, 1)][:_DAMAGE_FRAMES]
@@ -198,19 +76,29 @@ class Int8Bench:
         self._expected = self._answers(source.file, "fp32")
 
     def calibrate(self) -> None:
-        """Collect the statistics for choosing a plan; see `calibrate_on_all`."""
+        """Collect the statistics for choosing a plan; see `calibrate_on_all`.
+
+        If the pictures to search on are those for calibration, two writers get a half each, and each is judged on what
+        the other one got; see `edgecnn.converters.int8.held_back`.
+        """
         self.writer.calibrate(self._calibrate_first_on)
+        if self.is_crossed:
+            self._other = self._new_writer()
+            self._other.calibrate(self.frames[1::2])
 
     def calibrate_on_all(self) -> None:
         """Collect the statistics of every frame, for the final artifact."""
         if self._calibrate_first_on is not self.frames:
-            self.writer = self._new_writer()
+            self.writer, self._other = self._new_writer(), None
             self.writer.calibrate(self.frames)
 
     @property
     def layers(self) -> Sequence[str]:
         """Layers that can be int8; calibration removes those whose tensors were always zero."""
-        return self.writer.layers
+        if self._other is None:
+            return self.writer.layers
+        both = set(self._other.layers)
+        return [name for name in self.writer.layers if name in both]
 
     def damage(self, plan: Plan) -> float:
         """Noise of a plan's answers; infinite where its artifact cannot be made or run."""
@@ -220,7 +108,12 @@ class Int8Bench:
         """The task's metric of a plan; minus infinity where its artifact cannot be made or run."""
 
         def measure(file: Path) -> float:
-            value, draws = self._drawn(file, self.precision)
+            other = None
+            if self._other is not None:
+                folder = file.parent / "other"
+                folder.mkdir()
+                other = self._other.write(plan, folder).files[0]
+            value, draws = self._drawn(file, self.precision, other)
             differences = self._float_drawn[1] - draws
             self._uncertain[plan] = float(np.nanstd(differences)) if np.isfinite(differences).any() else float("inf")
             return value
@@ -242,13 +135,23 @@ class Int8Bench:
     def _float_drawn(self) -> tuple[float, NDArray[np.float64]]:
         return self._drawn(self.source.file, "fp32")
 
-    def _drawn(self, file: Path, precision: str) -> tuple[float, NDArray[np.float64]]:
+    def _drawn(self, file: Path, precision: str, other: Path | None = None) -> tuple[float, NDArray[np.float64]]:
+        """The metric and its draws; with a second file, each answers what the other one was calibrated on."""
         assert self.settings.search_on is not None
-        backend = self.source.made(file, precision=precision).open()
-        try:
-            return self.settings.search_on.measure_draws(self.source.runner(backend), resamples=_DRAWS)
-        finally:
-            backend.close()
+        with ExitStack() as opened:
+            runners = []
+            for one in (file,) if other is None else (file, other):
+                backend = self.source.made(one, precision=precision).open()
+                opened.callback(backend.close)
+                runners.append(self.source.runner(backend))
+            predictor = runners[0] if other is None else Crossed(runners[0], runners[1], self._seen_first)
+            return self.settings.search_on.measure_draws(predictor, resamples=_DRAWS)
+
+    @cached_property
+    def _seen_first(self) -> frozenset[str]:
+        """Content hashes of the pictures in the first half of the frames."""
+        batch, hashes = self.source.batch, self.settings.calibration.hashes
+        return frozenset(hashes[index] for index in range(len(self.frames) * batch) if index // batch % 2 == 0)
 
     def evidence(self, file: Path, recipe: str) -> QuantizationEvidence:
         """How an artifact was made; its trial adds the measurements."""
@@ -273,12 +176,13 @@ class Int8Bench:
 
     def calibrated_on(self, frames: Sequence[UInt8Array], plan: Plan) -> float:
         """The plan's metric (without labels: its damage) if it is calibrated on these frames."""
-        writer, self.writer = self.writer, self._new_writer()
+        writer, other = self.writer, self._other
+        self.writer, self._other = self._new_writer(), None
         try:
             self.writer.calibrate(batched(frames, self.source.batch))
             return self.damage(plan) if self.settings.search_on is None else self.metric(plan)
         finally:
-            self.writer = writer
+            self.writer, self._other = writer, other
 
     def _new_writer(self) -> Int8Writer:
         writer_class = FORMATS.get(self.source.format).load_int8_writer()

@@ -12,7 +12,7 @@ from edgecnn.flow.int8_settings import DEFAULT_MAX_DROP, int8_settings
 from edgecnn.flow.labelled_pictures import labelled_or_none
 
 if TYPE_CHECKING:
-    from edgecnn.converters.int8.workbench import Int8Settings
+    from edgecnn.converters.int8.settings import Int8Settings
     from edgecnn.converters.torch_reference import AccuracyGate
     from edgecnn.sources.model import TrainedModel
 

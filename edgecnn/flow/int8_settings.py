@@ -11,7 +11,7 @@ from edgecnn.frame import FrameSpec
 from edgecnn.tasks import Task
 
 if TYPE_CHECKING:
-    from edgecnn.converters.int8.workbench import Int8Settings
+    from edgecnn.converters.int8.settings import Int8Settings
 
 
 DEFAULT_MAX_DROP = 0.01
@@ -39,7 +39,7 @@ def int8_settings(
         DataError: pictures that cannot be read, or pictures to evaluate on that are also used otherwise.
     """
     from edgecnn.converters.int8.search.calibration import DEFAULT_COUNT, load_calibration
-    from edgecnn.converters.int8.workbench import DEFAULT_BUDGET_MINUTES, Int8Settings
+    from edgecnn.converters.int8.settings import DEFAULT_BUDGET_MINUTES, Int8Settings
 
     pictures = calibration if calibration is not None or search_on is None else search_on.dataset
     if pictures is None:

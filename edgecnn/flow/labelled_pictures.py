@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edgecnn.bundle.evidence import AccuracyEvidence
 from edgecnn.datasets import open_dataset
 from edgecnn.errors import DataError
-from edgecnn.measure.accuracy import measure_accuracy, measure_draws
+from edgecnn.measure.accuracy import Predictor, measure_accuracy, measure_draws
 from edgecnn.pictures import picture_hash
 from edgecnn.runners.runner import Runner
 from edgecnn.tasks import Task
@@ -70,7 +70,7 @@ class LabelledPictures:
             ran_on=runner.backend.opened,
         )
 
-    def measure_draws(self, runner: Runner, *, resamples: int) -> tuple[float, NDArray[np.float64]]:
+    def measure_draws(self, runner: Predictor, *, resamples: int) -> tuple[float, NDArray[np.float64]]:
         """The metric, and its values for draws of the pictures, float64 [resamples]; NaN where nothing counts."""
         runner.task = runner.task.for_evaluation()
         return measure_draws(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,20 @@ from edgecnn.tasks.base import Metric
 
 # How often each picture was drawn, int64 [resamples, pictures].
 Weights: TypeAlias = NDArray[np.int64]
+
+
+class Predictor(Protocol):
+    """Answers pictures for a task: a runner, or several of which each answers some.
+
+    Attributes:
+        task: the task; a measurement sets the thresholds that its metric needs.
+    """
+
+    task: Task
+
+    def __call__(self, picture: UInt8Array, /) -> Result:
+        """The result for one picture, uint8 [height, width, 3] BGR."""
+        ...
 
 
 @dataclass(frozen=True)

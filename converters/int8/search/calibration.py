@@ -31,12 +31,14 @@ class Calibration:
     Attributes:
         frames: uint8 [1, height, width, 3] BGR each, fitted as the runner fits them.
         places: position of each picture in its frame.
+        hashes: content hash of each picture, in the order of `frames`.
         record: the frames' source, for the evidence.
         warnings: problems of the frames and their effect on the result, in sentences.
     """
 
     frames: tuple[UInt8Array, ...]
     places: tuple[Placement, ...]
+    hashes: tuple[str, ...]
     record: CalibrationRecord
     warnings: tuple[str, ...]
 
@@ -64,18 +66,21 @@ def load_calibration(
         pictures = [source.samples[index].image() for index in sorted(chosen.tolist())]
     else:
         pictures = iterate_frames(source, count, seed=seed)
-    hashes = tuple(dict.fromkeys(picture_hash(picture) for picture in pictures))
+    hashes = tuple(picture_hash(picture) for picture in pictures)
+    different = tuple(dict.fromkeys(hashes))
     fitter = FrameFitter(spec)
     record = CalibrationRecord(
         source=(source.path if isinstance(source, Dataset) else Path(source)).name,
         count=len(pictures),
         seed=seed,
         preprocess_sha256=hashlib.sha256(msgspec.json.encode(spec)).hexdigest()[:16],
-        images=hashes,
+        images=different,
     )
-    warnings = _warnings(pictures, distinct=len(hashes), spec=spec)
+    warnings = _warnings(pictures, distinct=len(different), spec=spec)
     fitted = [(frame.copy(), place) for frame, place in map(fitter, pictures)]
-    return Calibration(tuple(frame for frame, _ in fitted), tuple(place for _, place in fitted), record, warnings)
+    return Calibration(
+        tuple(frame for frame, _ in fitted), tuple(place for _, place in fitted), hashes, record, warnings
+    )
 
 
 def _warnings(pictures: list[UInt8Array], *, distinct: int, spec: FrameSpec) -> tuple[str, ...]:
