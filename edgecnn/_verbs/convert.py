@@ -31,7 +31,7 @@ def convert(
     out: options.NewBundle,
     to: options.Converters = None,
     precision: Annotated[
-        Sequence[str] | None,
+        str | Sequence[str] | None,
         Option(
             help="Any of {precisions}, with commas between.",
             kind=kinds.WORDS,

@@ -11,7 +11,7 @@ from edgecnn import options
 from edgecnn.datasets import Dataset, Sample, Truth
 from edgecnn.datasets.data_report import DataReport, check
 from edgecnn.errors import DataError, SpecError
-from edgecnn.options import Option
+from edgecnn.options import Option, kinds
 from edgecnn.report.picture_grid import truth_tile, write_grid
 from edgecnn.results import UInt8Array
 
@@ -33,7 +33,7 @@ def check_data(
     split: Annotated[
         str | None, Option(help="The split of the data to check.", default="all", group=options.LABELS)
     ] = None,
-    labels: Sequence[str] = (),
+    labels: str | Sequence[str] = (),
     grid: Annotated[
         str | Path | None,
         Option(
@@ -77,7 +77,7 @@ def check_data(
         path,
         task=task,
         split=split,
-        labels=labels,
+        labels=kinds.one_or_more(labels),
         limit=limit,
         show=None if grid is None else show,
         progress=progress,

@@ -55,7 +55,7 @@ def prune(
         ),
     ] = 8,
     keep: Annotated[
-        Sequence[str],
+        str | Sequence[str],
         Option(help="Layers, or parts, that keep their width: head,stem.", kind=kinds.WORDS, group=options.PRUNED),
     ] = (),
     steps: Annotated[int, Option(help="Number of steps, with training after each.", group=_TUNING)] = 1,
@@ -89,7 +89,7 @@ def prune(
             the training loss without the channel, on some of the pictures).
         round_to: channel counts of narrowed layers are multiples of this; SIMD units process 8 or 16 at once. Or the
             name of a target (`edgecnn.targets`), which has its own number.
-        keep: layers, or parts of the network, that keep their width.
+        keep: layers, or parts of the network, or one, that keep their width.
         steps: number of steps, with training after each; each step keeps the same share of what the step before left.
         data: labelled pictures with the network's classes, for "taylor" and for training. The statistics of batch norms
             are then adapted so that their outputs on these pictures stay as before, which saves much of the accuracy.
@@ -115,7 +115,7 @@ def prune(
         of=of,
         importance=importance,
         round_to=round_to,
-        keep=keep,
+        keep=kinds.one_or_more(keep),
         steps=steps,
         data=data,
         split=split,

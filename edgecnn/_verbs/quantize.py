@@ -26,7 +26,7 @@ def quantize(
         str | Path | None, Option(help="Another bundle to write.", default="BUNDLE itself", group=options.MADE)
     ] = None,
     to: Annotated[
-        Sequence[str] | None,
+        str | Sequence[str] | None,
         Option(
             help="Formats, any of {int8_formats}, with commas between.",
             kind=kinds.WORDS,
@@ -71,7 +71,7 @@ def quantize(
     Args:
         bundle: a NAME.edge folder with fp32 artifacts.
         out: the bundle to write; default: the int8 artifacts are added to `bundle`.
-        to: formats; default: all with an fp32 artifact in the bundle.
+        to: formats, or one; default: all with an fp32 artifact in the bundle.
         precision: one of `edgecnn.bundle.QUANTIZED` that the formats support (`edgecnn.formats`).
         calibration: pictures to measure activation ranges on; default: `data`, or its `split`.
         calibration_count: at most this many; default: 128.
@@ -99,7 +99,8 @@ def quantize(
     if precision not in QUANTIZED:
         raise UnknownNameError("precision to quantize to", precision, QUANTIZED)
     held = [artifact.format for artifact in manifest.artifacts if artifact.precision == "fp32"]
-    formats = list(dict.fromkeys(to if to is not None else [name for name in quantizable() if name in held]))
+    asked = [name for name in quantizable() if name in held] if to is None else kinds.one_or_more(to)
+    formats = list(dict.fromkeys(asked))
     for name in formats:
         FORMATS.get(name)
     if not formats:

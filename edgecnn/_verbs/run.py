@@ -38,7 +38,7 @@ def run(
     trusted_keys: options.TrustedKeys = None,
     track: Annotated[bool, Option(group=_SHOWN)] = False,
     count_lines: Annotated[
-        Sequence[str],
+        str | Sequence[str],
         Option(
             name="count-line",
             help="Count objects that cross this line, in pixels of the picture.",
@@ -49,7 +49,7 @@ def run(
         ),
     ] = (),
     zones: Annotated[
-        Sequence[str],
+        str | Sequence[str],
         Option(
             name="zone",
             help="Count objects in this polygon, in pixels of the picture.",
@@ -87,7 +87,7 @@ def run(
     ] = None,
     web_token: Annotated[str | None, Option(metavar="TOKEN", envvar="EDGECNN_WEB_TOKEN", group=options.OUTPUT)] = None,
     sinks: Annotated[
-        Sequence[Sink | str],
+        Sink | str | Sequence[Sink | str],
         Option(
             name="sink",
             help="Send results to this sink, by name: {sinks}.",
@@ -148,7 +148,7 @@ def run(
     """
     if limit is not None and limit < 1:
         raise SpecError(f"limit must be at least 1, got {limit}")
-    sources = [source] if isinstance(source, str | int | Path) else list(source)
+    sources = kinds.one_or_more(source)
     asked = {"show": show, "record": record, "jsonl": jsonl, "mqtt": mqtt, "metrics": metrics, "web": web}
     words = {
         "mqtt_qos": mqtt_qos,
@@ -174,8 +174,10 @@ def run(
         with LiveRun(
             runner,
             sources=SourcesAsked(sources=sources, capture=capture, reconnect=reconnect, on_state=on_state),
-            objects=ObjectsAsked(track=track, count_lines=count_lines, zones=zones),
-            sinks=SinksAsked(asked=asked, words=words, more=sinks),
+            objects=ObjectsAsked(
+                track=track, count_lines=kinds.one_or_more(count_lines), zones=kinds.one_or_more(zones)
+            ),
+            sinks=SinksAsked(asked=asked, words=words, more=kinds.one_or_more(sinks)),
             on_fault=on_fault,
         ) as running:
             if on_start:

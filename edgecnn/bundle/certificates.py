@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgecnn.bounded import read_bounded
 from edgecnn.errors import SignatureError, SpecError
 from edgecnn.printable import shortened
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 _MOST = 8  # certificates of a chain
+_LARGEST_BYTES = 1 << 16
 
 
 def read_certificates(path: Path, pem: bytes) -> tuple[Certificate, ...]:
@@ -43,7 +45,7 @@ def chain_of(path: Path, key: EllipticCurvePrivateKey) -> tuple[bytes, ...]:
     from cryptography.hazmat.primitives.serialization import Encoding
 
     try:
-        pem = path.read_bytes()
+        pem = read_bounded(path, _LARGEST_BYTES)
     except OSError as failed:
         raise SpecError(f"{path} cannot be read: {failed.strerror}; give the file of the certificates") from failed
     certificates = read_certificates(path, pem)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgecnn.bounded import read_bounded
 from edgecnn.errors import MissingDependencyError, SignatureError, SpecError
+from edgecnn.options.kinds import one_or_more
 from edgecnn.printable import shortened
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def trusted_keys(paths: str | Path | Sequence[str | Path]) -> tuple[TrustedKey, 
         SpecError: a file cannot be read, or holds something else.
         MissingDependencyError: `cryptography` is not installed.
     """
-    files = [paths] if isinstance(paths, str | Path) else list(paths)
+    files = one_or_more(paths)
     if not files:
         raise SpecError("no key is trusted: give the file of at least one public key")
     return tuple(_trusted(Path(file)) for file in files)
@@ -240,15 +240,9 @@ def _private_reader() -> Any:
 
 def _read(path: Path) -> bytes:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise SpecError(f"{path} is not a file: give the file of a key")
-        with path.open("rb") as file:
-            content = file.read(_LARGEST_BYTES + 1)
+        return read_bounded(path, _LARGEST_BYTES)
     except OSError as failed:
-        raise SpecError(f"{path} cannot be read: {os.strerror(failed.errno or 0)}; give the file of a key") from failed
-    if len(content) > _LARGEST_BYTES:
-        raise SpecError(f"{path} is larger than {_LARGEST_BYTES >> 10} kB: it is not a key in PEM form")
-    return content
+        raise SpecError(f"{path} cannot be read: {failed.strerror}; give the file of a key (PEM)") from failed
 
 
 def _first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgecnn.bounded import read_beginning
 from edgecnn.datasets.base import beginning, read_names
 from edgecnn.datasets.splits import TEST, TRAIN, VAL, split_called
 from edgecnn.datasets.untrusted_documents import Yaml, read_text, read_yaml
@@ -150,12 +151,19 @@ def _descriptions(folder: Path) -> list[DataYaml]:
         try:
             described = _read(file)
         except DataError:
-            if file.stem in {"data", "dataset"} or "names" in file.read_bytes()[:_LOOKED_AT].decode(errors="replace"):
+            if file.stem in {"data", "dataset"} or _may_describe(file):
                 raise
             continue  # a template, or another use of YAML
         if described is not None:
             found.append(described)
     return found
+
+
+def _may_describe(file: Path) -> bool:
+    try:
+        return b"names" in read_beginning(file, _LOOKED_AT)
+    except OSError:
+        return file.is_file()  # not a folder, nor a pipe
 
 
 def _read(file: Path) -> DataYaml | None:

@@ -12,6 +12,7 @@ import msgspec
 from edgecnn.bundle import Artifact, Bundle
 from edgecnn.errors import BoardError, EdgeCnnError, Fault, SpecError
 from edgecnn.formats import FORMATS
+from edgecnn.options.kinds import one_or_more
 from edgecnn.printable import shortened
 from edgecnn.runners.choose import choose_artifact, find_fitting
 from edgecnn.runners.remote.address import BoardAddress
@@ -45,7 +46,7 @@ def board_addresses(on: str | Sequence[str]) -> list[BoardAddress]:
     Raises:
         SpecError: no board, an invalid address, or one board twice.
     """
-    addresses = [BoardAddress.parse(text) for text in ([on] if isinstance(on, str) else on)]
+    addresses = [BoardAddress.parse(text) for text in one_or_more(on)]
     if not addresses:
         raise SpecError("no board given: give an address such as ssh://pi@192.168.1.20")
     twice = [address for index, address in enumerate(addresses) if address in addresses[:index]]

@@ -15,11 +15,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from edgecnn.bounded import read_bounded
 from edgecnn.errors import DataError, SpecError
 from edgecnn.measure.latency import CONFIDENCE
 
 Verdict = Literal["faster", "slower", "same"]
 
+SHORTEST_MS, LONGEST_MS = 1e-6, 1e9  # outside, a ratio of two is not a number, or no latency was measured
 _LARGEST_FILE_BYTES = 256 << 20
 # What must be equal for two latencies to be of the same machine, and how it is called.
 _MUST_BE_EQUAL = {
@@ -66,7 +68,7 @@ class _Row(msgspec.Struct, frozen=True):
 
     @property
     def medians_ms(self) -> list[float]:
-        return [round_.p50_ms for round_ in self.rounds if round_.n and round_.p50_ms > 0]
+        return [round_.p50_ms for round_ in self.rounds if round_.n]
 
 
 class _Report(msgspec.Struct, frozen=True):
@@ -142,9 +144,7 @@ def read_measured(path: Path) -> Measured:
         DataError: not to be read, or something else.
     """
     try:
-        if path.stat().st_size > _LARGEST_FILE_BYTES:
-            raise DataError(f"{path} is larger than {_LARGEST_FILE_BYTES >> 20} MB: not a measurement of bench")
-        content = path.read_bytes()
+        content = read_bounded(path, _LARGEST_FILE_BYTES)
     except OSError as failed:
         raise DataError(f"{path} cannot be read: {failed.strerror}") from failed
     try:
@@ -160,7 +160,7 @@ def of_document(name: str, document: Any) -> Measured:
 
     Raises:
         msgspec.ValidationError: it has another form.
-        DataError: two rows of one artifact, or none at all.
+        DataError: two rows of one artifact, none at all, or an impossible latency.
     """
     if isinstance(document, Mapping):
         report = msgspec.convert(document, _Report)
@@ -172,6 +172,11 @@ def of_document(name: str, document: Any) -> Measured:
     measured: dict[str, _Row] = {}
     failed: dict[str, str] = {}
     for row in rows:
+        wrong = next((ms for ms in row.medians_ms if not SHORTEST_MS <= ms <= LONGEST_MS), None)
+        if wrong is not None:
+            raise DataError(
+                f"{name} gives {row.name} a latency of {wrong:g} ms: expected {SHORTEST_MS:g} to {LONGEST_MS:g} ms"
+            )
         if row.name in measured or row.name in failed:
             raise DataError(f"{name} holds two measurements of {row.name}: expected one of each artifact")
         if row.medians_ms:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from edgecnn.errors import SpecError
 
@@ -37,6 +37,21 @@ def parse_size(text: str, *, square: bool = False, what: str = "a size") -> Size
         wanted = both if square else one
         raise SpecError(f"{what} must be {wanted}, got {text!r}")
     return SizePx(int(width), int(height))
+
+
+@overload
+def one_or_more(given: str | Sequence[str]) -> list[str]: ...
+@overload
+def one_or_more(given: str | Path | Sequence[str | Path]) -> list[str | Path]: ...
+@overload
+def one_or_more(given: object) -> list[Any]: ...
+
+
+def one_or_more(given: object) -> list[Any]:
+    """The values given in Python for an option that takes several: a text or a path alone is one, not its letters."""
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes | Path):
+        return list(given)
+    return [given]
 
 
 @dataclass(frozen=True)

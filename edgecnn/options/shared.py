@@ -52,7 +52,7 @@ NewModel: TypeAlias = Annotated[str | Path, Option(help="A NAME.model folder to 
 
 NewBundle: TypeAlias = Annotated[str | Path, Option(help="The bundle to write: a folder NAME.edge.", group=MADE)]
 Converters: TypeAlias = Annotated[
-    Sequence[str] | None,
+    "str | Sequence[str] | None",
     Option(
         help="Formats to write, any of {converters}, with commas between.",
         kind=kinds.WORDS,

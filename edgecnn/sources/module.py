@@ -21,8 +21,8 @@ from edgecnn.bundle import SourceRecord, sha256_of
 from edgecnn.errors import SourceError, SpecError
 from edgecnn.formats import FORMATS
 from edgecnn.frame import FrameSpec
-from edgecnn.sources._options import apply, read_labels
 from edgecnn.sources.model import ModelOptions, TrainedModel
+from edgecnn.sources.user_options import apply, read_labels
 from edgecnn.sources.weights import fit_weights, read_weights, weights_file
 from edgecnn.tasks import TASKS, Task
 

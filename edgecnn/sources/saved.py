@@ -21,13 +21,13 @@ from edgecnn.errors import SourceError, SpecError
 from edgecnn.frame import FrameSpec
 from edgecnn.json_text import encode_json
 from edgecnn.locks import changing
-from edgecnn.sources._options import apply
 from edgecnn.sources.blueprint import Blueprint
 from edgecnn.sources.model import ModelOptions, TrainedModel
 from edgecnn.sources.own_code import check_allowed, names_code
 from edgecnn.sources.rebuild import build
 from edgecnn.sources.shapes import reshape_like
 from edgecnn.sources.table import SAVED
+from edgecnn.sources.user_options import apply
 from edgecnn.sources.weights import fit_weights, read_weights
 from edgecnn.tasks import Task, task_from_json
 

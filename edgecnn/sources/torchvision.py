@@ -23,8 +23,8 @@ from edgecnn.errors import UnknownNameError, WeightsError
 from edgecnn.frame import FrameSpec, Interpolation
 from edgecnn.results import FloatArray, UInt8Array
 from edgecnn.sources import torchvision_ssd
-from edgecnn.sources._options import apply, read_labels
 from edgecnn.sources.model import ModelOptions, ReferencePreprocess, TrainedModel
+from edgecnn.sources.user_options import apply, read_labels
 from edgecnn.sources.weights import Weights, fit_weights, read_weights, reproducible_weights, weights_file
 from edgecnn.tasks import Classify, Segment
 

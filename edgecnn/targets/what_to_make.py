@@ -8,17 +8,22 @@ from edgecnn.bundle import PRECISIONS, QUANTIZED
 from edgecnn.errors import SpecError, UnknownNameError
 from edgecnn.formats import FORMATS, convertible
 from edgecnn.frame import FrameSpec
+from edgecnn.options.kinds import one_or_more
 from edgecnn.targets import Target
 from edgecnn.tasks import Task
 
 
 def what_to_make(
-    formats: Sequence[str] | None, precisions: Sequence[str] | None, target: Target | None, *, has_pictures: bool
+    formats: str | Sequence[str] | None,
+    precisions: str | Sequence[str] | None,
+    target: Target | None,
+    *,
+    has_pictures: bool,
 ) -> tuple[list[str], list[str], list[str]]:
     """Formats and precisions to write, and notes for the user.
 
     Args:
-        formats, precisions: as requested; None for the defaults.
+        formats, precisions: as requested, one or several; None for the defaults.
         target: the target, if there is one.
         has_pictures: whether there are pictures for int8 calibration.
 
@@ -26,8 +31,9 @@ def what_to_make(
         SpecError, UnknownNameError: the request is not possible, or not for this target.
         MissingDependencyError: no converter is installed for the target's formats.
     """
-    wanted = _formats(formats, target)
-    made, notes = _precisions(precisions, target, has_pictures=has_pictures)
+    wanted = _formats(None if formats is None else one_or_more(formats), target)
+    asked = None if precisions is None else one_or_more(precisions)
+    made, notes = _precisions(asked, target, has_pictures=has_pictures)
     if formats is None and target is None and set(made) & set(QUANTIZED):
         # Formats are chosen by default here: one without int8 would only be refused.
         wanted = [name for name in wanted if FORMATS.get(name).int8_writer is not None]

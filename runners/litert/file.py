@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgecnn.bounded import read_bounded
 from edgecnn.errors import BundleError
 from edgecnn.runners.litert.operator_names import OPERATORS
 
 _IDENTIFIER = b"TFL3"
 _DTYPES = {0: "float32", 1: "float16", 2: "int32", 3: "uint8", 4: "int64", 6: "bool", 7: "int16", 9: "int8"}
+_LARGEST_BYTES = 1 << 31  # its offsets have 32 bits with sign
 _MOST_AXES = 8
 _MOST_VALUES = 1 << 31  # per tensor
 _CUSTOM = "CUSTOM"
@@ -82,7 +84,7 @@ def read_file(path: Path) -> tuple[Sequence[Operator], Sequence[Tensor]]:
         MalformedFile: the file cannot be read, or has an impossible value.
     """
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, _LARGEST_BYTES)
     except OSError as failed:
         raise MalformedFile(f"{path} cannot be read: {failed.strerror}") from failed
     try:

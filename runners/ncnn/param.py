@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edgecnn.bounded import read_bounded
 from edgecnn.errors import DeviceError
 
 _MAGIC = "7767517"
+_LARGEST_BYTES = 64 << 20
 _NO_WORK = ("Input", "MemoryData", "Split", "Noop")
 
 
@@ -50,7 +52,7 @@ def read_layers(path: Path) -> list[Layer]:
         DeviceError: it is not a .param file, or it is damaged.
     """
     try:
-        magic, _, *lines = path.read_text(encoding="ascii").splitlines()
+        magic, _, *lines = read_bounded(path, _LARGEST_BYTES).decode("ascii").splitlines()
         if magic.strip() != _MAGIC:
             raise ValueError(f"it begins with {magic[:20]!r}, not with {_MAGIC}")
         return [_layer(line) for line in lines if line.strip()]

@@ -129,6 +129,19 @@ def test_anything_that_cannot_be_compared_is_refused(tmp_path: Path, said: dict[
         compare(before, after)
 
 
+@pytest.mark.parametrize("ms", [0.0, -1.0, 5e-324, 9e-7, 1.1e9, 1e308])
+def test_a_latency_that_nothing_has_is_refused(tmp_path: Path, ms: float) -> None:
+    measured = write(tmp_path / "a.json", measured_row((*STEADY, ms)))
+    with pytest.raises(DataError, match=r"a latency of .*: expected 1e-06 to 1e\+09 ms"):
+        compare(measured, measured)
+
+
+def test_the_shortest_and_the_longest_latency_can_be_compared(tmp_path: Path) -> None:
+    before = write(tmp_path / "a.json", measured_row((1e-6,) * 5))
+    after = write(tmp_path / "b.json", measured_row((1e9,) * 5))
+    assert compare(before, after).total.ratio == pytest.approx(1e15)
+
+
 def test_weak_points_of_a_comparison_are_reported(tmp_path: Path) -> None:
     before = write(tmp_path / "a.json", measured_row(), measured_row(format="tflite"))
     other = {**MACHINE, "versions": {"onnxruntime": "1.3"}}

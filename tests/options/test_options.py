@@ -76,6 +76,20 @@ def test_every_option_is_a_parameter_of_the_functions_that_python_users_call(ver
         assert takes_more or setting.parameter in {parameter.name for parameter in both}, setting.name
 
 
+@pytest.mark.parametrize(
+    ("given", "values"),
+    [
+        ("onnx", ["onnx"]),
+        (("onnx", "tflite"), ["onnx", "tflite"]),
+        (Path("a.pub"), [Path("a.pub")]),
+        ((), []),
+        (0, [0]),
+    ],
+)
+def test_a_text_or_a_path_given_in_python_for_several_is_one(given: Any, values: list[Any]) -> None:
+    assert kinds.one_or_more(given) == values
+
+
 def test_every_option_says_what_it_does_in_a_sentence(verb: VerbDefinition) -> None:
     for setting in verb.settings:
         assert len(setting.help) > 8, setting.name

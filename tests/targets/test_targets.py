@@ -12,7 +12,7 @@ from edgecnn import FrameSpec, convert, prune
 from edgecnn.errors import EdgeCnnError, SpecError, UnknownNameError
 from edgecnn.formats import FORMATS, compiler_of
 from edgecnn.targets import Target, in_order_here, load_target, read_target, target_names, target_of_board, threads_here
-from edgecnn.targets.what_to_make import target_notes
+from edgecnn.targets.what_to_make import target_notes, what_to_make
 from edgecnn.tasks import Classify, Detect
 
 WANTED: dict[str, Any] = {
@@ -127,6 +127,10 @@ def test_on_a_raspberry_pi_its_targets_order_of_runtimes_is_taken(monkeypatch: p
         ({"target": "intel-npu", "precision": ["fp33"]}, "no precision to convert to is called 'fp33'"),
         ({"target": "qualcomm-htp", "to": ["tflite"]}, "target qualcomm-htp:v73 opens onnx"),
         ({"target": "edge-tpu", "to": ["tflitee"]}, "did you mean tflite?"),
+        ({"target": "intel-npu", "to": "onnx"}, "target intel-npu opens openvino; --to onnx is not among them"),
+        ({"target": "intel-npu", "precision": "fp32"}, "target intel-npu runs int8, fp16, not --precision fp32"),
+        ({"to": "onnxx"}, "did you mean onnx?"),
+        ({"precision": "fp33"}, "no precision to convert to is called 'fp33'"),
     ],
 )
 def test_convert_refuses_what_the_target_does_not_run(words: dict[str, Any], said: str, tmp_path: Path) -> None:
@@ -134,6 +138,14 @@ def test_convert_refuses_what_the_target_does_not_run(words: dict[str, Any], sai
         convert("torchvision:resnet18", out=tmp_path / "x.edge", **words)
     assert said in str(refused.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_format_and_one_precision_as_plain_text_are_one() -> None:
+    assert what_to_make("onnx", "fp16", None, has_pictures=False) == (["onnx"], ["fp16"], [])
+    assert what_to_make(("onnx", "onnx"), ["fp32", "fp16"], None, has_pictures=False)[:2] == (
+        ["onnx"],
+        ["fp32", "fp16"],
+    )
 
 
 def test_pruning_takes_the_rounding_of_a_target_and_refuses_one_that_is_not_there(tmp_path: Path) -> None:

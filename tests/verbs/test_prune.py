@@ -147,6 +147,11 @@ def test_channels_that_the_loss_does_not_feel_go_first_by_taylor(tmp_path: Path)
     assert left.abs().sum(0).count_nonzero() == 16  # all that were felt are there
 
 
+def test_one_layer_to_keep_may_be_given_as_plain_text(tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="'boddy'"):
+        edgecnn.prune(CLASSIFIER, share=0.5, keep="boddy", out=tmp_path / "small.model")
+
+
 def test_data_with_other_classes_is_refused_with_what_to_do(tmp_path: Path) -> None:
     data = write_classes(tmp_path / "data", 8)
     (data / "red").rename(data / "blue")

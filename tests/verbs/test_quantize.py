@@ -169,9 +169,9 @@ def test_pictures_to_evaluate_on_must_not_have_taken_part(
     require_format("onnx")
     for words in ({"data": labelled(0)}, {"calibration": labelled(0)}):
         with pytest.raises(DataError, match="accuracy measured on them would be too high"):
-            quantize(tiny_bundle, out=tmp_path / "x.edge", to=["onnx"], evaluate_on=labelled(0), **words)  # type: ignore[arg-type]
+            quantize(tiny_bundle, out=tmp_path / "x.edge", to="onnx", evaluate_on=labelled(0), **words)  # type: ignore[arg-type]
     conversion = quantize(
-        tiny_bundle, out=tmp_path / "x.edge", to=["onnx"], data=labelled(0), evaluate_on=labelled(1), max_drop=0.2
+        tiny_bundle, out=tmp_path / "x.edge", to="onnx", data=labelled(0), evaluate_on=labelled(1), max_drop=0.2
     )
     assert conversion.bundle is not None
     searched, evaluated = conversion.bundle.artifact("onnx", "int8").evidence.accuracy

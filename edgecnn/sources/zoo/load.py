@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from edgecnn.bundle import SourceRecord, sha256_of
 from edgecnn.errors import MissingDependencyError, SpecError, WeightsError
-from edgecnn.sources._options import apply, read_labels
 from edgecnn.sources.model import ModelOptions, TrainedModel
+from edgecnn.sources.user_options import apply, read_labels
 from edgecnn.sources.weights import fit_weights, read_weights, reproducible_weights, weights_file
 from edgecnn.sources.zoo import ZOO, ZooEntry
 from edgecnn.sources.zoo.labels import class_names

@@ -231,8 +231,8 @@ def test_run_writes_ids_and_counts_to_every_sink(squares: Path, tmp_path: Path) 
     summary = run(
         "no.edge",
         squares,
-        count_lines=["door=70,0,70,120"],
-        zones=["40,0,100,0,100,120,40,120"],
+        count_lines="door=70,0,70,120",
+        zones="40,0,100,0,100,120,40,120",
         record=counted,
         jsonl=lines,
     )

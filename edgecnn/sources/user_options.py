@@ -8,9 +8,12 @@ from pathlib import Path
 
 import msgspec
 
+from edgecnn.bounded import read_bounded
 from edgecnn.errors import DataError, SpecError
 from edgecnn.frame import FrameSpec
 from edgecnn.sources.model import ModelOptions, TrainedModel
+
+_LARGEST_BYTES = 16 << 20
 
 
 def read_labels(labels: str | Path | Sequence[str]) -> tuple[str, ...]:
@@ -22,9 +25,11 @@ def read_labels(labels: str | Path | Sequence[str]) -> tuple[str, ...]:
     if not isinstance(labels, str | Path):
         return tuple(labels)
     try:
-        lines = Path(labels).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as failed:
-        raise DataError(f"the label file {labels} cannot be read: {failed}") from failed
+        lines = read_bounded(Path(labels), _LARGEST_BYTES).decode("utf-8").splitlines()
+    except OSError as failed:
+        raise DataError(f"the label file {labels} cannot be read: {failed.strerror}") from failed
+    except UnicodeDecodeError as failed:
+        raise DataError(f"the label file {labels} is not UTF-8 text: {failed}") from failed
     names = tuple(line.strip() for line in lines if line.strip())
     if not names:
         raise DataError(f"the label file {labels} is empty: expected one class name per line")
