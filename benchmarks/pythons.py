@@ -3,7 +3,7 @@
 On this machine: for each interpreter an environment of its own with edgecnn's wheel and pip's choice of packages, to
 which one runtime after the other is added; in it `devices`, `run` on a photograph and `bench`. The first interpreter
 has another one with numpy 1 and OpenCV 4. For aarch64, and for Pythons that are not here: whether pip finds a wheel of
-each package.
+each package. What is not tried keeps what an earlier run found.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PHOTOGRAPH = REPOSITORY / "edgecnn" / "assets" / "astronaut.jpg"
+ASSETS = REPOSITORY / "edgecnn" / "assets"
 VERSIONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "tflite": "ai-edge-litert", "ncnn": "ncnn"}
-WITHOUT_NETWORK = {"ncnn"}  # the networks that ship have no file of it: `devices` alone
+PROBED = {"ncnn"}  # of it, only the network that ships for trying devices has a file
 OLD = ("numpy<2", "opencv-python<5")
 # Of Debian 12 and Ubuntu 22.04 (glibc 2.35), with what older ones call themselves.
 PLATFORMS = [f"manylinux_2_{minor}" for minor in (35, 34, 31, 28, 27, 26, 24, 17)] + ["manylinux2014"]
@@ -31,27 +31,40 @@ _PIP_INSTALL = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check"
 _STEP_S = 600
 
 
+def network_for(extra: str) -> tuple[str, Path, list[str]]:
+    """What is run: the network, a photograph, and the classes that it sees there."""
+    if extra not in PROBED:
+        return "default-detector", ASSETS / "astronaut.jpg", ["person"]
+    answer = json.loads((ASSETS / "probe.json").read_text(encoding="utf-8"))
+    labels = json.loads((ASSETS / "probe.edge" / "manifest.json").read_text(encoding="utf-8"))["task"]["labels"]
+    by_score = sorted(zip(answer["scores"], labels, strict=True), reverse=True)
+    return str(ASSETS / "probe.edge"), ASSETS / f"{answer['photograph']}.jpg", [label for _, label in by_score]
+
+
 def tried_runtime(inside: str, wheel: Path, extra: str, pins: tuple[str, ...], folder: str) -> dict[str, Any]:
     """Install it, and run what a device runs."""
     row: dict[str, Any] = {}
     program = [inside, "-m", "edgecnn"]
+    network, photograph, expected = network_for(extra)
+    chosen = ["--format", extra]
     steps: dict[str, list[str]] = {
         "install": [inside, *_PIP_INSTALL, f"{wheel}[{extra}]", *pins],
         "devices": [*program, "devices", "--json"],
+        "run": [*program, "run", network, str(photograph), *chosen, "--jsonl", "-"],
+        "bench": [*program, "bench", network, *chosen, "--iterations", "20", "--no-record", "--json"],
     }
-    if extra not in WITHOUT_NETWORK:
-        chosen = ["--format", extra]
-        steps["run"] = [*program, "run", "default-detector", str(PHOTOGRAPH), *chosen, "--jsonl", "-"]
-        steps["bench"] = [*program, "bench", "default-detector", *chosen, "--iterations", "20", "--no-record", "--json"]
     for name, command in steps.items():
         done = ran(command, folder)
         if name == "run" and done.returncode == 0:
-            row["found"] = [each["label"] for each in json.loads(done.stdout.splitlines()[0])["detections"]]
+            record = json.loads(done.stdout.splitlines()[0])
+            row["found"] = [each["label"] for each in record.get("detections") or record.get("classes", ())]
         row[name] = done.returncode == 0
         if done.returncode != 0:
             row["why"] = f"{name}: {(done.stderr.strip().splitlines() or ['no message'])[-1][:300]}"
             break
-    row["ok"] = "why" not in row and row.get("found", ["person"]) == ["person"]
+    if "why" not in row and row["found"] != expected:
+        row["why"] = f"run: it sees {', '.join(row['found']) or 'nothing'}, not {', '.join(expected)}"
+    row["ok"] = "why" not in row
     return row | ({"packages": packages(inside, folder, extra)} if row["install"] else {})
 
 
@@ -128,7 +141,15 @@ def main() -> int:
         for extra in runtimes
         if machine != platform.machine() or version not in here
     ]
-    result: dict[str, Any] = {"machine": platform.machine(), "system": platform.platform(), "tried": [], "resolved": []}
+    earlier = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
+    if earlier.get("machine") != platform.machine():
+        earlier = {}
+    result: dict[str, Any] = {
+        "machine": platform.machine(),
+        "system": platform.platform(),
+        "tried": [row for row in earlier.get("tried", ()) if not _tried_again(row, runtimes, here)],
+        "resolved": [row for row in earlier.get("resolved", ()) if row["runtime"] not in runtimes],
+    }
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as beside:
         wheel = built_wheel(folder)
         resolving = beside.submit(lambda: result["resolved"].extend(resolved(wheel, *each) for each in elsewhere))
@@ -145,6 +166,10 @@ def main() -> int:
         resolving.result()
     write(options.out, result)
     return 0 if all(row["ok"] for row in result["tried"] if row["install"]) else 1
+
+
+def _tried_again(row: dict[str, Any], runtimes: list[str], here: set[str]) -> bool:
+    return row["runtime"] in runtimes and ".".join(row["python"].split(".")[:2]) in here
 
 
 def wanted(pythons: list[str]) -> list[tuple[str, tuple[str, ...]]]:

@@ -69,7 +69,7 @@ What a device needs is made for Python 3.10 to 3.14, numpy 1.26 or 2, and OpenCV
 `quantize`, `train`, `prune`, `compress`) needs 3.11 or newer. `python benchmarks/pythons.py` tries it:
 
 - **ran**: `devices`, `run` on a photograph and `bench` in an environment of its own, on a machine at hand ({machine});
-  for ncnn, of which the networks that ship have no file, `devices` alone.
+  for ncnn, of which the detector that ships has no file, with the network that `devices` tries devices with.
 - **wheels**: not run; pip finds a wheel of every package.
 
 What isn't listed wasn't tried.
