@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ Every figure was measured, on one machine ({machine}), with {networks}.
 Each artifact went through the gates of `convert`, was opened on the device, and its results on {photographs}
 photographs were compared with the torch network's. A cell holds
 
-- *float*: the largest difference from the torch network, relative; the limits are 1e-4 in fp32 and 1e-2 in fp16
+- *float*: the largest difference from the torch network, relative; of a segmenter, the share of pixels whose class
+  differs. The limits are 1e-4 in fp32 (of pixels, 1e-3) and 1e-2 in fp16
   ([parity before saturation](../decisions/0003-parity-before-saturation.md)).
 - *int8*: signal to noise in dB, of the worst output, calibrated on {photographs} pictures: it is written, and
-  runs. How right it is wants labelled pictures: [int8 beside float](../int8.md).
+  runs; where results differ, the share that agrees (boxes, or pixels). How right it is wants more pictures, and
+  labelled ones: [int8 beside float](../int8.md).
 - *refused*, *failed*: with a number, that stands below with its reason.
 - *{not_tried}*: this machine has no such device, edgecnn has no network for it that anyone can get, or nobody
   has run the script on it yet. It may work: `edgecnn devices` tries it where you are.
@@ -34,7 +37,7 @@ def support(found: dict[str, Any] | None = None) -> str:
     tried = {row["task"] for row in found["rows"]}
     named = [f"`{network}` ({task})" for task, network in tasks.items() if task in tried]
     head = _HEAD.format(
-        machine=f"{machine['cpu_model']}, {machine['cores_allowed']} cores, {machine['os']}",
+        machine=f"{machine['cpu_model']}, {_cores(machine['cores_allowed'])}, {machine['os']}",
         networks=", ".join(named),
         photographs=4,
         not_tried=NOT_TRIED,
@@ -80,7 +83,19 @@ def _cell(row: dict[str, Any] | None, word: str, notes: list[str]) -> str:
     if "failed" in there:
         return f"failed ({_note(there['failed'], notes)})"
     figure = f"{min(row['snr_db'].values()):.0f} dB" if row["snr_db"] else f"{row['max_rel_err']:.1e}"
-    return figure if there["agreement"] == 1 else f"{figure}, {there['agreement']:.0%} of results"
+    if row["max_rel_err"] == 0:
+        figure = "0"
+    return figure if there["agreement"] == 1 else f"{figure}, {_percent(there['agreement'])} agree"
+
+
+def _percent(share: float) -> str:
+    """Rounded down, so that what differs is never called all."""
+    digits = 0 if share < 0.99 else 2
+    return f"{math.floor(share * 100 * 10**digits) / 10**digits:.{digits}f} %"
+
+
+def _cores(count: int) -> str:
+    return f"{count} core{'' if count == 1 else 's'}"
 
 
 def _note(text: str, notes: list[str]) -> str:

@@ -85,6 +85,7 @@ def test_the_support_page_has_a_figure_only_where_something_ran() -> None:
     spec.loader.exec_module(module)
     machine = {"cpu_model": "a chip", "cores_allowed": 2, "os": "an OS", "versions": {"torch": "2", "absent": ""}}
     ran = {"devices": {"rt:cpu": {"ran_on": "here", "agreement": 1.0}}, "max_rel_err": 2e-6, "snr_db": None}
+    nearly = {**ran, "devices": {"rt:cpu": {"ran_on": "here", "agreement": 0.99999}}}
     few = {
         "devices": {"rt:cpu": {"ran_on": "here", "agreement": 0.75}},
         "max_rel_err": 0.2,
@@ -103,15 +104,16 @@ def test_the_support_page_has_a_figure_only_where_something_ran() -> None:
             "rows": [
                 {"task": "classify", "format": "kind", "precision": "fp32", **ran},
                 {"task": "classify", "format": "kind", "precision": "fp16", "refused": "too far|off"},
+                {"task": "detect", "format": "kind", "precision": "fp32", **nearly},
                 {"task": "detect", "format": "kind", "precision": "int8", **few},
             ],
         }
     )
     rows = [line for line in page.splitlines() if line.startswith("| `")]
     assert rows == [
-        "| `rt:cpu` | fp32 | 2.0e-06 | not tried here | not tried here |",
+        "| `rt:cpu` | fp32 | 2.0e-06 | 2.0e-06, 99.99 % agree | not tried here |",
         "| `rt:cpu` | fp16 | refused (1) | not tried here | not tried here |",
-        "| `rt:cpu` | int8 | not tried here | 9 dB, 75% of results | not tried here |",
+        "| `rt:cpu` | int8 | not tried here | 9 dB, 75 % agree | not tried here |",
         "| `rt:gpu` | all | not tried here (2) | not tried here | not tried here |",
     ]
     assert "1. too far\\|off\n2. a GPU\n" in page
