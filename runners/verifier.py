@@ -10,22 +10,18 @@ files, or that is itself a process that may crash.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import msgspec
 
-from edgecnn.atomic import write_whole
+from edgecnn import remembered
 from edgecnn.bundle import Artifact, Bundle, TensorSpec
 from edgecnn.bundle.shipped import is_shipped
 from edgecnn.child import IN_CHILD, Child
@@ -35,7 +31,6 @@ from edgecnn.errors import (
     EdgeCnnError,
     Fault,
     MissingDependencyError,
-    StorageError,
     UnknownNameError,
 )
 from edgecnn.formats import FORMATS
@@ -48,7 +43,7 @@ _START_S = 60.0
 CPU_TIMEOUT_S = 120.0  # enough for a large network on a small board
 _COMPILE_TIMEOUT_S = 900.0  # enough to compile for a GPU or an NPU
 _MOST_REMEMBERED = 1024
-_LARGEST_BYTES = 1 << 20
+_FILE = "opened.json"
 _NOT_THERE = (UnknownNameError, MissingDependencyError)  # plug-ins that only this process has loaded
 _UNTESTED = "%s is opened untested: no child process could be started (%s)"
 _log = logging.getLogger(__name__)
@@ -78,7 +73,7 @@ class Opening:
     def key(self) -> str:
         """Identifies the file and the way it is opened."""
         device = "cpu" if self.device.is_cpu else self.device.text
-        words = [self.format, _runtime(self.format), device, self.precision, processor_name()]
+        words = [self.format, FORMATS.get(self.format).runtime.versions, device, self.precision, processor_name()]
         words += sorted(self.sha256)
         return hashlib.sha256("\0".join(words).encode()).hexdigest()[:40]
 
@@ -211,48 +206,19 @@ def opened_before(opening: Opening) -> bool:
 def remember(opening: Opening) -> None:
     """Record that a file was opened; if that cannot be written, it is tested again the next time."""
     keys = [key for key in _remembered() if key != opening.key]
-    keys = [*keys, opening.key][-_MOST_REMEMBERED:]
-    try:
-        _file().parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_whole(_file(), json.dumps(keys).encode())
-    except (OSError, StorageError) as failed:
-        _log.debug("not remembered: %s", failed)
+    remembered.keep(_FILE, [*keys, opening.key][-_MOST_REMEMBERED:])
 
 
 def _remembered() -> list[str]:
-    """Keys, oldest first; empty if the file is missing, not ours, or in another form."""
-    try:
-        with _file().open("rb") as file:
-            state = os.fstat(file.fileno())
-            if hasattr(os, "geteuid") and (state.st_uid != os.geteuid() or state.st_mode & 0o022):
-                return []
-            keys: Any = json.loads(file.read(_LARGEST_BYTES))
-    except (OSError, ValueError, RecursionError):
-        return []
+    """Keys, oldest first."""
+    keys = remembered.recall(_FILE)
     return [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
-
-
-def _file() -> Path:
-    given = os.environ.get("XDG_CACHE_HOME")
-    try:
-        home = Path(given) if given else Path.home() / ".cache"
-    except RuntimeError as homeless:
-        raise OSError("there is no home folder") from homeless
-    return home / "edgecnn" / "opened.json"
-
-
-def _runtime(format_name: str) -> str:
-    """The runtime's packages and versions; nothing is imported."""
-    found = []
-    for package in FORMATS.get(format_name).runtime.packages:
-        with contextlib.suppress(PackageNotFoundError):
-            found.append(f"{package} {version(package)}")
-    return ", ".join(found)
 
 
 def _crashed(opening: Opening, fault: Fault, on_cpu: bool) -> EdgeCnnError:
     how = "hangs" if fault.crash in ("timeout", "SIGXCPU") else f"crashes with {fault.crash}"
-    text = f"{opening.path}: a process that opens it with {_runtime(opening.format)} on {opening.device.text} {how}"
+    runtime = FORMATS.get(opening.format).runtime.versions
+    text = f"{opening.path}: a process that opens it with {runtime} on {opening.device.text} {how}"
     if on_cpu:
         error: EdgeCnnError = BundleError(f"{text}: the file is malformed; copy the bundle again, or convert again")
     else:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -88,6 +90,15 @@ class Runtime:
     def is_installed(self) -> bool:
         """Whether it is installed; imports nothing."""
         return is_any_installed(self.modules)
+
+    @property
+    def versions(self) -> str:
+        """The installed packages and their versions; nothing is imported."""
+        found = []
+        for package in self.packages:
+            with contextlib.suppress(PackageNotFoundError):
+                found.append(f"{package} {version(package)}")
+        return ", ".join(found)
 
     @property
     def how_to_install(self) -> str:
