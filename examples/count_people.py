@@ -13,7 +13,8 @@ def main(source: str) -> None:
         room = edgecnn.ZoneCounter([(320, 0), (640, 0), (640, 480), (320, 480)], name="room")
         before = ""
         for frame, detections in edgecnn.live(camera, runner):
-            followed = tracker(detections, captured_ns=frame.captured_ns if camera.live else None)
+            people = detections.filter(labels="person")
+            followed = tracker(people, captured_ns=frame.captured_ns if camera.live else None)
             counts = f"{door.update(followed)}; {room.update(followed)}"
             if counts != before:
                 print(f"frame {frame.index}: {counts}", flush=True)
