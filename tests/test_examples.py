@@ -14,7 +14,6 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -24,9 +23,7 @@ import numpy as np
 import pytest
 
 import edgecnn
-from edgecnn.errors import DataError
 from edgecnn.photographs import photographs
-from edgecnn.runners.live.frame import Frame
 from tests.builders.repository import REPOSITORY
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
@@ -171,116 +168,42 @@ def test_the_service_answers_over_http(footage: Path) -> None:
     assert service.returncode in (0, -15)
 
 
-# --- ROS 2, which is not on the machines that test this: what stands in for it has vision_msgs' fields, and no more
+# --- ROS 2, which is not on the machines that test this: the launch file says what to start, and a replay does it
 
 
-@dataclass
-class _Stamp:
-    sec: int = 0
-    nanosec: int = 0
+def launch_file(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A launch file as a module; in place of ROS's actions stand their words."""
+    words = {name: lambda *given, **named: SimpleNamespace(given=given, **named) for name in _ACTIONS}
+    for module in ("launch", "launch.actions", "launch.substitutions", "launch_ros", "launch_ros.actions"):
+        stand_in = ModuleType(module)
+        stand_in.__dict__.update(words)
+        monkeypatch.setitem(sys.modules, module, stand_in)
+    return loaded(name)
 
 
-@dataclass
-class _Header:
-    stamp: _Stamp = field(default_factory=_Stamp)
-    frame_id: str = ""
+_ACTIONS = ("LaunchDescription", "DeclareLaunchArgument", "LaunchConfiguration", "LifecycleNode", "Node")
 
 
-@dataclass
-class _Point:
-    x: float = 0.0
-    y: float = 0.0
+def test_what_the_launch_file_starts_answers_a_bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rosbags", reason="needs rosbags: pip install 'edgecnn[ros]'")
+    from edgecnn_ros.replay import BagMessages, replay
 
+    from tests.ros.bags import read_bag, write_bag
 
-@dataclass
-class _Pose2D:
-    position: _Point = field(default_factory=_Point)
-    theta: float = 0.0
-
-
-@dataclass
-class _BoundingBox2D:
-    center: _Pose2D = field(default_factory=_Pose2D)
-    size_x: float = 0.0
-    size_y: float = 0.0
-
-
-@dataclass
-class _Hypothesis:
-    class_id: str = ""
-    score: float = 0.0
-
-
-@dataclass
-class _HypothesisWithPose:
-    hypothesis: _Hypothesis = field(default_factory=_Hypothesis)
-
-
-@dataclass
-class _Detection2D:
-    header: _Header = field(default_factory=_Header)
-    results: list[_HypothesisWithPose] = field(default_factory=list)
-    bbox: _BoundingBox2D = field(default_factory=_BoundingBox2D)
-    id: str = ""
-
-
-@dataclass
-class _Detection2DArray:
-    header: _Header = field(default_factory=_Header)
-    detections: list[_Detection2D] = field(default_factory=list)
-
-
-_MESSAGES = SimpleNamespace(
-    Detection2DArray=_Detection2DArray,
-    Detection2D=_Detection2D,
-    ObjectHypothesis=_Hypothesis,
-    ObjectHypothesisWithPose=_HypothesisWithPose,
-)
-
-
-def test_a_message_for_ros_has_the_time_of_capture_and_boxes_by_their_centres() -> None:
-    found = edgecnn.Detections(
-        np.array([[10, 20, 50, 100]], np.float32), np.array([0.75], np.float32), np.array([0]), ("person",)
-    )
-    frame = Frame(np.zeros((480, 640, 3), np.uint8), 7, 5, 1_700_000_000_123_456_789, "camera 0")
-    message = loaded("ros2_node").to_message(frame, found, _MESSAGES)
-    assert (message.header.stamp.sec, message.header.stamp.nanosec) == (1_700_000_000, 123_456_789)
-    (one,) = message.detections
-    assert one.header == message.header
-    assert (one.bbox.center.position.x, one.bbox.center.position.y) == (30, 60)
-    assert (one.bbox.size_x, one.bbox.size_y) == (40, 80)
-    assert (one.results[0].hypothesis.class_id, one.results[0].hypothesis.score) == ("person", 0.75)
-
-
-@pytest.fixture
-def ros(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """Stand-ins for rclpy and vision_msgs, no real ROS takes part; `published`, and what `publish` does."""
-    world = SimpleNamespace(published=[], topics=[], publish=None)
-
-    def create_publisher(*words: object) -> SimpleNamespace:
-        world.topics.append(words)
-        return SimpleNamespace(publish=world.publish or world.published.append)
-
-    stand_in = ModuleType("rclpy")
-    stand_in.__dict__.update(
-        init=lambda: None,
-        ok=lambda: True,
-        create_node=lambda name: SimpleNamespace(create_publisher=create_publisher),
-        spin_once=lambda node, timeout_sec: None,
-    )
-    messages = ModuleType("vision_msgs")
-    messages.__dict__["msg"] = _MESSAGES
-    monkeypatch.setitem(sys.modules, "rclpy", stand_in)
-    monkeypatch.setitem(sys.modules, "vision_msgs", messages)
-    return world
-
-
-def test_the_ros_node_publishes_what_it_sees(footage: Path, ros: SimpleNamespace) -> None:
-    loaded("ros2_node").main(str(footage))
-    assert ros.topics == [(_Detection2DArray, "detections", 1)]
-    assert len(ros.published) == FRAMES
-    labels = {guess.hypothesis.class_id for array in ros.published for one in array.detections for guess in one.results}
-    assert "person" in labels
+    argument, driver, node = launch_file("ros2.launch", monkeypatch).generate_launch_description().given[0]
+    (parameters,) = node.parameters
+    (name,) = parameters["objects.bundle"].given
+    assert (name,) == argument.given
+    given = {**parameters, "objects.bundle": argument.default_value}
+    ((_, topic),) = node.remappings
+    assert topic == f"/{driver.namespace}/image_raw"
+    messages = BagMessages()
+    source = write_bag(tmp_path / "in", messages, [photographs()["astronaut"]] * 2, topic)
+    replay(source, tmp_path / "out", given, topic=topic)
+    out = read_bag(tmp_path / "out", messages)
+    first, second = (message.detections[0] for _, message in out["/edgecnn/objects/detections"])
+    assert first.results[0].hypothesis.class_id == "person" and second.id == "1"
+    assert len(out["/edgecnn/ground/masks"]) == 2
 
 
 # --- the notebook, cell by cell: what stands last in one is what is shown
@@ -315,20 +238,6 @@ def broken(tmp_path: Path) -> Path:
     data = cv2.imencode(".png", photographs()["cat"])[1].tobytes()
     (tmp_path / "broken.png").write_bytes(data[:5000])
     return tmp_path / "broken.png"
-
-
-def test_a_ros_node_whose_publisher_fails_dies_with_the_reason(footage: Path, ros: SimpleNamespace) -> None:
-    def fail(message: object) -> None:
-        raise RuntimeError("the context is invalid")
-
-    ros.publish = fail
-    with pytest.raises(RuntimeError, match="context is invalid"):
-        loaded("ros2_node").main(str(footage))
-
-
-def test_a_ros_node_whose_source_fails_dies_with_the_reason(broken: Path, ros: SimpleNamespace) -> None:
-    with pytest.raises(DataError, match="truncated"):
-        loaded("ros2_node").main(str(broken))
 
 
 @pytest.mark.parametrize(
