@@ -148,7 +148,13 @@ def open_backend(
 
 
 def choose_executor(
-    device: DeviceName, runtime: Runtime, *, available: Sequence[str], listed: Sequence[str] = (), called: str = ""
+    device: DeviceName,
+    runtime: Runtime,
+    *,
+    available: Sequence[str],
+    listed: Sequence[str] = (),
+    called: str = "",
+    why: str = "",
 ) -> Executor:
     """The runtime's preferred available executor that fits the requested device.
 
@@ -158,6 +164,7 @@ def choose_executor(
         available: the runtime's names of the available providers.
         listed: devices to list in the error message; by default, `available`.
         called: name of the runtime in the error message; by default, its own name.
+        why: for the error message, why a device is not available.
 
     Raises:
         DeviceError: no executor fits; lists the available ones and what to install for others.
@@ -166,15 +173,15 @@ def choose_executor(
     for row in wanted:
         if row.provider in available:
             return row
-    raise absent_device(device, runtime=called or runtime.name, available=listed or available, wanted=wanted)
+    raise absent_device(device, runtime=called or runtime.name, available=listed or available, wanted=wanted, why=why)
 
 
 def absent_device(
     device: DeviceName, *, runtime: str, available: Sequence[str], wanted: Sequence[Executor] = (), why: str = ""
 ) -> DeviceError:
     """The error for a device that a runtime doesn't have."""
-    text = f"device {device.text!r} is not available in {runtime}; available here: {', '.join(available)}."
+    text = f"device {device.text!r} is not available in {runtime}; available here: {', '.join(available) or 'none'}."
     if why:
         text += f" {why[0].upper()}{why[1:].rstrip('.')}."
-    ways = [f"{row.word_in_full} needs {row.needs} ({row.how_to_install})" for row in wanted]
+    ways = [f"{row.word_in_full} needs {row.needs or 'only its package'} ({row.how_to_install})" for row in wanted]
     return DeviceError(f"{text} {'; '.join(ways) or 'Give one of these, or auto to let edgecnn choose'}")

@@ -150,7 +150,8 @@ def _provider(core: Any, device: DeviceName) -> str:
     """OpenVINO's name of the device: "CPU", "GPU", "GPU.1"."""
     available = core.available_devices
     kinds = list(dict.fromkeys(name.partition(".")[0] for name in available))
-    row = choose_executor(device, RUNTIME, available=kinds, listed=available)
+    why = "" if available else _why_none(core)
+    row = choose_executor(device, RUNTIME, available=kinds, listed=available, why=why)
     if device.index is None:
         return row.provider
     numbered = f"{row.provider}.{device.index}"
@@ -158,6 +159,16 @@ def _provider(core: Any, device: DeviceName) -> str:
     if numbered not in available and not (device.index == 0 and row.provider in available):
         raise absent_device(device, runtime=RUNTIME.name, available=available)
     return row.provider if row.provider in available else numbered
+
+
+def _why_none(core: Any) -> str:
+    """Why not even the processor is listed: OpenVINO leaves out a device whose plug-in fails, and says nothing."""
+    try:
+        core.get_property("CPU", "FULL_DEVICE_NAME")
+    except RuntimeError as failed:
+        lines = [line.strip() for line in str(failed).splitlines()]
+        return next((line for line in reversed(lines) if line and not line.startswith("Exception from")), "")
+    return ""
 
 
 def _device_name(core: Any, provider: str) -> str:

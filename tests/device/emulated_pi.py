@@ -97,7 +97,8 @@ class EmulatedPi:
         )
 
     def _do(self, verb: str, *words: str) -> str:
-        environment = {**os.environ, "PI_SUITE": self.suite}
+        # All of this machine's cores: of fewer, it would show the first ones, and this process may run on the others.
+        environment = {**os.environ, "PI_SUITE": self.suite, "PI_CORES": str(os.cpu_count())}
         command = ["bash", str(self.setup), verb, str(self.folder), *words]
         done = subprocess.run(
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

@@ -191,3 +191,25 @@ def test_torch_without_a_gpu_says_what_it_needs() -> None:
         DeviceError, match=r"'gpu' is not available in torch; available here: torch:cpu\. torch:cuda needs"
     ):
         torch_device("gpu")
+
+
+@pytest.mark.runtime
+def test_where_openvino_finds_not_even_a_processor_its_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino = pytest.importorskip("openvino", reason="needs the extra [openvino]")
+    from edgecnn.runners.openvino.backend import compile_file
+
+    class Core:
+        """OpenVINO's on a board whose cores it may not use; it then lists nothing (seen with 2026.4)."""
+
+        available_devices: tuple[str, ...] = ()
+
+        def get_property(self, device: str, name: str) -> str:
+            raise RuntimeError(
+                "Exception from src/inference/src/dev/core_impl.cpp:847:\nPlease, check your environment\n"
+                "CPU affinity check failed. No CPU is eligible to run inference.\n\n"
+            )
+
+    monkeypatch.setattr(openvino, "Core", Core)
+    reason = r"available here: none\. CPU affinity check failed.* openvino:cpu needs only its package \(pip install"
+    with pytest.raises(DeviceError, match=reason):
+        compile_file(Path("network.xml"), device=parse_device("cpu"), precision="fp32", threads=1)
