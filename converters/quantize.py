@@ -15,8 +15,10 @@ from edgecnn.bundle.evidence import AccuracyEvidence, Evidence, LayerDamage, Qua
 from edgecnn.converters.base import Converted
 from edgecnn.converters.int8.float_artifact import FloatArtifact
 from edgecnn.converters.int8.search.journal import SearchJournal
+from edgecnn.converters.int8.search.objective import SearchResult
 from edgecnn.converters.int8.search.plan import Plan
-from edgecnn.converters.int8.search.search import SMALLEST_SHARE, SearchResult, search, search_without_labels
+from edgecnn.converters.int8.search.search import SMALLEST_SHARE, search
+from edgecnn.converters.int8.search.without_labels import search_without_labels
 from edgecnn.converters.int8.settings import Int8Settings
 from edgecnn.converters.int8.workbench import Int8Bench
 from edgecnn.converters.trial import Trial

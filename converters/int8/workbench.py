@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cached_property
@@ -23,12 +24,15 @@ from edgecnn.errors import ConversionError, DeviceError
 from edgecnn.formats import FORMATS
 from edgecnn.measure.damage import damage
 from edgecnn.results import UInt8Array
+from edgecnn.runners.backend import Backend
 from edgecnn.targets import threads_here
 
 Outputs = dict[str, NDArray[Any]]
 
 _DAMAGE_FRAMES = 16
 _DRAWS = 100  # estimates a standard error to about 10 % of itself
+_TIMED_ROUNDS = 15
+_TIMED_FRAMES = 5  # in a round
 
 
 class Int8Bench:
@@ -61,7 +65,7 @@ class Int8Bench:
         self.corrects_weights = self.writer.corrects_weights
         self.last_error = self.runtime = ""
         self._work = work
-        self._uncertain: dict[Plan, float] = {}
+        self._drops: dict[Plan, Sequence[float]] = {}
         enough = len(self.frames) >= 2 * _DAMAGE_FRAMES
         shared = settings.search_on is not None and not set(settings.search_on.images).isdisjoint(
             settings.calibration.hashes
@@ -114,17 +118,31 @@ class Int8Bench:
                 folder.mkdir()
                 other = self._other.write(plan, folder).files[0]
             value, draws = self._drawn(file, self.precision, other)
-            differences = self._float_drawn[1] - draws
-            self._uncertain[plan] = float(np.nanstd(differences)) if np.isfinite(differences).any() else float("inf")
+            self._drops[plan] = (self._float_drawn[1] - draws).tolist()
             return value
 
         return self._tried(plan, measure, float("-inf"))
 
-    def uncertainty(self, plan: Plan) -> float:
-        """Standard error of a plan's metric, see `Objective`; infinite where its artifact cannot be made or run."""
-        if plan not in self._uncertain:  # the process was killed between the two measurements
+    def drops(self, plan: Plan) -> Sequence[float]:
+        """A plan's drop in random draws of the pictures, see `Objective`."""
+        if plan not in self._drops:  # the process was killed between the two measurements
             self.metric(plan)
-        return self._uncertain.get(plan, float("inf"))
+        return self._drops.get(plan, ())
+
+    def relative_latency(self, plan: Plan) -> float:
+        """A plan's latency over the float artifact's, see `Objective`."""
+        return self._tried(plan, self._timed_with_float, float("inf"))
+
+    def _timed_with_float(self, file: Path) -> float:
+        """Both in turns: the median of the rounds' ratios, as they share the state that the machine is in."""
+        frame = self.frames[0]
+        with ExitStack() as opened:
+            backends = []
+            for one, precision in ((file, self.precision), (self.source.file, "fp32")):
+                backends.append(self.source.made(one, precision=precision).open())
+                opened.callback(backends[-1].close)
+            rounds = [[_latency_s(backend, frame) for backend in backends] for _ in range(_TIMED_ROUNDS + 1)]
+        return float(np.median([ours / theirs for ours, theirs in rounds[1:]]))  # the first round warms up
 
     @property
     def float_metric(self) -> float:
@@ -203,6 +221,16 @@ class Int8Bench:
             except (ConversionError, DeviceError) as failed:
                 self.last_error = str(failed)
                 return failed_value
+
+
+def _latency_s(backend: Backend, frame: UInt8Array) -> float:
+    """The least of a few inferences' durations."""
+    durations = []
+    for _ in range(_TIMED_FRAMES):
+        start = time.perf_counter()
+        backend.infer(frame)
+        durations.append(time.perf_counter() - start)
+    return min(durations)
 
 
 def batched(frames: Sequence[UInt8Array], batch: int) -> list[UInt8Array]:

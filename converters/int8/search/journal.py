@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgecnn.converters.int8.search.plan import Plan
@@ -42,6 +42,16 @@ class SearchJournal:
             self._journal.put(*key, measured if abs(measured) < float("inf") else None)
             self._journal.put("minutes", "", self.minutes_now)
         return self._as_number(what, self._journal.get(*key))
+
+    def values(self, what: str, plan: Plan, measure: Callable[[Plan], Sequence[float]]) -> list[float]:
+        """The saved values for this plan, NaN where there is none; otherwise measures and saves them."""
+        key = what, _key(plan)
+        if key not in self._journal:
+            self._journal.put(*key, [float(value) for value in measure(plan)])
+            self._journal.put("minutes", "", self.minutes_now)
+        found = self._journal.get(*key)
+        numbers = found if isinstance(found, list) else []
+        return [float(value) if isinstance(value, int | float) else float("nan") for value in numbers]
 
     def known(self, what: str, plan: Plan) -> float | None:
         """The saved value for this plan; None where it was not measured."""

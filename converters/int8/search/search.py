@@ -3,139 +3,36 @@
 The search is the same for every format. It knows the layers, their multiply-adds and which of them are heads; an
 `Objective` makes and measures int8 artifacts. Order of attempts: ranges and corrected weights with every layer int8;
 then layers are ranked by the damage that each does alone, and a bisection finds how many of the worst must stay
-float, heads first; then layers that do almost no damage become int8 again.
+float, heads first; then layers become int8 again until the limit is used up; and of what is within the limit, the
+fastest on this machine is taken.
 
 A drop just within the limit on the search's pictures exceeds it on others. So the drop plus two standard errors must be
-within the limit: that is the spread of the drop over other samples of as many pictures of the same kind.
+within the limit; see `edgecnn.converters.int8.search.drop` for how it is estimated.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from edgecnn.bundle import LayerRecord
+from edgecnn.converters.int8.search.drop import DropEstimates, PlanFigures
 from edgecnn.converters.int8.search.journal import SearchJournal
-from edgecnn.converters.int8.search.plan import Plan, RangeMethod
+from edgecnn.converters.int8.search.objective import Objective, Progress, SearchResult, choose_recipe
+from edgecnn.converters.int8.search.plan import Plan
 
-Progress = Callable[[int, int, str], None]
-
-# Standard errors added to the drop. With 1 and 1.5, YOLOX-nano in ONNX and TFLite dropped 1.06 and 1.01 points on
-# others.
-_STANDARD_ERRORS = 2.0
-_MARGIN = 0.75  # of the limit, however small the standard error: the choice was made on these pictures
-# A metric cannot distinguish single layers, and of many that are tried some pass by luck. The noise can: layers that
-# become int8 again may raise it by this factor at most.
-_NOISE_GROWTH_ALLOWED = 1.1
 _RECIPES_MEASURED = 2
-_TRIED_IN_INT8 = 40  # attempts
-_SHARE_WORTH_TRYING = 1 / 400  # of the multiply-adds
-_FREE_SHARE = 0.08  # share of the multiply-adds that may be float without a measured need
-_LITTLE_MORE = 1.05  # times the noise
-# 28 dB: above this, less noise is not worth a float layer's time. EfficientNet-Lite0 then gives the same class for 97
-# of 100 pictures; ResNet-18 with all layers int8 reaches it and is 4 times faster than float, instead of 2 times.
-_LITTLE_NOISE = 10**-2.8
+_TRIED_IN_INT8 = 80  # attempts
+_TIMED = 3  # plans with the largest int8 shares
+_AS_FAST = 0.02  # relative latencies that differ less are equal: the larger share is taken
+_SMALL_SHARE = 1 / 400  # of the multiply-adds: a layer that int8 hardly makes faster
 SMALLEST_SHARE = 0.1  # of the multiply-adds; an artifact with less in int8 is not worth having
-
-
-class Objective(Protocol):
-    """An int8 artifact of one format, as the search uses it."""
-
-    range_methods: Sequence[RangeMethod]
-    corrects_weights: bool
-
-    @property
-    def layers(self) -> Sequence[str]:
-        """Names of the layers that can be int8."""
-        ...
-
-    def damage(self, plan: Plan) -> float:
-        """Noise of the answers against the float artifact's; infinite where the artifact cannot be made or run."""
-        ...
-
-    def metric(self, plan: Plan) -> float:
-        """The task's metric on the search's pictures; minus infinity where the artifact cannot be made or run."""
-        ...
-
-    def uncertainty(self, plan: Plan) -> float:
-        """Standard error of the difference between this metric and the float artifact's on the same pictures."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class SearchResult:
-    """The search's result.
-
-    Attributes:
-        plan: the best plan.
-        metric: that plan's metric; None where there were no labelled pictures.
-        within: whether it is within the limit.
-        damage: damage of each layer alone, where it was measured.
-        trials: artifacts measured, including those of an earlier, killed run.
-        complete: False where the time budget ended the search.
-    """
-
-    plan: Plan
-    metric: float | None
-    within: bool
-    damage: Mapping[str, float]
-    trials: int
-    complete: bool
-
-
-def search_without_labels(
-    objective: Objective, layers: Sequence[LayerRecord], journal: SearchJournal, progress: Progress | None = None
-) -> SearchResult:
-    """The recipe with the least damage, and float for the few cheap layers that cause most of it.
-
-    There is no verdict: only labels show what noise in the answers costs. The float layers are the fewest, in the order
-        of damage per multiply-add, that leave little noise, or hardly more than all of the worst layers within
-        `_FREE_SHARE` of the multiply-adds leave.
-    """
-    best = choose_recipe(objective, journal, progress)[0]
-    if journal.value("damage", best, objective.damage) <= _LITTLE_NOISE:
-        return SearchResult(plan=best, metric=None, within=True, damage={}, trials=0, complete=True)
-    known = {layer.name: layer for layer in layers if layer.name in best.int8_layers}
-    damages = {}
-    for done, name in enumerate(known):
-        if progress is not None:
-            progress(done, len(known), f"damage of {name}")
-        alone = msgspec.structs.replace(best, int8_layers=frozenset({name}))
-        damages[name] = journal.value("damage", alone, objective.damage)
-    order = sorted(known, key=lambda name: -damages[name] / max(known[name].macs, 1))
-    total = sum(layer.macs for layer in known.values())
-    spent = list(itertools.accumulate(known[name].macs for name in order))
-    most = sum(macs <= _FREE_SHARE * total for macs in spent)
-    plans = {}
-    for count in sorted({0, most, *(2**power for power in range(most.bit_length()))}):
-        plan = msgspec.structs.replace(best, int8_layers=best.int8_layers - frozenset(order[:count]))
-        plans[journal.value("damage", plan, objective.damage)] = plan
-    enough = max(min(plans) * _LITTLE_MORE, _LITTLE_NOISE)
-    chosen = next(plan for noise, plan in plans.items() if noise <= enough)
-    return SearchResult(plan=chosen, metric=None, within=True, damage=damages, trials=0, complete=True)
 
 
 class _OutOfTimeError(Exception):
     """The time budget is used up."""
-
-
-def choose_recipe(objective: Objective, journal: SearchJournal, progress: Progress | None = None) -> list[Plan]:
-    """Plans with every layer in int8, for each range method, with and without corrected weights; least damage first."""
-    corrections = (True, False) if objective.corrects_weights else (False,)
-    plans = [
-        Plan(int8_layers=frozenset(objective.layers), ranges=ranges, correct_weights=corrected)
-        for ranges, corrected in itertools.product(objective.range_methods, corrections)
-    ]
-    for done, plan in enumerate(plans):
-        if progress is not None:
-            progress(done, len(plans), f"trying {plan.ranges} ranges")
-        journal.value("damage", plan, objective.damage)
-    return sorted(plans, key=lambda plan: journal.value("damage", plan, objective.damage))
 
 
 def search(
@@ -167,6 +64,7 @@ def search(
             run.rank()
             run.bisect()
             run.make_int8_again()
+        run.take_fastest()
     except _OutOfTimeError:
         complete = False
     return SearchResult(
@@ -196,20 +94,18 @@ class _Search:
         self._recipes = [self.best]
         self._layers = {layer.name: layer for layer in layers if layer.name in set(objective.layers)}
         self._float_metric, self._max_drop = float_metric, max_drop
+        self._estimates: dict[str, DropEstimates] = {}  # by recipe
+        self._measured_plans: dict[Plan, float] = {}
         self._deadline = time.monotonic() + 60 * (budget_minutes - journal.minutes)
         self._progress = progress
         self._done = 0
         # Damage of every layer, bisections in both orders, layers made int8 again.
         bisections = 2 * _RECIPES_MEASURED * len(self._layers).bit_length()
-        self._expected = 8 + len(self._layers) + bisections + _TRIED_IN_INT8
+        self._expected = 8 + 3 * len(self._layers) // 2 + bisections
 
     def within(self, plan: Plan) -> bool:
         """Whether a measured plan is within the limit, as far as these pictures can tell."""
-        metric, error = (self.journal.known(what, plan) for what in ("metric", "uncertainty"))
-        if metric is None or error is None:
-            return False
-        kept_back = max(_STANDARD_ERRORS * error, (1 - _MARGIN) * self._max_drop)
-        return self._float_metric - metric <= self._max_drop - kept_back
+        return plan in self._measured_plans and self._estimates[plan.recipe].within(plan)
 
     def recipes(self) -> None:
         """Measure the best of the recipes with every layer int8."""
@@ -245,24 +141,60 @@ class _Search:
             self.best = max(found, key=self.share)
 
     def make_int8_again(self) -> None:
-        """Make float layers int8 again as long as the noise hardly grows.
+        """Make float layers int8 again until the limit is used up.
 
-        Layers with the most multiply-adds per noise come first.
+        Layers with the most multiply-adds per damage come first. What they add is judged by the noise, because the
+        metric cannot tell single layers apart; the metric judges the result.
         """
+        self.best = self._largest(self._measured_plans)
         if not self.within(self.best):
             return
-        most = _NOISE_GROWTH_ALLOWED * self._noise(self.best, "noise")
-        least = _SHARE_WORTH_TRYING * sum(layer.macs for layer in self._layers.values())
-        kept_float = [
-            layer for name, layer in self._layers.items() if name not in self.best.int8_layers and layer.macs >= least
-        ]
+        start = self.best
+        most = self._estimates[start.recipe].most_noise(self._noise(start, "noise"))
+        bolder, added = start, []
+        kept_float = [layer for name, layer in self._layers.items() if name not in start.int8_layers]
         for layer in sorted(kept_float, key=lambda layer: self._damage_per_mac(layer.name))[:_TRIED_IN_INT8]:
-            bolder = self._with(self.best.int8_layers | {layer.name})
-            what = f"trying {layer.name} in int8 again"
-            if self._noise(bolder, what) <= most:
-                self._measured(bolder, what)
-                if self.within(bolder):
-                    self.best = bolder
+            attempt = msgspec.structs.replace(bolder, int8_layers=bolder.int8_layers | {layer.name})
+            if self._noise(attempt, f"trying {layer.name} in int8 again") <= most:
+                bolder = attempt
+                added.append(layer.name)
+        low, high = 0, len(added) + 1
+        count = len(added)  # how many of them are within the limit: all, if their noise says the truth
+        while count > low:
+            plan = msgspec.structs.replace(start, int8_layers=start.int8_layers.union(added[:count]))
+            self._measure(plan, f"{len(self._layers) - len(plan.int8_layers)} layers float")
+            low, high = (count, high) if self.within(plan) else (low, count)
+            count = (low + high) // 2
+        self.best = self._largest(self._measured_plans)
+
+    def take_fastest(self) -> None:
+        """Of the plans within the limit, take the fastest on this machine; also try some kinds of layers in float."""
+        if not self.within(self.best):
+            return
+        plans = sorted((plan for plan in self._measured_plans if self.within(plan)), key=self.share)[-_TIMED:]
+        times = {plan: self._relative_latency(plan) for plan in plans}
+        fastest = min(times, key=lambda plan: times[plan])
+        for plan in self._with_kinds_in_float(fastest):
+            times[plan] = self._relative_latency(plan)
+            if times[plan] < times[fastest] - _AS_FAST:
+                self._measure(plan, "a faster mix")
+                fastest = plan if self.within(plan) else fastest
+        as_fast = [plan for plan in times if self.within(plan) and times[plan] <= times[fastest] + _AS_FAST]
+        self.best = max(as_fast, key=self.share)
+
+    def _with_kinds_in_float(self, plan: Plan) -> Iterable[Plan]:
+        """The plan with all its depthwise layers in float, and with all its small layers in float."""
+        least = _SMALL_SHARE * sum(layer.macs for layer in self._layers.values())
+        int8 = [self._layers[name] for name in plan.int8_layers]
+        kinds = {layer.name for layer in int8 if layer.kind == "depthwise"}, {la.name for la in int8 if la.macs < least}
+        for names in kinds:
+            rest = msgspec.structs.replace(plan, int8_layers=plan.int8_layers - names)
+            if names and self.share(rest) >= SMALLEST_SHARE:
+                yield rest
+
+    def _largest(self, plans: Iterable[Plan]) -> Plan:
+        """The plan with the largest int8 share among those within the limit; without any, the best so far."""
+        return max((plan for plan in plans if self.within(plan)), key=self.share, default=self.best)
 
     def share(self, plan: Plan) -> float:
         """Share of the multiply-adds that are in the plan's int8 layers."""
@@ -293,7 +225,7 @@ class _Search:
         return found
 
     def _with(self, int8_layers: frozenset[str]) -> Plan:
-        return Plan(int8_layers=int8_layers, ranges=self.best.ranges, correct_weights=self.best.correct_weights)
+        return msgspec.structs.replace(self.best, int8_layers=int8_layers)
 
     def _measure(self, plan: Plan, what: str) -> None:
         """Measure a plan, and keep it if it is the best so far."""
@@ -310,9 +242,18 @@ class _Search:
     def _measured(self, plan: Plan, what: str) -> float:
         self._check_time(plan, "metric")
         metric = self.journal.value("metric", plan, self.objective.metric)
-        self.journal.value("uncertainty", plan, self.objective.uncertainty)
+        noise = self.journal.value("damage", plan, self.objective.damage)
+        draws = self.journal.values("drops", plan, self.objective.drops)
+        self._measured_plans[plan] = metric
+        estimates = self._estimates.setdefault(plan.recipe, DropEstimates(self._max_drop))
+        estimates.add(plan, PlanFigures(noise, self._float_metric - metric, draws))
         self._report(f"{what}: {metric:.4f}")
         return metric
+
+    def _relative_latency(self, plan: Plan) -> float:
+        self._check_time(plan, "relative latency")
+        self._report("timing it together with the float artifact")
+        return self.journal.value("relative latency", plan, self.objective.relative_latency)
 
     def _rank_of(self, plan: Plan, metric: float) -> tuple[bool, bool, float, float]:
         """Sort key: within the limit with the larger int8 share; then worth having at all; then the higher metric."""
