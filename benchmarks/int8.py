@@ -89,7 +89,9 @@ def quantize(network: Network, folder: Path, name: str, budget_minutes: float | 
         "ignore_label": network.ignore_label,
         "budget_minutes": budget_minutes,
     }
-    made = edgecnn.quantize(folder, to=[name], calibration=TRAIN, **(labelled if network.labelled else {}))
+    made = edgecnn.quantize(
+        folder, to=[name], calibration=TRAIN, keep_slower=True, **(labelled if network.labelled else {})
+    )
     row: dict[str, Any] = {"minutes": round((time.perf_counter() - start) / 60, 2)}
     if made.bundle is None:
         return row | {"refused": made.refused[0].reason}

@@ -58,7 +58,7 @@ def do(verb: str, folder: Path, data: Path, *, overwrite: bool, number: int) -> 
     if verb == "convert":
         edgecnn.convert(tiny_classifier(), out=folder, to=FORMATS, overwrite=overwrite)
     elif verb == "quantize":
-        edgecnn.quantize(folder, calibration=data, to=("onnx",), overwrite=overwrite)
+        edgecnn.quantize(folder, calibration=data, to=("onnx",), overwrite=overwrite, keep_slower=True)
     elif verb == "bench":
         edgecnn.bench(folder, format=FORMATS[number % 2], precision="fp32", iterations=3, picture_size_px=(64, 64))
     elif verb == "evaluate":

@@ -160,7 +160,9 @@ def measure(case: Case, format_name: str, place: Path) -> dict[str, Any]:
         bundle = place / f"{name}.edge"
         edgecnn.convert(network, to=[format_name], out=bundle, weights=weights)
         # A bound that everything keeps: every layer in int8, with the best of the ranges.
-        made = edgecnn.quantize(bundle, to=[format_name], data=case.train, split=case.train_split, max_drop=1.0)
+        made = edgecnn.quantize(
+            bundle, to=[format_name], data=case.train, split=case.train_split, max_drop=1.0, keep_slower=True
+        )
         assert made.bundle is not None, made.refused
         evidence = made.bundle.artifact(format_name, "int8").evidence.quantization
         assert evidence is not None

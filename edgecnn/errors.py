@@ -17,6 +17,7 @@ EdgeCnnError
     ParityError          the converted network's answers differ
     BlindError           the network gives the same answer for every picture: nothing can be compared
     AccuracyError        the converted network's metric is too low
+    SpeedError           the int8 network is no faster than the float one
     TrainingError        a training failed
   DeviceError            camera, accelerator or runtime is missing or fails    (exit 3)
     LoginError           a camera refuses the login
@@ -178,6 +179,10 @@ class BlindError(GateError):
 
 class AccuracyError(GateError):
     """The converted network's metric is too low."""
+
+
+class SpeedError(GateError):
+    """The int8 network is no faster than the float one that it was made from."""
 
 
 class TrainingError(GateError):

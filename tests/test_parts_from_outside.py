@@ -108,7 +108,7 @@ def test_int8_in_its_format_is_refused_for_want_of_a_writer(edgecnn: Any) -> Non
 
 
 def test_quantize_leaves_it_out_and_writes_the_other(edgecnn: Any) -> None:
-    edgecnn("quantize", "toy.edge", "--calibration", "pictures/train", "--out", "int8.edge")
+    edgecnn("quantize", "toy.edge", "--calibration", "pictures/train", "--keep-slower", "--out", "int8.edge")
     said = edgecnn("inspect", "int8.edge")
     assert "onnx int8" in said and "program fp32" in said and "program int8" not in said
 

@@ -24,6 +24,7 @@ class Int8Settings:
         evaluate_on: held-out labelled pictures; where given, they decide.
         max_drop: largest drop of the metric below the float artifact's.
         allow_drop: write an artifact with a larger drop too.
+        keep_slower: write an artifact that is no faster than the float artifact here too.
         budget_minutes: time for the search in each format.
         journal: file in which a search records its measurements; None keeps them in memory.
     """
@@ -33,6 +34,7 @@ class Int8Settings:
     evaluate_on: LabelledPictures | None = None
     max_drop: float = 0.01
     allow_drop: bool = False
+    keep_slower: bool = False
     budget_minutes: float = DEFAULT_BUDGET_MINUTES
     journal: Path | None = None
 

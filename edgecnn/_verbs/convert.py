@@ -55,6 +55,7 @@ def convert(
     max_drop: options.MaxDrop = None,
     ignore_label: options.IgnoreLabel = None,
     allow_drop: options.AllowDrop = False,
+    keep_slower: options.KeepSlower = False,
     calibration: options.Calibration = None,
     calibration_count: options.CalibrationCount = None,
     seed: options.CalibrationSeed = 0,
@@ -84,6 +85,8 @@ def convert(
             metric's unit (0.01 is one point); default: 0.01.
         ignore_label: a class of the data whose pixels do not count.
         allow_drop: also write artifacts with a larger drop, and say so in their evidence.
+        keep_slower: also write int8 artifacts that are no faster here than float: for another machine, or as they are
+            smaller.
         calibration: pictures to measure int8's activation ranges on; default: `data`.
         calibration_count: at most this many; default: 128.
         seed: calibration seed, which chooses the pictures.
@@ -123,6 +126,7 @@ def convert(
         max_drop=max_drop,
         ignore_label=ignore_label,
         allow_drop=allow_drop,
+        keep_slower=keep_slower or target is not None,  # a target is another machine: what is slow here says little
         calibration=calibration,
         calibration_count=calibration_count,
         seed=seed,

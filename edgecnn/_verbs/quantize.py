@@ -58,6 +58,7 @@ def quantize(
     evaluate_on: options.EvaluateOn = None,
     ignore_label: options.IgnoreLabel = None,
     allow_drop: options.AllowDrop = False,
+    keep_slower: options.KeepSlower = False,
     budget_minutes: options.BudgetMinutes = None,
     overwrite: options.Overwrite = False,
     progress: Callable[[int, int, str], None] | None = None,
@@ -82,6 +83,8 @@ def quantize(
         evaluate_on: held-out labelled pictures, not used for calibration or search; they give the final drop.
         ignore_label: a class of the data whose pixels do not count.
         allow_drop: also write artifacts with a larger drop, and say so in their evidence.
+        keep_slower: also write int8 artifacts that are no faster here than float: for another machine, or as they are
+            smaller.
         budget_minutes: time for the search, for each format; default: 30.
         overwrite: replace a bundle at `out`, even if int8 artifacts or evidence are lost.
         progress: called with (steps done, steps in total, current step).
@@ -124,6 +127,7 @@ def quantize(
         ignore_label=ignore_label,
         max_drop=DEFAULT_MAX_DROP if max_drop is None else max_drop,
         allow_drop=allow_drop,
+        keep_slower=keep_slower,
         budget_minutes=budget_minutes,
     )
     return quantize_bundle(

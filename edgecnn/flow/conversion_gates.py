@@ -26,6 +26,7 @@ def gates(
     max_drop: float | None,
     ignore_label: str | None,
     allow_drop: bool,
+    keep_slower: bool,
     calibration: str | Path | None,
     calibration_count: int | None,
     seed: int,
@@ -56,6 +57,7 @@ def gates(
             ignore_label=ignore_label,
             max_drop=bound,
             allow_drop=allow_drop,
+            keep_slower=keep_slower,
             budget_minutes=budget_minutes,
         )
     accuracy = None if labelled is None else AccuracyGate(pictures=labelled, max_drop=bound, allow_drop=allow_drop)

@@ -161,6 +161,7 @@ class Flow:
                 evaluate_on=settings.evaluate_on,
                 ignore_label=data.ignore_label,
                 allow_drop=settings.allow_drop,
+                keep_slower=settings.keep_slower,
                 budget_minutes=settings.budget_minutes,
                 overwrite=True,
                 progress=self._within("quantize"),

@@ -30,6 +30,7 @@ def int8_settings(
     ignore_label: str | None,
     max_drop: float,
     allow_drop: bool,
+    keep_slower: bool,
     budget_minutes: float | None,
 ) -> Int8Settings:
     """The options of `convert` and `quantize` as settings; reads calibration pictures, by default those for the search.
@@ -59,6 +60,7 @@ def int8_settings(
         evaluate_on=labelled_or_none(evaluate_on, task, ignore_label, wanted=True),
         max_drop=max_drop,
         allow_drop=allow_drop,
+        keep_slower=keep_slower,
         budget_minutes=DEFAULT_BUDGET_MINUTES if budget_minutes is None else budget_minutes,
         journal=out.parent / f".{out.name}.search",
     )

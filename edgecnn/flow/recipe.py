@@ -181,7 +181,8 @@ class Quantize(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         split: part of these.
         calibration: pictures for activation ranges; by default the training pictures if they have a folder of their
             own, otherwise those for the search.
-        precision, max_drop, calibration_count, seed, evaluate_on, allow_drop, budget_minutes: as for the verb.
+        precision, max_drop, calibration_count, seed, evaluate_on, allow_drop, keep_slower, budget_minutes: as for the
+            verb.
     """
 
     to: tuple[str, ...] | None = None
@@ -194,6 +195,7 @@ class Quantize(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     seed: int = 0
     evaluate_on: Path | None = None
     allow_drop: bool = False
+    keep_slower: bool = False
     budget_minutes: Annotated[float, Meta(gt=0)] | None = None
 
     def __post_init__(self) -> None:

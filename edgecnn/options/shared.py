@@ -134,6 +134,9 @@ MaxDrop: TypeAlias = Annotated[
 AllowDrop: TypeAlias = Annotated[
     bool, Option(help="Write artifacts with a larger drop too, and record that.", group=LABELS)
 ]
+KeepSlower: TypeAlias = Annotated[
+    bool, Option(help="Write int8 artifacts that are no faster here than float too.", group=MADE)
+]
 AllowPercent: TypeAlias = Annotated[
     float,
     Option(

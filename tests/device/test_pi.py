@@ -82,7 +82,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     pictures = Path(edgecnn.__file__).parent / "assets"
     out = tmp_path_factory.mktemp("tiny") / "tiny.edge"
     formats = ("openvino", "onnx", "tflite")
-    conversion = edgecnn.convert(model, to=formats, precision=("fp32", "int8"), calibration=pictures, out=out)
+    conversion = edgecnn.convert(
+        model, to=formats, precision=("fp32", "int8"), calibration=pictures, out=out, keep_slower=True
+    )
     assert conversion.refused == ()
     assert conversion.bundle is not None
     return conversion.bundle

@@ -29,10 +29,10 @@ OPTIONS = {
     "prune": "model out macs parameters latency of importance round-to keep steps data split validate-on "
     "ignore-label epochs settings distill weights size task head labels replace-activations json",
     "compress": "recipe out json",
-    "convert": "model out to precision target batch data max-drop ignore-label allow-drop weights size task head "
-    "labels fit mean std scale color replace-activations calibration calibration-count seed "
+    "convert": "model out to precision target batch data max-drop ignore-label allow-drop keep-slower weights size "
+    "task head labels fit mean std scale color replace-activations calibration calibration-count seed "
     "evaluate-on budget-minutes plot json",
-    "quantize": "bundle out to precision data split max-drop ignore-label allow-drop calibration "
+    "quantize": "bundle out to precision data split max-drop ignore-label allow-drop keep-slower calibration "
     "calibration-count seed evaluate-on budget-minutes plot json",
     "eval": "model data format precision device threads all versus ignore-label split limit score nms-iou "
     "weights size task head labels fit mean std scale color replace-activations on json",

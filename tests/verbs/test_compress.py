@@ -73,7 +73,7 @@ RECIPE: dict[str, dict[str, str]] = {
         "replace_activations": '"relu"', "distill": "true",
     },
     "convert": {"to": '["onnx"]', "precision": '["fp32", "fp16"]'},
-    "quantize": {"max_drop": "0.2", "calibration_count": "8"},
+    "quantize": {"max_drop": "0.2", "calibration_count": "8", "keep_slower": "true"},
     "bench": {"iterations": "4"},
 }  # fmt: skip
 

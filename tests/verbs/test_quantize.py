@@ -6,14 +6,17 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import msgspec
 import numpy as np
 import pytest
 
-from edgecnn import Bundle, convert, evaluate, open_runner, quantize
+from edgecnn import Bundle, convert, evaluate, open_runner
+from edgecnn import quantize as quantize_as_asked
 from edgecnn.bundle import record_evidence
 from edgecnn.bundle.evidence import QuantizationEvidence, TwinLatency
 from edgecnn.cli._main import main
@@ -29,6 +32,7 @@ from tests.builders.networks import TINY
 pytestmark = pytest.mark.torch
 
 Bundles = Callable[[str], Path]
+quantize = partial(quantize_as_asked, keep_slower=True)  # a tiny network may well be slower in int8
 NAMES = [row.name for row in FORMATS if row.int8_writer is not None]
 PICTURES = 24
 
@@ -209,7 +213,17 @@ def test_convert_makes_int8_and_float_and_prints_their_figures(
 ) -> None:
     require_format("onnx")
     monkeypatch.setattr("edgecnn.sources.module.import_module", lambda _: _Factories)
-    words = ["convert", "tiny:classifier", "--to", "onnx", "--precision", "fp32,int8", "--calibration", str(unlabelled)]
+    words = [
+        "convert",
+        "tiny:classifier",
+        "--to",
+        "onnx",
+        "--precision",
+        "fp32,int8",
+        "--keep-slower",
+        "--calibration",
+        str(unlabelled),
+    ]
     code = main([*words, "--out", str(tmp_path / "c.edge"), "--plot", str(tmp_path / "c.png"), "--json"])
     printed = json.loads(capsys.readouterr().out)
     assert code == 0
@@ -231,7 +245,9 @@ class _Factories:
 def test_int8_alone_leaves_no_float_artifact_in_the_bundle(unlabelled: Path, tmp_path: Path) -> None:
     require_format("onnx")
     out = tmp_path / "c.edge"
-    conversion = convert(TINY["classify"](), out=out, to=["onnx"], precision=["int8"], calibration=unlabelled)
+    conversion = convert(
+        TINY["classify"](), out=out, to=["onnx"], precision=["int8"], calibration=unlabelled, keep_slower=True
+    )
     assert not conversion.refused, conversion.refused
     assert [(a.format, a.precision) for a in Bundle.open(out).manifest.artifacts] == [("onnx", "int8")]
     assert len(list(out.iterdir())) == 2
@@ -324,3 +340,76 @@ def test_a_file_with_nothing_in_int8_is_not_written(
     conversion = quantize(tiny_bundle, out=out, to=[name], calibration=unlabelled, allow_drop=allow_drop)
     assert "0% of the multiply-adds in int8" in str(conversion.refused[0].reason)
     assert not out.exists()
+
+
+def twin_latency(ratio: float, low: float, high: float) -> TwinLatency:
+    return TwinLatency(
+        latency_ms=8 / ratio, float_latency_ms=8.0, ratio=ratio, low=low, high=high, device_name="here", threads=1
+    )
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[TwinLatency]]:
+    """Makes the timing answer these, one after the other; returns those that are left."""
+
+    def answer(*latencies: TwinLatency) -> list[TwinLatency]:
+        left = list(latencies)
+        monkeypatch.setattr("edgecnn.converters.quantize_bundle.time_twins", lambda ours, theirs: left.pop(0))
+        return left
+
+    return answer
+
+
+def test_int8_that_is_slower_here_is_not_written(
+    tiny_bundle: Path, unlabelled: Path, tmp_path: Path, measured: Callable[..., list[TwinLatency]]
+) -> None:
+    require_format("onnx")
+    measured(twin_latency(0.8, 0.78, 0.82))
+    out = tmp_path / "x.edge"
+    (refusal,) = quantize_as_asked(tiny_bundle, out=out, to=["onnx"], calibration=unlabelled).refused
+    assert refusal.error == "SpeedError"
+    assert "10.00 ms a frame here, float 8.00 ms (0.80 times as fast [0.78, 0.82], here, 1 thread)" in refusal.reason
+    assert "--keep-slower" in refusal.reason
+    assert not out.exists()
+
+
+def test_int8_that_is_slower_leaves_no_file_beside_those_that_are_written(
+    unlabelled: Path, tmp_path: Path, measured: Callable[..., list[TwinLatency]]
+) -> None:
+    require_format("onnx")
+    measured(twin_latency(0.8, 0.78, 0.82))
+    out, both = tmp_path / "c.edge", ["fp32", "int8"]
+    conversion = convert(TINY["classify"](), out=out, to=["onnx"], precision=both, calibration=unlabelled)
+    assert [refusal.precision for refusal in conversion.refused] == ["int8"]
+    assert [artifact.precision for artifact in Bundle.open(out).manifest.artifacts] == ["fp32"]
+    assert not [path for path in out.iterdir() if "int8" in path.name]
+
+
+def test_int8_that_is_slower_here_is_written_and_marked_if_asked_for(
+    tiny_bundle: Path, unlabelled: Path, tmp_path: Path, measured: Callable[..., list[TwinLatency]]
+) -> None:
+    require_format("onnx")
+    measured(twin_latency(0.8, 0.78, 0.82))
+    evidence = quantization(quantize(tiny_bundle, out=tmp_path / "x.edge", to=["onnx"], calibration=unlabelled), "onnx")
+    assert evidence.slower_than_float
+
+
+@pytest.mark.parametrize(("again", "is_written"), [(1.1, True), (0.99, False)])
+def test_where_noise_may_decide_it_is_measured_again(
+    again: float, is_written: bool, tiny_bundle: Path, unlabelled: Path, tmp_path: Path, measured: Callable[..., Any]
+) -> None:
+    require_format("onnx")
+    left = measured(twin_latency(1.01, 0.9, 1.1), twin_latency(again, again - 0.02, again + 0.02))
+    conversion = quantize_as_asked(tiny_bundle, out=tmp_path / "x.edge", to=["onnx"], calibration=unlabelled)
+    assert left == []
+    assert (conversion.bundle is not None) == is_written
+
+
+def test_16_bit_activations_are_for_other_machines_and_written_however_slow_here(
+    tiny_bundle: Path, unlabelled: Path, tmp_path: Path, measured: Callable[..., list[TwinLatency]]
+) -> None:
+    require_format("tflite")
+    measured(twin_latency(0.02, 0.01, 0.03))
+    out = tmp_path / "x.edge"
+    conversion = quantize_as_asked(tiny_bundle, out=out, to=["tflite"], calibration=unlabelled, precision="int8-a16")
+    assert conversion.bundle is not None, conversion.refused

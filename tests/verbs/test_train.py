@@ -410,7 +410,9 @@ def test_a_network_trained_for_int8_brings_its_ranges_into_the_artifact(target: 
     assert describe(aware.folder).stages[-1].settings["quantize_for"] == target
     model = edgecnn.load_model(str(aware.folder))
     assert set(model.ranges) <= {"body.0.0", "body.1.0", "head"} and model.ranges
-    made = edgecnn.convert(model, to=[target], precision=["int8"], calibration=data, out=tmp_path / "aware.edge")
+    made = edgecnn.convert(
+        model, to=[target], precision=["int8"], calibration=data, out=tmp_path / "aware.edge", keep_slower=True
+    )
     assert made.bundle is not None
     evidence = made.bundle.artifact(target, "int8").evidence.quantization
     assert evidence is not None

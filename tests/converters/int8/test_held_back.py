@@ -85,7 +85,9 @@ def test_a_search_on_the_calibration_pictures_calibrates_on_each_half_and_the_ar
     tiny_bundle: Path, labelled: Path, calibrated_on: list[list[bytes]], tmp_path: Path
 ) -> None:
     require_format("onnx")
-    made = quantize(tiny_bundle, out=tmp_path / "small.edge", to=["onnx"], data=labelled, max_drop=0.5)
+    made = quantize(
+        tiny_bundle, out=tmp_path / "small.edge", to=["onnx"], data=labelled, max_drop=0.5, keep_slower=True
+    )
     assert not made.refused, made.refused
     first, second, everything = calibrated_on[:3]
     assert len(first) == len(second) == PICTURES // 2

@@ -57,7 +57,18 @@ def factory():
 """
 
 CONVERT = ["convert", "net:factory", "--to", "FORMAT", "--out", "net.edge"]
-QUANTIZE = ["quantize", "net.edge", "--to", "FORMAT", "--data", "train", "--max-drop", "0.05", "--json"]
+QUANTIZE = [
+    "quantize",
+    "net.edge",
+    "--to",
+    "FORMAT",
+    "--data",
+    "train",
+    "--max-drop",
+    "0.05",
+    "--keep-slower",
+    "--json",
+]
 
 
 def words_for(format_name: str, words: list[str]) -> list[str]:
