@@ -29,6 +29,8 @@ class Int8Writer(Protocol):
             order of execution. A layer that runs more than once (shared weights) appears once.
         range_methods: the values of plan.RangeMethod that it offers, the usual one first.
         corrects_weights: True if it can correct rounded weights; see `Plan`.
+        equalisable: names of the layers that it can equalise, after `calibrate`; see
+            `edgecnn.converters.int8.search.equalisation`.
         whole_precisions: other precisions that it writes, for the whole network ("int8-dynamic", …).
     """
 
@@ -36,6 +38,11 @@ class Int8Writer(Protocol):
     range_methods: Sequence[RangeMethod]
     corrects_weights: bool
     whole_precisions: Sequence[str]
+
+    @property
+    def equalisable(self) -> Sequence[str]:
+        """See the class."""
+        ...
 
     def __init__(self, float_file: Path, layers: Sequence[LayerRecord], *, threads: int) -> None:
         """Read the file and find the layers in it.

@@ -104,6 +104,12 @@ class Int8Bench:
         both = set(self._other.layers)
         return [name for name in self.writer.layers if name in both]
 
+    @property
+    def equalisable(self) -> Sequence[str]:
+        """Layers that can be equalised."""
+        other = set(self.writer.equalisable if self._other is None else self._other.equalisable)
+        return [name for name in self.writer.equalisable if name in other]
+
     def damage(self, plan: Plan) -> float:
         """Noise of a plan's answers; infinite where its artifact cannot be made or run."""
         return self._tried(plan, lambda file: damage(self._answers(file, self.precision), self._expected), float("inf"))

@@ -44,6 +44,7 @@ class OnnxInt8Writer:
     usual_range_methods: Sequence[RangeMethod] = ("percentile", "least-error", "min-max")
     corrects_weights = True
     whole_precisions: Sequence[str] = ()
+    equalisable: Sequence[str] = ()
 
     def __init__(self, float_file: Path, layers: Sequence[LayerRecord], *, threads: int) -> None:
         self._graph = Graph(onnx.load(float_file))

@@ -64,6 +64,7 @@ class OpenVinoInt8Writer:
     usual_range_methods: Sequence[RangeMethod] = ("percentile", "min-max", "least-error")
     corrects_weights = True
     whole_precisions: Sequence[str] = ()
+    equalisable: Sequence[str] = ()
 
     def __init__(self, float_file: Path, layers: Sequence[LayerRecord], *, threads: int) -> None:
         """Read the file and find the layers in it.

@@ -70,5 +70,7 @@ class SearchJournal:
 
 
 def _key(plan: Plan) -> str:
-    text = "\n".join([plan.ranges, str(plan.correct_weights), *sorted(plan.int8_layers)])
+    equalised = sorted(plan.equalised & plan.int8_layers)
+    parts = [plan.ranges, str(plan.correct_weights), *sorted(plan.int8_layers)]
+    text = "\n".join([*parts, "|", *equalised] if equalised else parts)
     return hashlib.sha256(text.encode()).hexdigest()[:20]

@@ -24,6 +24,11 @@ class Objective(Protocol):
         """Names of the layers that can be int8."""
         ...
 
+    @property
+    def equalisable(self) -> Sequence[str]:
+        """Names of the layers that can be equalised (`edgecnn.converters.int8.search.equalisation`)."""
+        ...
+
     def damage(self, plan: Plan) -> float:
         """Noise of the answers against the float artifact's; infinite where the artifact cannot be made or run."""
         ...

@@ -21,13 +21,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
             usual method.
         correct_weights: round each int8 layer's weights for its inputs (in ONNX and TFLite), and subtract the remaining
             mean error from its bias.
+        equalised: layers among these whose channels are scaled before and after SiLU (`Int8Writer.equalisable`).
     """
 
     int8_layers: frozenset[str]
     ranges: RangeMethod = "min-max"
     correct_weights: bool = False
+    equalised: frozenset[str] = frozenset()
 
     @property
     def recipe(self) -> str:
         """A short name that lists the settings common to all layers."""
-        return f"static_wi8_ai8, {self.ranges} ranges" + (", weights corrected" if self.correct_weights else "")
+        text = f"static_wi8_ai8, {self.ranges} ranges" + (", weights corrected" if self.correct_weights else "")
+        count = len(self.equalised & self.int8_layers)
+        return text + (f", {count} layer{'' if count == 1 else 's'} equalised" if count else "")

@@ -53,6 +53,15 @@ class InputMoments:
         about = second - cross - cross.transpose(0, 2, 1) + centre[:, :, None] * centre[:, None, :]
         return np.asarray(about + uncertain[:, None, None] * np.eye(second.shape[1]))
 
+    def scaled(self, factors: NDArray[np.float64]) -> InputMoments:
+        """The moments of inputs that were multiplied by these factors, float64 [groups, inputs]."""
+        other = InputMoments.__new__(InputMoments)
+        other.groups, other.samples = self.groups, self.samples
+        other._sums = self._sums * factors
+        products = self._products
+        other._products = None if products is None else products * factors[:, :, None] * factors[:, None, :]
+        return other
+
     def round(self, weights: NDArray[np.floating[Any]], *, has_bias: bool, most: int = 127) -> NDArray[np.int8]:
         """Round a layer's weights jointly; each to the nearest level where the layer has too many inputs.
 

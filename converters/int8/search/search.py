@@ -2,9 +2,9 @@
 
 The search is the same for every format. It knows the layers, their multiply-adds and which of them are heads; an
 `Objective` makes and measures int8 artifacts. Order of attempts: ranges and corrected weights with every layer int8;
-then layers are ranked by the damage that each does alone, and a bisection finds how many of the worst must stay
-float, heads first; then layers become int8 again until the limit is used up; and of what is within the limit, the
-fastest on this machine is taken.
+then layers are ranked by the damage that each does alone, and the worst are equalised, where that is possible; a
+bisection finds how many of the worst must stay float, heads first; then layers become int8 again until the limit is
+used up; and of what is within the limit, the fastest on this machine is taken.
 
 A drop just within the limit on the search's pictures exceeds it on others. So the drop plus two standard errors must be
 within the limit; see `edgecnn.converters.int8.search.drop` for how it is estimated.
@@ -25,6 +25,8 @@ from edgecnn.converters.int8.search.plan import Plan
 
 _RECIPES_MEASURED = 2
 _TRIED_IN_INT8 = 80  # attempts
+_EQUALISED_ALONE = 40  # layers whose damage is measured: the others hardly do any
+_EQUALISED_COUNTS = (1, 2, 4, 8, 16, 32, 64)  # layers that are equalised together
 _TIMED = 3  # plans with the largest int8 shares
 _AS_FAST = 0.02  # relative latencies that differ less are equal: the larger share is taken
 _SMALL_SHARE = 1 / 400  # of the multiply-adds: a layer that int8 hardly makes faster
@@ -62,8 +64,10 @@ def search(
         run.recipes()
         if not run.within(run.best):
             run.rank()
-            run.bisect()
-            run.make_int8_again()
+            run.equalise()
+            if not run.within(run.best):
+                run.bisect()
+                run.make_int8_again()
         run.take_fastest()
     except _OutOfTimeError:
         complete = False
@@ -94,18 +98,24 @@ class _Search:
         self._recipes = [self.best]
         self._layers = {layer.name: layer for layer in layers if layer.name in set(objective.layers)}
         self._float_metric, self._max_drop = float_metric, max_drop
-        self._estimates: dict[str, DropEstimates] = {}  # by recipe
+        self._estimates: dict[tuple[str, bool], DropEstimates] = {}
         self._measured_plans: dict[Plan, float] = {}
         self._deadline = time.monotonic() + 60 * (budget_minutes - journal.minutes)
         self._progress = progress
         self._done = 0
         # Damage of every layer, bisections in both orders, layers made int8 again.
         bisections = 2 * _RECIPES_MEASURED * len(self._layers).bit_length()
-        self._expected = 8 + 3 * len(self._layers) // 2 + bisections
+        self._expected = (
+            8
+            + len(_EQUALISED_COUNTS)
+            + min(_EQUALISED_ALONE, len(objective.equalisable))
+            + 3 * len(self._layers) // 2
+            + bisections
+        )
 
     def within(self, plan: Plan) -> bool:
         """Whether a measured plan is within the limit, as far as these pictures can tell."""
-        return plan in self._measured_plans and self._estimates[plan.recipe].within(plan)
+        return plan in self._measured_plans and self._estimates[_rounding(plan)].within(plan)
 
     def recipes(self) -> None:
         """Measure the best of the recipes with every layer int8."""
@@ -125,6 +135,37 @@ class _Search:
         for name in self._layers:
             alone = self._with(frozenset({name}))
             self.damage[name] = self._noise(alone, f"damage of {name}")
+
+    def equalise(self) -> None:
+        """Equalise the layers that gain by it, with the most damage first, until all layers in int8 are within.
+
+        Equalising costs an operator, so that no more layers are than it takes. Where even all are not enough, what
+        makes the least noise is one more recipe.
+        """
+        usable = sorted(set(self.objective.equalisable) & set(self._layers), key=lambda name: -self.damage[name])
+        gains, damage = {}, dict(self.damage)
+        for name in usable[:_EQUALISED_ALONE]:
+            alone = msgspec.structs.replace(self._with(frozenset({name})), equalised=frozenset({name}))
+            damage[name] = self._noise(alone, f"damage of {name}, equalised")
+            gains[name] = self.damage[name] - damage[name]
+        order = [name for name in sorted(gains, key=lambda name: -gains[name]) if gains[name] > 0]
+        quietest, least = self.best, self._noise(self.best, "noise")
+        for count in _EQUALISED_COUNTS:
+            if count > len(order) and count // 2 >= len(order):
+                break
+            plan = msgspec.structs.replace(
+                self.best, int8_layers=frozenset(self._layers), equalised=frozenset(order[:count])
+            )
+            noise = self._noise(plan, f"{len(plan.equalised)} layers equalised")
+            if noise >= least:
+                continue
+            quietest, least = plan, noise
+            self._measure(plan, f"{len(plan.equalised)} layers equalised")
+            if self.within(plan):
+                break
+        if quietest.equalised:
+            self._recipes = [quietest, *self._recipes][:_RECIPES_MEASURED]
+            self.damage.update({name: damage[name] for name in quietest.equalised})
 
     def bisect(self) -> None:
         """Find how many of the worst layers must stay float, in both orders and recipes; the largest int8 share wins.
@@ -150,7 +191,7 @@ class _Search:
         if not self.within(self.best):
             return
         start = self.best
-        most = self._estimates[start.recipe].most_noise(self._noise(start, "noise"))
+        most = self._estimates[_rounding(start)].most_noise(self._noise(start, "noise"))
         bolder, added = start, []
         kept_float = [layer for name, layer in self._layers.items() if name not in start.int8_layers]
         for layer in sorted(kept_float, key=lambda layer: self._damage_per_mac(layer.name))[:_TRIED_IN_INT8]:
@@ -245,7 +286,7 @@ class _Search:
         noise = self.journal.value("damage", plan, self.objective.damage)
         draws = self.journal.values("drops", plan, self.objective.drops)
         self._measured_plans[plan] = metric
-        estimates = self._estimates.setdefault(plan.recipe, DropEstimates(self._max_drop))
+        estimates = self._estimates.setdefault(_rounding(plan), DropEstimates(self._max_drop))
         estimates.add(plan, PlanFigures(noise, self._float_metric - metric, draws))
         self._report(f"{what}: {metric:.4f}")
         return metric
@@ -268,3 +309,8 @@ class _Search:
         self._done += 1
         if self._progress is not None:
             self._progress(min(self._done, self._expected), self._expected, what)
+
+
+def _rounding(plan: Plan) -> tuple[str, bool]:
+    """What plans must have in common for equal noise to mean an equal drop."""
+    return plan.ranges, plan.correct_weights

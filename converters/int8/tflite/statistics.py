@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from edgecnn.bundle import LayerRanges
 from edgecnn.converters.int8.base import Progress
 from edgecnn.converters.int8.layer_inputs import SAMPLES
+from edgecnn.converters.int8.search.equalisation import ChannelSamples
 from edgecnn.converters.int8.search.plan import RangeMethod
 from edgecnn.converters.int8.search.ranges import TensorHistogram, choose_range
 from edgecnn.converters.int8.search.rounding import InputMoments
@@ -37,10 +38,15 @@ class Statistics:
         graph: the float file's graph.
         operators: indices of all operators that may compute in int8.
         learned: the layers' ranges from training for int8, by their operator's index.
+        sampled: layers whose outputs are sampled by channel, for equalisation.
     """
 
     def __init__(
-        self, graph: Graph, operators: Iterable[int], learned: Mapping[int, LayerRanges] | None = None
+        self,
+        graph: Graph,
+        operators: Iterable[int],
+        learned: Mapping[int, LayerRanges] | None = None,
+        sampled: Iterable[Operator] = (),
     ) -> None:
         self._graph = graph
         chosen = [graph.operators[index] for index in operators]
@@ -49,6 +55,7 @@ class Statistics:
         self._histograms = {t: TensorHistogram() for t in self._sources.values() if self._fixed_range(t) is None}
         self._layers = [operator for operator in chosen if operator.kind in WITH_WEIGHTS]
         self._moments: dict[int, InputMoments] = {}
+        self._samples = {o.outputs[0]: ChannelSamples(graph.tensors[o.outputs[0]].shape[-1]) for o in sampled}
         self._rng = np.random.default_rng(0)
         self._frames = 0
         self._ranges: dict[tuple[int, RangeMethod], tuple[float, float]] = {}
@@ -71,6 +78,8 @@ class Statistics:
             run(interpreter, frame)
             for tensor, histogram in self._histograms.items():
                 histogram.add(_sample(interpreter.get_tensor(tensor), done))
+            for tensor, samples in self._samples.items():
+                samples.add(interpreter.get_tensor(tensor), len(frames), self._rng)
             for layer in self._layers:
                 values = interpreter.get_tensor(layer.inputs[WITH_WEIGHTS[layer.kind].input])
                 columns = sample_inputs(self._graph, layer, values, max(SAMPLES // len(frames), 1), self._rng)
@@ -119,6 +128,14 @@ class Statistics:
     def moments(self, operator: Operator) -> InputMoments:
         """Moments of the inputs of a layer's weights."""
         return self._moments[operator.index]
+
+    def samples(self, layer: Operator) -> ChannelSamples:
+        """Samples of a sampled layer's output."""
+        return self._samples[layer.outputs[0]]
+
+    def source_of(self, tensor: int) -> int:
+        """The tensor whose range this one shares."""
+        return self._sources[tensor]
 
     def _learned_ranges(self, learned: Mapping[int, LayerRanges]) -> dict[int, tuple[float, float]]:
         found: dict[int, tuple[float, float]] = {}

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 from edgecnn.bundle import LayerRecord
 from edgecnn.converters.base import Converted
 from edgecnn.converters.int8.base import Progress, with_learned
+from edgecnn.converters.int8.search.equalisation import Equalisation
 from edgecnn.converters.int8.search.plan import Plan, RangeMethod
+from edgecnn.converters.int8.tflite.forms import EqualisedForm, FloatForm, choose_equalisations
 from edgecnn.converters.int8.tflite.graph import WITH_WEIGHTS, Graph
 from edgecnn.converters.int8.tflite.placement import int8_operators
 from edgecnn.converters.int8.tflite.quantizer import OperatorQuantizer, Table
 from edgecnn.converters.int8.tflite.statistics import RANGE_METHODS, Statistics, open_interpreter, run, tensor_values
+from edgecnn.converters.int8.tflite.units import SCALES, Unit, find_units
 from edgecnn.converters.int8.tflite.weights import Levels, correct_layer, round_weights, weight_range
 from edgecnn.errors import ConversionError
 from edgecnn.results import UInt8Array
@@ -28,6 +31,7 @@ from edgecnn.runners.litert.file import MalformedFile, Operator
 # is twice as slow as float and less exact (YOLOX-nano: AP .235 with them, .336 without, .336 in float). Transposed
 # convolutions stay float because they were four times as slow.
 _DYNAMIC = ("CONV_2D", "FULLY_CONNECTED")
+_FORMS_KEPT = 3  # each holds a copy of the file
 
 
 class TfliteInt8Writer:
@@ -67,8 +71,18 @@ class TfliteInt8Writer:
             for operator in self._found.get(layer.name, ())
         }
         self._zero: set[int] = set()
-        self._levels: dict[tuple[int, bytes], Levels] = {}
-        self._statistics = Statistics(self._graph, self._in_int8(self._operators()), learned=self._learned)
+        self._levels: dict[tuple[int, bytes, bytes], Levels] = {}
+        once = {name: operators[0] for name, operators in self._found.items() if len(operators) == 1}
+        units = {unit.layer.index: unit for unit in find_units(self._file, self._graph, once.values())}
+        self._units = {name: units[operator.index] for name, operator in once.items() if operator.index in units}
+        self._statistics = Statistics(
+            self._graph,
+            self._in_int8(self._operators()),
+            learned=self._learned,
+            sampled=[unit.layer for unit in self._units.values()],
+        )
+        self._form = FloatForm(self._file, self._graph, self._statistics)
+        self._equalised: dict[frozenset[str], EqualisedForm] = {}
 
     def calibrate(self, frames: Sequence[UInt8Array], progress: Progress | None = None) -> None:
         """Run the float file on each frame, and collect statistics of its activations.
@@ -80,6 +94,8 @@ class TfliteInt8Writer:
             ConversionError: no frames, frames of another shape, or activations that are not finite.
         """
         self._levels.clear()
+        self._equalised.clear()
+        self.__dict__.pop("_equalisations", None)  # of earlier frames
         self._statistics.collect(self._file, frames, threads=self._threads, progress=progress)
         for index in self._in_int8(self._operators()):
             operator = self._graph.operators[index]
@@ -96,12 +112,14 @@ class TfliteInt8Writer:
         """
         chosen = self._operators(self._known(plan.int8_layers))
         written: bytes | bytearray = self._file
+        form = self._form
         if chosen:
-            operators = self._in_int8(chosen)
-            written = self._quantizer.static(operators, self._table(plan.ranges, operators, bits=8))
+            form = self._form_of(plan)
+            operators = self._in_int8(chosen, form)
+            written = form.quantizer.static(operators, self._table(plan.ranges, operators, bits=8, form=form))
             if plan.correct_weights:
-                self._correct(written, chosen)
-        return _stored(folder, written, self._graph, plan.recipe)
+                self._correct(written, chosen, form)
+        return _stored(folder, written, form.graph, plan.recipe)
 
     def write_whole(self, precision: str, folder: Path) -> Converted:
         """Write the whole network with activations quantized at run time, or in 16 bits.
@@ -140,17 +158,46 @@ class TfliteInt8Writer:
         run(interpreter, frame)
         details = {detail["name"]: detail for detail in interpreter.get_tensor_details()}
         names = {layer: self._graph.name_of(operators[0]) for layer, operators in self._found.items()}
-        return {layer: tensor_values(interpreter, details[name]) for layer, name in names.items() if name in details}
+        values = {layer: tensor_values(interpreter, details[name]) for layer, name in names.items() if name in details}
+        for layer, name in names.items():
+            if name + SCALES in details and layer in values:  # equalised: the channels were divided by these
+                scales = tensor_values(interpreter, details[name + SCALES])
+                values[layer] = values[layer] * scales[:, :, :1]
+        return values
+
+    @property
+    def equalisable(self) -> Sequence[str]:
+        """Layers that can be equalised, after `calibrate`."""
+        return [name for name in self.layers if name in self._units and self._units[name] in self._equalisations]
 
     @cached_property
-    def _quantizer(self) -> OperatorQuantizer:
-        return OperatorQuantizer(self._file, self._graph)
+    def _equalisations(self) -> Mapping[Unit, Equalisation]:
+        alive = [unit for name, unit in self._units.items() if name in set(self.layers)]
+        return choose_equalisations(self._graph, self._statistics, alive)
+
+    def _form_of(self, plan: Plan) -> FloatForm:
+        """The float file that a plan's int8 file is made from."""
+        names = frozenset(plan.equalised & plan.int8_layers)
+        unknown = sorted(names.difference(self.equalisable)) if names else []
+        if unknown:
+            raise ConversionError(f"the plan equalises layers that cannot be equalised here: {', '.join(unknown)}")
+        if not names:
+            return self._form
+        if names not in self._equalised:
+            while len(self._equalised) >= _FORMS_KEPT:
+                self._equalised.pop(next(iter(self._equalised)))
+            chosen = {self._units[name]: self._equalisations[self._units[name]] for name in names}
+            self._equalised[names] = EqualisedForm(self._form, self._statistics, chosen)
+        return self._equalised[names]
 
     def _operators(self, layers: Iterable[str] | None = None) -> Sequence[Operator]:
         return [o for name in (self.layers if layers is None else layers) for o in self._found[name]]
 
-    def _in_int8(self, chosen: Sequence[Operator]) -> set[int]:
-        return int8_operators(self._graph, chosen, barred=self._zero)
+    def _in_int8(self, chosen: Sequence[Operator], form: FloatForm | None = None) -> set[int]:
+        if form is None:
+            return int8_operators(self._graph, chosen, barred=self._zero)
+        barred = {form.operator(self._graph.operators[index]).index for index in self._zero}
+        return int8_operators(form.graph, [form.operator(operator) for operator in chosen], barred=barred)
 
     def _known(self, layers: Iterable[str]) -> Sequence[str]:
         unknown = sorted(set(layers) - set(self.layers))
@@ -161,34 +208,38 @@ class TfliteInt8Writer:
             )
         return sorted(layers)
 
-    def _table(self, method: RangeMethod, operators: Iterable[int], *, bits: int) -> Table:
+    def _table(
+        self, method: RangeMethod, operators: Iterable[int], *, bits: int, form: FloatForm | None = None
+    ) -> Table:
         """Ranges of activations and of weights, in the form of the tool's own calibration."""
         if not self._statistics.collected:
             raise ConversionError("there are no activation ranges yet: call calibrate(frames) before write(plan)")
-        ranges = self._statistics.ranges(method, operators)
-        tensors = self._graph.tensors
+        form = form or self._form
+        ranges = form.ranges(method, operators)
+        tensors = form.graph.tensors
         table: Table = {}
         for tensor, ends in ranges.items():
             lowest, highest = (np.full([1] * len(tensors[tensor].shape), end) for end in ends)
             table[tensors[tensor].name] = {"min": lowest, "max": highest}
-        for operator in (self._graph.operators[index] for index in operators):
+        for operator in (form.graph.operators[index] for index in operators):
             if operator.kind in WITH_WEIGHTS:
                 places = WITH_WEIGHTS[operator.kind]
                 low, high = ranges[operator.inputs[places.input]]
-                largest = weight_range(self._graph, operator, (high - low) / (2**bits - 1))
+                largest = weight_range(form.graph, operator, (high - low) / (2**bits - 1))
                 table[tensors[operator.inputs[places.weights]].name] = {"min": -largest, "max": largest}
         return table
 
-    def _correct(self, written: bytes | bytearray, chosen: Sequence[Operator]) -> None:
+    def _correct(self, written: bytes | bytearray, chosen: Sequence[Operator], form: FloatForm) -> None:
         graph = Graph.read(written)
         twins = {graph.name_of(operator): operator for operator in graph.with_weights()}
-        for operator in chosen:
-            twin, moments = twins[self._graph.name_of(operator)], self._statistics.moments(operator)
+        for original in chosen:
+            operator, moments = form.operator(original), form.moments(original)
+            twin = twins[form.graph.name_of(operator)]
             scales = graph.tensors[twin.inputs[WITH_WEIGHTS[twin.kind].weights]].scales
-            key = operator.index, scales.tobytes()
+            key = original.index, scales.tobytes(), form.key(original)
             if key not in self._levels:
-                self._levels[key] = round_weights(self._graph, operator, scales, moments)
-            correct_layer(self._graph, graph, operator, twin, self._levels[key], moments)
+                self._levels[key] = round_weights(form.graph, operator, scales, moments)
+            correct_layer(form.graph, graph, operator, twin, self._levels[key], moments)
 
 
 def write_dynamic(float_file: Path, folder: Path) -> Converted:
@@ -221,7 +272,7 @@ def write_16bit_activations(writer: TfliteInt8Writer, folder: Path) -> Converted
     """
     operators = writer._in_int8(writer._operators())
     table = writer._table("min-max", operators, bits=16)
-    written = writer._quantizer.static(operators, table, activation_bits=16)
+    written = writer._form.quantizer.static(operators, table, activation_bits=16)
     return _stored(folder, written, writer._graph, "static_wi8_ai16")
 
 

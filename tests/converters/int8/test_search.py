@@ -23,6 +23,7 @@ class MadeUp:
 
     range_methods: Sequence[RangeMethod] = ("min-max", "percentile")
     corrects_weights = True
+    equalisable: Sequence[str] = ()
     error = 0.0
     gains: Mapping[str, float] = {}  # of a layer in int8, 1 where it isn't named
 
@@ -38,7 +39,8 @@ class MadeUp:
         if plan.int8_layers & self.unmakeable:
             return float("inf")
         factor = 1.0 if plan.ranges == self.best and plan.correct_weights else 1.5
-        return factor * sum(self.costs[name] for name in plan.int8_layers)
+        left = 0.1  # of an equalised layer's damage
+        return factor * sum(self.costs[name] * (left if name in plan.equalised else 1.0) for name in plan.int8_layers)
 
     def metric(self, plan: Plan) -> float:
         self.measured.append(plan)
@@ -186,6 +188,26 @@ def test_a_layer_is_given_back_by_its_noise_and_not_by_a_lucky_metric() -> None:
     costs = {"loud": 0.05, "harmful": 0.1, "rest": 0.003}
     result = found(Lucky(costs), layers(costs, heads=("loud",)))
     assert result.plan.int8_layers == {"rest"}
+
+
+def test_the_worst_layers_are_equalised_before_one_is_given_up_and_no_more_than_it_takes() -> None:
+    costs = {f"layer {i}": 0.02 if i in (3, 11) else 1e-4 for i in range(20)}
+    made_up = MadeUp(costs)
+    made_up.equalisable = tuple(costs)
+    result = found(made_up, layers(costs))
+    assert result.within
+    assert result.plan.int8_layers == set(costs)
+    assert result.plan.equalised == {"layer 3", "layer 11"}
+
+
+def test_where_equalising_is_not_enough_layers_stay_float_too() -> None:
+    costs = {f"layer {i}": 0.1 if i in (3, 11, 17) else 1e-4 for i in range(20)}
+    made_up = MadeUp(costs)
+    made_up.equalisable = ("layer 3",)
+    result = found(made_up, layers(costs))
+    assert result.within
+    assert set(costs) - result.plan.int8_layers <= {"layer 11", "layer 17", "layer 3"}
+    assert {"layer 11", "layer 17"}.isdisjoint(result.plan.int8_layers)
 
 
 def test_of_what_is_within_the_limit_the_fastest_is_taken() -> None:
