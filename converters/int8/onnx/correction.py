@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,22 @@ class Corrections:
             else:
                 columns = sample_vectors(values, values.shape[-1], self._samples, self._rng)
             self._moments[node.input[1]].add(columns)
+
+    def for_graph(self, graph: Graph, factors: Mapping[str, NDArray[np.float64]]) -> Corrections:
+        """The same for a graph in which some layers read inputs that are multiplied by factors.
+
+        Args:
+            graph: with the same constants' names.
+            factors: weights' name → float64 [channels] of the layer's input.
+        """
+        other = Corrections(graph, (), frames=1)
+        other._moments = dict(self._moments)
+        for name, of_channels in factors.items():
+            moments = self._moments[name]
+            # [groups, inputs]: a depthwise layer has a group for each channel, another one its taps channel by channel.
+            taps = moments.mean.size // len(of_channels)
+            other._moments[name] = moments.scaled(of_channels.repeat(taps).reshape(moments.mean.shape))
+        return other
 
     def levels(self, index: int, scale: NDArray[np.float32], *, most: int) -> NDArray[np.int8]:
         """A layer's rounded weights; `scale` has the weights' shape with 1 on every axis but the outputs'."""

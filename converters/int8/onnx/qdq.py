@@ -128,6 +128,8 @@ class _Writer:
         for place, name in enumerate(node.input):
             if name and not self._graph.is_constant(name):
                 node.input[place] = self._dequantized(name)
+            elif name.endswith(rules.SCALES):
+                node.input[place] = self._dequantized_scales(name)
         if rules.is_layer(node):
             self._add_weights(index, node)
         if node.op_type == "HardSigmoid":
@@ -200,6 +202,16 @@ class _Writer:
             inputs = [f"{tensor}.int8", *constants]
             self._nodes.append(onnx.helper.make_node("DequantizeLinear", inputs, [name], f"{name}.dequantize", axis=1))
         return name
+
+    def _dequantized_scales(self, name: str) -> str:
+        """Name of an equalised layer's scales, which are multiples of a 255th of the largest."""
+        scales = self._graph.array(name)
+        step = np.float32(scales.max() / _LEVELS)
+        levels = self._constant(f"{name}.int8", np.round(scales / step).astype(np.uint8))
+        inputs = [levels, self._constant(f"{name}.scale", step), self._constant(f"{name}.zero", np.uint8(0))]
+        output = f"{name}.dequantized"
+        self._nodes.append(onnx.helper.make_node("DequantizeLinear", inputs, [output], f"{name}.dequantize"))
+        return output
 
     def _add_pair(self, exact: str, dequantized: str, scale: Scale, name: str) -> None:
         constants = [self._constant(f"{name}.scale", scale.scale), self._constant(f"{name}.zero", scale.zero)]

@@ -27,6 +27,9 @@ _COMPUTES = frozenset({"Add", "Concat", "HardSigmoid", "HardSwish", "LeakyRelu",
 # Done by an int8 node's own saturation at no cost: a Relu or Clip that is the only reader of its output.
 _ABSORBING = frozenset({"Add", "Concat", "Conv"})
 
+ARGUMENT = ".equalised_argument"  # suffixes of the names of an equalised layer's tensors
+SCALES = ".equalising_scales"
+
 # Fixed ranges, independent of the data.
 FIXED_RANGES = {"HardSigmoid": (0.0, 1.0), "Sigmoid": (0.0, 1.0)}
 
@@ -144,6 +147,8 @@ def _has_int8(graph: Graph, index: int) -> bool:
     node = graph.nodes[index]
     if node.op_type == "HardSigmoid" and not is_usual_hard_sigmoid(node):
         return False
+    if node.op_type == "Mul" and node.input[1].endswith(SCALES):
+        return True
     if node.op_type in _COMPUTES:  # a constant input would need a range too
         return len(graph.activations(index)) == len(node.input)
     if node.op_type == "Resize" and attributes(node).get("mode") == b"cubic":  # exceeds the input's range

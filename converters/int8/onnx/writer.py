@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
@@ -18,8 +19,11 @@ from edgecnn.converters.int8.base import Progress, with_learned
 from edgecnn.converters.int8.onnx import rules
 from edgecnn.converters.int8.onnx.calibration import collect, open_session, run, with_outputs
 from edgecnn.converters.int8.onnx.correction import Corrections
+from edgecnn.converters.int8.onnx.forms import EqualisedForm, choose_equalisations
 from edgecnn.converters.int8.onnx.graph import Graph
 from edgecnn.converters.int8.onnx.qdq import Scale, quantized
+from edgecnn.converters.int8.onnx.units import Unit, find_units
+from edgecnn.converters.int8.search.equalisation import ChannelSamples, Equalisation
 from edgecnn.converters.int8.search.plan import Plan, RangeMethod
 from edgecnn.converters.int8.search.ranges import ACTIVATIONS, TensorHistogram, choose_range
 from edgecnn.errors import ConversionError
@@ -27,6 +31,8 @@ from edgecnn.results import UInt8Array
 
 # The operators that ONNX Runtime makes of int8 layers; the last is a matrix product that writes float.
 _INT8_OPERATORS = frozenset({"QLinearConv", "QGemm", "QLinearMatMul", "MatMulIntegerToFloat"})
+
+_FORMS_KEPT = 3  # each holds a copy of the graph
 
 
 class OnnxInt8Writer:
@@ -44,7 +50,6 @@ class OnnxInt8Writer:
     usual_range_methods: Sequence[RangeMethod] = ("percentile", "least-error", "min-max")
     corrects_weights = True
     whole_precisions: Sequence[str] = ()
-    equalisable: Sequence[str] = ()
 
     def __init__(self, float_file: Path, layers: Sequence[LayerRecord], *, threads: int) -> None:
         self._graph = Graph(onnx.load(float_file))
@@ -56,20 +61,35 @@ class OnnxInt8Writer:
         self._histograms: dict[str, TensorHistogram] | None = None
         self._corrections: Corrections | None = None
         self._scales: dict[tuple[RangeMethod, str], Scale] = {}
-        self._opened: tuple[Path, int, onnxruntime.InferenceSession] | None = None
+        once = {name: nodes[0] for name, nodes in self._nodes.items() if len(nodes) == 1}
+        units = {unit.layer: unit for unit in find_units(self._graph, once.values())}
+        self._units = {name: units[index] for name, index in once.items() if index in units}
+        self._samples: dict[str, ChannelSamples] = {}
+        self._equalisations: dict[Unit, Equalisation] | None = None
+        self._equalised: dict[frozenset[str], EqualisedForm] = {}
+        self._opened: tuple[Path, int, onnxruntime.InferenceSession, Mapping[str, NDArray[Any]]] | None = None
 
     def calibrate(self, frames: Sequence[UInt8Array], progress: Progress | None = None) -> None:
         """Run the float network over the frames and build its tensors' histograms."""
         self._scales.clear()
         layers = [index for nodes in self._nodes.values() for index in nodes]
-        self._corrections = Corrections(self._graph, layers, frames=len(frames))
+        self._corrections = corrections = Corrections(self._graph, layers, frames=len(frames))
+        outputs = {self._graph.nodes[unit.layer].output[0]: unit.layer for unit in self._units.values()}
+        self._samples = {
+            tensor: ChannelSamples(self._graph.array(self._graph.nodes[layer].input[1]).shape[0])
+            for tensor, layer in outputs.items()
+        }
+        self._equalisations = None
+        self._equalised.clear()
+        rng = np.random.default_rng(0)
+
+        def observe(tensor: str, values: NDArray[Any]) -> None:
+            corrections.observe(tensor, values)
+            if tensor in self._samples:
+                self._samples[tensor].add(np.moveaxis(values, 1, -1), len(frames), rng)
+
         self._histograms = collect(
-            self._graph,
-            self._tensors_with_ranges(),
-            frames,
-            threads=self._threads,
-            observe=self._corrections.observe,
-            progress=progress,
+            self._graph, self._tensors_with_ranges(), frames, threads=self._threads, observe=observe, progress=progress
         )
 
     def write(self, plan: Plan, folder: Path) -> Converted:
@@ -83,12 +103,16 @@ class OnnxInt8Writer:
         layers = frozenset(index for name in plan.int8_layers for index in self._nodes[name])
         if layers and self._histograms is None:
             raise ConversionError("there are no activation ranges yet: call calibrate with some frames before write")
+        form = self._form_of(plan)
+        graph, corrections = (self._graph, self._corrections) if form is None else (form.graph, form.corrections)
+        if form is not None:
+            layers = frozenset(form.index(self._graph, index) for index in layers)
         model = quantized(
-            self._graph,
+            graph,
             layers,
-            rules.int8_operators(self._graph, layers),
-            scale_of=lambda tensor: self._scale(tensor, plan.ranges),
-            corrections=self._corrections if plan.correct_weights else None,
+            rules.int8_operators(graph, layers),
+            scale_of=lambda tensor: self._scale(tensor, plan.ranges, form),
+            corrections=corrections if plan.correct_weights else None,
         )
         path = folder / "model.onnx"
         path.write_bytes(model.SerializeToString())
@@ -122,11 +146,13 @@ class OnnxInt8Writer:
             model = onnx.load(file)
             made = {name for node in model.graph.node for name in node.output}
             exposed = with_outputs(model, [tensor for tensor in tensors.values() if tensor in made])
-            self._opened = file, stamp, open_session(exposed, threads=self._threads)
+            self._opened = file, stamp, open_session(exposed, threads=self._threads), _scales_in(model)
         session = self._opened[2]
         there = {output.name for output in session.get_outputs()}
         tensors = {name: tensor for name, tensor in tensors.items() if tensor in there}
-        return dict(zip(tensors, run(session, list(tensors.values()), frame), strict=True))
+        values = dict(zip(tensors, run(session, list(tensors.values()), frame), strict=True))
+        scales = self._opened[3]
+        return {name: each * scales.get(tensors[name], 1) for name, each in values.items()}
 
     def _tensors_with_ranges(self) -> list[str]:
         """All tensors whose range a plan may need: inputs of layers, outputs of convolutions and operators."""
@@ -141,7 +167,42 @@ class OnnxInt8Writer:
                 tensors |= dict.fromkeys(rules.outputs(graph, index))
         return list(tensors)
 
-    def _scale(self, tensor: str, method: RangeMethod) -> Scale:
+    @property
+    def equalisable(self) -> Sequence[str]:
+        """Layers that can be equalised, after `calibrate`."""
+        chosen = self._chosen_equalisations()
+        return [name for name, unit in self._units.items() if unit in chosen]
+
+    def _chosen_equalisations(self) -> Mapping[Unit, Equalisation]:
+        if self._equalisations is None:
+            histograms = self._histograms or {}
+            largest = {}
+            for unit in self._units.values():
+                histogram = histograms.get(self._graph.nodes[unit.product].output[0])
+                if histogram is not None and histogram.high > histogram.low:
+                    largest[unit] = choose_range(histogram, "least-error")[1]
+            self._equalisations = choose_equalisations(self._graph, self._samples, largest, largest)
+        return self._equalisations
+
+    def _form_of(self, plan: Plan) -> EqualisedForm | None:
+        """The graph that a plan's file is written from; None for the graph as it was converted."""
+        names = frozenset(plan.equalised & plan.int8_layers)
+        if not names or self._corrections is None:
+            return None
+        unknown = sorted(names.difference(self.equalisable))
+        if unknown:
+            raise ConversionError(f"the plan equalises layers that cannot be equalised here: {', '.join(unknown)}")
+        if names not in self._equalised:
+            while len(self._equalised) >= _FORMS_KEPT:
+                self._equalised.pop(next(iter(self._equalised)))
+            chosen = {self._units[name]: self._chosen_equalisations()[self._units[name]] for name in names}
+            self._equalised[names] = EqualisedForm(self._graph, self._corrections, chosen)
+        return self._equalised[names]
+
+    def _scale(self, tensor: str, method: RangeMethod, form: EqualisedForm | None = None) -> Scale:
+        if form is not None:
+            usual = (0.0, 0.0) if form.is_added(tensor) else self._range(tensor, method)
+            return Scale.of(tensor, *form.range_of(tensor, usual))
         if (method, tensor) not in self._scales:
             self._scales[method, tensor] = Scale.of(tensor, *self._range(tensor, method))
         return self._scales[method, tensor]
@@ -176,3 +237,16 @@ class OnnxInt8Writer:
             raise ConversionError(
                 f"tensor {tensor!r}: {failed}; keep the layer that reads or computes it float"
             ) from failed
+
+
+def _scales_in(model: Any) -> dict[str, NDArray[Any]]:
+    """Layer's output → what its channels were divided by, float32 [1, channels, 1, 1], in an int8 file."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    found = {}
+    for name in constants:
+        if name.endswith(f"{rules.SCALES}.int8"):
+            scales = name.removesuffix(".int8")
+            step = onnx.numpy_helper.to_array(constants[f"{scales}.scale"])
+            levels = onnx.numpy_helper.to_array(constants[name])
+            found[scales.removesuffix(rules.SCALES)] = levels[:, :, :, :1].astype(np.float32) * step
+    return found
