@@ -130,7 +130,7 @@ def test_a_killed_search_goes_on_where_it_was(
     assert evidence.search is not None
     assert evidence.search.minutes >= 1, "the minutes of the killed run count"
     assert set(evidence.float_layers) & {"spread", "gather"}
-    assert "look" not in evidence.float_layers
+    assert len(evidence.float_layers) < 5, "the rest is int8 as far as that is faster"
     assert evidence.search.drop <= 0.05
     assert document["artifacts"][-1]["drop"] <= 0.05
     assert document["artifacts"][-1]["int8_mac_share"] == evidence.int8_mac_share
