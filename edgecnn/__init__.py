@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgecnn._verbs.prune import prune
     from edgecnn._verbs.quantize import quantize
     from edgecnn._verbs.run import run
+    from edgecnn._verbs.run_site import run_site
     from edgecnn._verbs.sign import sign
     from edgecnn._verbs.train import train
     from edgecnn._verbs.verify import verify
@@ -97,6 +98,7 @@ _HOMES = {
     "prune": "edgecnn._verbs.prune",
     "quantize": "edgecnn._verbs.quantize",
     "run": "edgecnn._verbs.run",
+    "run_site": "edgecnn._verbs.run_site",
     "sign": "edgecnn._verbs.sign",
     "start_live": "edgecnn.runners.live.loop.background",
     "train": "edgecnn._verbs.train",
@@ -148,6 +150,7 @@ __all__ = [
     "prune",
     "quantize",
     "run",
+    "run_site",
     "sign",
     "start_live",
     "train",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from edgecnn.runners.choose import Choice, choose_artifact
 from edgecnn.runners.live.frame import Frame
 from edgecnn.runners.proof import check_int8
 from edgecnn.runners.trusted import Keys, trusted_bundle
+from edgecnn.runners.turns import Turns
 from edgecnn.runners.verifier import verify_first
 from edgecnn.tasks import Task
 
@@ -77,8 +77,9 @@ class Runner:
         self.stage_times = StageTimes(0, 0, 0)
         self._fitter = FrameFitter(frame)
         self._batch = batch
-        self._lock = threading.Lock()
+        self._lock = Turns()
         self._closed = False
+        self._owner: Runner | None = None  # of the runtime, where this one shares it
 
     @overload
     def __call__(self, picture: GivenPicture | Frame, /) -> Result: ...
@@ -157,7 +158,7 @@ class Runner:
             return results
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self._closed or (self._owner is not None and self._owner._closed):
             raise SpecError("this runner is closed: open another")
 
     def _answer(self, image: UInt8Array) -> Result:
@@ -184,12 +185,23 @@ class Runner:
         """
         self.task = self.task.with_thresholds(score=score, nms_iou=nms_iou)
 
+    def shared(self) -> Runner:
+        """Another runner of the same open network, with thresholds of its own: for several cameras on one network.
+
+        They answer in turns. Closing it leaves the network open; closing this one ends both.
+        """
+        other = Runner(self.backend, frame=self.frame, task=self.task, batch=self._batch, artifact=self.artifact)
+        other.format, other.signed = self.format, self.signed
+        other._lock, other._owner = self._lock, self
+        return other
+
     def close(self) -> None:
         """Release the runtime's memory; a second call does nothing."""
         with self._lock:
             if not self._closed:
                 self._closed = True
-                self.backend.close()
+                if self._owner is None:
+                    self.backend.close()
 
     def __enter__(self) -> Runner:
         return self

@@ -16,6 +16,7 @@ from edgecnn.runners.live.outputs import refuse_overwriting
 from edgecnn.runners.live.run_summary import RunStart, RunSummary
 from edgecnn.runners.live.signals import Signals
 from edgecnn.runners.live.sinks import Sink
+from edgecnn.runners.live.tracking.selection import Selection
 from edgecnn.runners.runner import open_runner
 
 _SHOWN = "What is shown and counted"
@@ -53,6 +54,32 @@ def run(
         Option(
             name="zone",
             help="Count objects in this polygon, in pixels of the picture.",
+            metavar="[NAME=]x1,y1,x2,y2,…",
+            repeat=True,
+            kind=kinds.TEXT,
+            group=_SHOWN,
+        ),
+    ] = (),
+    classes: Annotated[
+        Sequence[str] | None,
+        Option(help="Use only objects of these classes.", kind=kinds.WORDS, group=_SHOWN, default="all"),
+    ] = None,
+    class_scores: Annotated[
+        Sequence[str],
+        Option(
+            name="class-score",
+            help="Use only objects of this class with a higher score; --score applies to all.",
+            metavar="CLASS=X",
+            repeat=True,
+            kind=kinds.TEXT,
+            group=_SHOWN,
+        ),
+    ] = (),
+    masks: Annotated[
+        Sequence[str],
+        Option(
+            name="mask",
+            help="Leave out objects that stand in this polygon, in pixels of the picture.",
             metavar="[NAME=]x1,y1,x2,y2,…",
             repeat=True,
             kind=kinds.TEXT,
@@ -120,6 +147,8 @@ def run(
         track: give objects ids that stay the same from frame to frame.
         count_lines, zones: count objects that cross a line ("x1,y1,x2,y2" in pixels of the picture) or are in a polygon
             ("x1,y1,x2,y2,x3,y3,…"), each with an optional "NAME=" before it; both switch tracking on.
+        classes, class_scores, masks: use only objects of these classes, with a score above this one for a class
+            ("person=0.5"), and not those that stand in a polygon ("x1,y1,x2,y2,x3,y3,…"); see `Selection`.
         show: open a window.
         record: write the pictures with results drawn on them: a video (.mp4, .mkv, .mov, .avi); for pictures, a file or
             a folder. With several sources each gets a file with its number in the name. An existing video is kept: the
@@ -148,6 +177,7 @@ def run(
     """
     if limit is not None and limit < 1:
         raise SpecError(f"limit must be at least 1, got {limit}")
+    selection = Selection.parse(classes, kinds.one_or_more(class_scores), kinds.one_or_more(masks))
     sources = kinds.one_or_more(source)
     asked = {"show": show, "record": record, "jsonl": jsonl, "mqtt": mqtt, "metrics": metrics, "web": web}
     words = {
@@ -175,7 +205,10 @@ def run(
             runner,
             sources=SourcesAsked(sources=sources, capture=capture, reconnect=reconnect, on_state=on_state),
             objects=ObjectsAsked(
-                track=track, count_lines=kinds.one_or_more(count_lines), zones=kinds.one_or_more(zones)
+                track=track,
+                count_lines=kinds.one_or_more(count_lines),
+                zones=kinds.one_or_more(zones),
+                selection=selection,
             ),
             sinks=SinksAsked(asked=asked, words=words, more=kinds.one_or_more(sinks)),
             on_fault=on_fault,

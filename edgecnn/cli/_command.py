@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from edgecnn.options import kinds
 from edgecnn.options.file import read_options
 from edgecnn.options.kinds import Kind
 from edgecnn.options.lists import filled
-from edgecnn.options.signature import Setting
+from edgecnn.options.signature import Setting, load
+from edgecnn.options.toml import read_toml
 from edgecnn.printable import shortened
 
 _OTHER = "Other options"
@@ -65,8 +66,14 @@ class VerbCommand(click.Command):
         )
 
     def invoke(self, ctx: click.Context) -> int:
-        """Run the verb with the given options."""
+        """Run the verb with the given options; a file with one of the verb's tables is run by what owns the table."""
+        file = ctx.params["config"]
+        if file is not None and (owner := _owner_of_tables(self.verb, Path(file))) is not None:
+            return owner(Path(file), self._given_by_user(ctx))
         return self.verb.run(self.given(ctx))
+
+    def _given_by_user(self, ctx: click.Context) -> dict[str, Any]:
+        return {s.key: _value(s, ctx.params[s.key]) for s in self.verb.settings if _is_given(ctx, s.key)}
 
     def given(self, ctx: click.Context) -> dict[str, Any]:
         """The given options: from the command line, otherwise the environment, otherwise the file.
@@ -75,7 +82,7 @@ class VerbCommand(click.Command):
             UsageError: a required option is missing.
             DataError, SpecError: as for `read_options`.
         """
-        said = {s.key: _value(s, ctx.params[s.key]) for s in self.verb.settings if _is_given(ctx, s.key)}
+        said = self._given_by_user(ctx)
         file = ctx.params["config"]
         if file is not None:
             ruled_out = _ruled_out(said, self.verb.settings)
@@ -104,6 +111,14 @@ class VerbCommand(click.Command):
         for heading, rows in help_rows(self.verb).items():
             with formatter.section(heading):
                 formatter.write_dl(rows)
+
+
+def _owner_of_tables(verb: VerbDefinition, file: Path) -> Callable[..., int] | None:
+    """What runs a file that has one of the verb's tables, such as [cameras]; None for a file of plain options."""
+    if not verb.tables:
+        return None
+    found = [home for table, home in verb.tables.items() if table in read_toml(file, "a TOML file of options")]
+    return load(found[0]) if found else None
 
 
 def _refuse_code(settings: Sequence[Setting], key: str, value: Any, file: str) -> None:

@@ -23,6 +23,7 @@ VERBS = (
     "bench",
     "compare",
     "run",
+    "service",
     "devices",
     "inspect",
     "sign",
@@ -89,12 +90,15 @@ class VerbDefinition:
         command: of `edgecnn.cli.NAME`: takes a `Verb` and its own options, prints, returns the exit code or None.
         function: of `edgecnn._verbs`.
         settings: the options of both.
+        tables: tables of a `--config` file that are more than options, each with the "package.module:function" that
+            runs such a file: takes its path and the options that the command line gives, returns the exit code.
     """
 
     name: str
     command: Callable[..., int | None]
     function: Callable[..., Any]
     settings: tuple[Setting, ...]
+    tables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def help(self) -> str:
@@ -118,7 +122,8 @@ def command_of(name: str) -> Callable[..., int | None]:
 def define(name: str) -> VerbDefinition:
     """A verb's definition, read from the signatures of its function and of its command."""
     command = command_of(name)
-    function = load(import_module(f"edgecnn.cli.{name}").VERB)
+    module = import_module(f"edgecnn.cli.{name}")
+    function = load(module.VERB)
     own = settings_of(command)
     taken = {setting.key for setting in own}
     settings = [*(setting for setting in settings_of(function) if setting.key not in taken), *own]
@@ -128,4 +133,5 @@ def define(name: str) -> VerbDefinition:
     places = [setting for setting in settings if setting.option.positional]
     others = [setting for setting in settings if not setting.option.positional]
     others.sort(key=lambda setting: (groups.index(setting.option.group), ranks.get(setting.key, 1)))
-    return VerbDefinition(name, command, function, (*places, *others))
+    tables = getattr(module, "TABLES", {})
+    return VerbDefinition(name, command, function, (*places, *others), tables)

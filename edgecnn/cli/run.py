@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,8 @@ from edgecnn.errors import SpecError, StorageError
 from edgecnn.options import Option, kinds
 from edgecnn.printable import printable
 from edgecnn.runners.live.signals import EndsInTime
+from edgecnn.runners.live.site.log_lines import log as log_line
+from edgecnn.runners.live.site.log_lines import log_to
 
 if TYPE_CHECKING:
     from typing import Self
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from edgecnn.runners.live.run_summary import RunStart, RunSummary
 
 VERB = "edgecnn._verbs.run:run"
+TABLES = {"cameras": "edgecnn.cli._site:run_cameras"}
 _STAGE_NAMES = {"capture": "capture (wait)", "deliver": "draw, deliver"}
 _SOME_UNREADABLE = 1  # exit code: the other pictures were done
 
@@ -57,25 +61,48 @@ def command(
         ),
     ] = (),
     json: Annotated[options.Json, Option(help="Print the summary as JSON.")] = False,
+    check: Annotated[
+        bool, Option(help="For a --config file with [cameras]: check it, print what would run, and open nothing.")
+    ] = False,
+    log: Annotated[
+        str | None,
+        Option(
+            help="Write notes as lines with time, level and camera, as text or JSON; with [cameras], always.",
+            kind=kinds.one_of("text", "json"),
+            group=options.OUTPUT,
+        ),
+    ] = None,
 ) -> int:
     """Run a network on a camera, a stream, a video or pictures."""
     if (source is None) != bool(camera):
         raise SpecError("give one source: edgecnn run BUNDLE SOURCE, or edgecnn run BUNDLE --camera N|URL")
+    if check:
+        raise SpecError("--check checks a file of cameras: give --config FILE.toml with [cameras.NAME] tables")
+    if log is not None:
+        log_to(log)
     jsonl = verb["jsonl"]
     if json and jsonl == "-":
         raise SpecError("--json and --jsonl - would both write to stdout: give --jsonl a file")
     with EndsInTime():
-        return _run(verb, source if source is not None else camera, json=json, to_stdout=jsonl == "-")
+        asked = source if source is not None else camera
+        return _run(verb, asked, json=json, to_stdout=jsonl == "-", note=_note if log is None else log_line)
 
 
-def _run(verb: Verb, source: str | Sequence[str], *, json: bool, to_stdout: bool) -> int:
-    report = _Report(lines=not json and not to_stdout)
+def _note(text: str, *, level: int = logging.INFO) -> None:
+    if level >= logging.ERROR:
+        _output.fail(text)
+    else:
+        _output.note(text)
+
+
+def _run(verb: Verb, source: str | Sequence[str], *, json: bool, to_stdout: bool, note: Callable[..., None]) -> int:
+    report = _Report(lines=not json and not to_stdout, note=note)
     with report.closing():
         summary = verb(
             source=source,
             sinks=[report, *verb["sinks"]],
             on_state=report.state,
-            on_fault=lambda fault: _output.note(f"failed: {fault}"),
+            on_fault=lambda fault: note(f"failed: {fault}", level=logging.WARNING),
             progress=report.progress,
             on_start=report.start,
         )
@@ -85,9 +112,9 @@ def _run(verb: Verb, source: str | Sequence[str], *, json: bool, to_stdout: bool
         with contextlib.redirect_stdout(sys.stderr if to_stdout else sys.stdout):
             _print_summary(summary)
     for remark in summary.remarks:
-        _output.note(remark)
+        note(remark)
     for fault in summary.faults:
-        _output.fail(f"failed: {fault}")
+        note(f"failed: {fault}", level=logging.ERROR)
     if summary.signal:
         return int(128 + summary.signal)
     if summary.faults:
@@ -103,8 +130,8 @@ class _Report:
 
     shows_only = True
 
-    def __init__(self, *, lines: bool) -> None:
-        self._lines = lines
+    def __init__(self, *, lines: bool, note: Callable[..., None]) -> None:
+        self._lines, self._note = lines, note
         self._open = contextlib.ExitStack()
         self._stills = False
         self._bar: _output.ProgressFunction | None = None
@@ -140,7 +167,7 @@ class _Report:
         """Print that a live source fell silent, is back, or was given up."""
         self._states += 1
         if self._states > 1 or state != "live":  # the status line shows the first frame's arrival
-            _output.note(f"source {state}: {why}")
+            self._note(f"source {state}: {why}", level=logging.INFO if state == "live" else logging.WARNING)
 
     def progress(self, done: int, total: int) -> None:
         """Move the bar."""

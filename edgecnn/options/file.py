@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,34 +29,42 @@ def read_options(path: Path, settings: Sequence[Setting]) -> dict[str, Any]:
     for word, value in read_toml(path, "a TOML file of options").items():
         key = word.replace("-", "_")
         if key not in known:
-            raise SpecError(f"{path}: no option is called {shortened(word)!r}; {_near(key, known)}")
+            raise SpecError(f"{path}: no option is called {shortened(word)!r}; {near_names(key, known)}")
         if key in said:
             raise SpecError(f"{path}: {word} is given twice, with - and with _")
-        said[key] = _value(path, known[key], value)
+        try:
+            said[key] = value_from_file(known[key], value)
+        except SpecError as wrong:
+            raise SpecError(f"{path}: {wrong}") from None
     return said
 
 
-def _value(path: Path, setting: Setting, value: Any) -> Any:
+def value_from_file(setting: Setting, value: Any) -> Any:
+    """An option's value for one from a TOML file.
+
+    Raises:
+        SpecError: it has the wrong type.
+    """
     if setting.option.alone and value is True:
         value = setting.option.alone
     several = setting.option.repeat or setting.option.pair
     if not several:
-        return _one(path, setting, value)
+        return _one(setting, value)
     values = value if isinstance(value, list) else [value]
     if setting.option.pair and len(values) != 2:
-        raise _wrong(path, setting, value, "a list of two")
-    return tuple(_one(path, setting, each) for each in values)
+        raise _wrong(setting, value, "a list of two")
+    return tuple(_one(setting, each) for each in values)
 
 
-def _one(path: Path, setting: Setting, value: Any) -> Any:
+def _one(setting: Setting, value: Any) -> Any:
     try:
         return setting.kind.from_file(value)
     except ValueError:
-        raise _wrong(path, setting, value, setting.kind.expected) from None
+        raise _wrong(setting, value, setting.kind.expected) from None
 
 
-def _wrong(path: Path, setting: Setting, value: Any, expected: str) -> SpecError:
-    return SpecError(f"{path}: {setting.name} must be {expected}, found {_found(value)}")
+def _wrong(setting: Setting, value: Any, expected: str) -> SpecError:
+    return SpecError(f"{setting.name} must be {expected}, found {_found(value)}")
 
 
 def _found(value: Any) -> str:
@@ -72,7 +80,8 @@ def _found(value: Any) -> str:
     return shortened(value, length=60)
 
 
-def _near(key: str, known: Mapping[str, Setting]) -> str:
-    near = difflib.get_close_matches(key[:80], known, n=3, cutoff=0.5)
-    names = [known[each].name for each in near] or [setting.name for setting in known.values()]
-    return f"did you mean {' or '.join(names)}?" if near else f"known: {', '.join(names)}"
+def near_names(key: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown key: the nearest names, or all of them."""
+    names = {each: each.replace("_", "-") for each in known}
+    near = [names[each] for each in difflib.get_close_matches(key[:80], names, n=3, cutoff=0.5)]
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names.values())}"

@@ -57,7 +57,7 @@ class FindsObjects(Task, msgspec.Struct, frozen=True, kw_only=True):
     metric_packages: ClassVar[tuple[str, ...]] = ("faster-coco-eval",)
     threshold_fields: ClassVar[dict[str, str]] = {"score": "score_threshold", "nms_iou": "nms_iou"}
     gauge: ClassVar[Gauge] = Gauge("edgecnn_objects", "Objects in the newest result.")
-    sensor: ClassVar[Sensor] = Sensor("objects", "Objects", "counts", icon="mdi:shape", number=True)
+    sensor: ClassVar[Sensor] = Sensor("objects", "Objects", "by_class", icon="mdi:shape", number=True)
 
     def __post_init__(self) -> None:
         check_share("score_threshold", self.score_threshold)

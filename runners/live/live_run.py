@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,20 +13,22 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from edgecnn.errors import SpecError
-from edgecnn.results import Result, UInt8Array
+from edgecnn.results import LineCount, Result, UInt8Array, ZoneCount
 from edgecnn.runners.live.cameras.camera import Camera
 from edgecnn.runners.live.cameras.capture_spec import CaptureSpec
 from edgecnn.runners.live.cameras.group import open_cameras
 from edgecnn.runners.live.cameras.reconnect import Reconnect, StateListener
+from edgecnn.runners.live.controls import Controls
 from edgecnn.runners.live.frame import Frame
 from edgecnn.runners.live.loop.counters import LiveCounters
-from edgecnn.runners.live.loop.newest import live
+from edgecnn.runners.live.loop.threads import LoopThreads
 from edgecnn.runners.live.outputs import LastState, Outputs, drops, failed, shows_only
 from edgecnn.runners.live.run_summary import RunStart, RunSummary, StageSummary
 from edgecnn.runners.live.signals import Signalled, Signals
 from edgecnn.runners.live.sinks import Annotated, EndOfRun, Sink
 from edgecnn.runners.live.sinks.kind import Setting
 from edgecnn.runners.live.sinks.threaded import SinkGroup, ThreadedSink
+from edgecnn.runners.live.tracking.selection import SelectingRunner, Selection
 from edgecnn.runners.live.tracking.tracked_runner import TrackedRunner, tracked_runner
 from edgecnn.runners.runner import Runner
 
@@ -35,9 +38,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SourcesAsked:
-    """Where frames come from, as for `open_camera`."""
+    """Where frames come from, as for `open_camera`; `names` of the sources, instead of their addresses."""
 
     sources: Sequence[str | int | Path]
+    names: Sequence[str] = ()
     capture: CaptureSpec | None = None
     reconnect: Reconnect | None = None
     on_state: StateListener | None = None
@@ -50,6 +54,7 @@ class ObjectsAsked:
     track: bool = False
     count_lines: Sequence[str] = ()
     zones: Sequence[str] = ()
+    selection: Selection = field(default_factory=Selection)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +78,10 @@ class LiveRun:
     Args:
         runner: open; stays the caller's.
         on_fault: told at once, by a thread of the run, what failed while the rest goes on.
+        counters: where to count; by default its own.
+
+    Attributes:
+        setting: what its sinks know of it; set once it is entered.
 
     Raises:
         DataError, DeviceError, StorageError, SpecError: on entering, as `open_camera` and the sinks do.
@@ -86,10 +95,15 @@ class LiveRun:
         objects: ObjectsAsked,
         sinks: SinksAsked,
         on_fault: Callable[[str], None] | None = None,
+        counters: LiveCounters | None = None,
     ) -> None:
         self._runner, self._sources, self._objects, self._sinks = runner, sources, objects, sinks
         self._on_fault = on_fault
-        self._counters = LiveCounters()
+        self._counters = counters or LiveCounters()
+        records = sinks.asked.get("record") is not None
+        self._controls = Controls(runner, self._counters, records=records)
+        self._loop: LoopThreads | None = None
+        self._stopped = threading.Event()
         self._faults: dict[str, BaseException] = {}
         self._remarks: list[str] = []
         self._dropped: dict[str, int] = {}
@@ -99,9 +113,8 @@ class LiveRun:
         with contextlib.ExitStack() as opened:
             states = LastState(self._sources.on_state)
             self._open_sources(opened, states)
-            self._outputs = Outputs(
-                self._sinks.asked, self._sinks.more, self._setting(states), on_failure=self._note_fault
-            )
+            self.setting = self._setting(states)
+            self._outputs = Outputs(self._sinks.asked, self._sinks.more, self.setting, on_failure=self._note_fault)
             self._noticed = getattr(self._camera, "notice", None)
             self._remarks += [self._noticed] if self._noticed else []
             self._sink_group = opened.enter_context(SinkGroup(self._outputs.sinks))
@@ -135,15 +148,21 @@ class LiveRun:
         """Hand on the results of all frames, until something ends it; arguments are those of `run`."""
         begun = time.perf_counter()
         try:
-            results = live(
+            self._loop = LoopThreads(
                 self._cameras,
-                [each or self._runner for each in self._tracking],
+                [each or self._selecting for each in self._tracking],
                 max_age_ms=max_age_ms,
                 counters=self._counters,
                 on_error=partial(self._note_fault, "source") if len(self._cameras) > 1 else None,
                 on_remark=lambda remark: None,  # the summary has it
+                paused=self._controls.paused,
             )
-            self._ended = self._deliver_all(results, limit=limit, progress=progress)
+            try:
+                if self._stopped.is_set():
+                    self._loop.stop()
+                self._ended = self._deliver_all(self._loop, limit=limit, progress=progress)
+            finally:
+                self._loop.stop()
             self._wall_s = time.perf_counter() - begun
             if self._camera.stills:
                 self._outputs.hold()
@@ -154,6 +173,12 @@ class LiveRun:
         finally:
             signals.defer()  # what is open is closed in peace
         self._dropped = {"camera": self._camera.dropped, **self._counters.dropped}
+
+    def stop(self) -> None:
+        """End it from another thread: `deliver` returns soon, whatever the camera does."""
+        self._stopped.set()
+        if self._loop is not None:
+            self._loop.stop()
 
     def summary(self, signal: int | None = None) -> RunSummary:
         """What it did, once it is left; `signal` is the number of the one that ended it."""
@@ -191,20 +216,35 @@ class LiveRun:
         if not asked.sources:
             raise SpecError("give at least one source")
         group = opened.enter_context(
-            open_cameras(asked.sources, capture=asked.capture, reconnect=asked.reconnect, on_state=states)
+            open_cameras(
+                asked.sources,
+                capture=asked.capture,
+                reconnect=asked.reconnect,
+                on_state=states,
+                names=asked.names,
+            )
         )
         self._cameras: tuple[Camera, ...] = group.cameras
         self._camera: Camera = group.cameras[0] if len(asked.sources) == 1 else group
         if len(self._cameras) > 1 and (objects.count_lines or objects.zones):
             raise SpecError("lines and zones lie in the pixels of one camera: count with one source at a time")
+        selection = objects.selection
+        self._selecting = SelectingRunner(self._runner, selection) if selection else self._runner
         self._tracking: list[TrackedRunner | None] = [
             tracked_runner(
-                self._runner, each, track=objects.track, count_lines=objects.count_lines, zones=objects.zones
+                self._selecting, each, track=objects.track, count_lines=objects.count_lines, zones=objects.zones
             )
             for each in self._cameras
         ]
 
+    def forget(self) -> None:
+        """Have its sinks take back, when they are left, what they announced to others: the run will not come again."""
+        for sink in self._outputs.having("forget"):
+            sink.forget()
+
     def _setting(self, states: LastState) -> Setting:
+        tracked = self._tracking[0] if len(self._cameras) == 1 else None
+        counts = tracked.counts if tracked else ()
         return Setting(
             camera=self._camera,
             cameras=self._cameras,
@@ -212,10 +252,17 @@ class LiveRun:
             counters=self._counters,
             dropped=drops(self._camera, self._counters),
             faults={},
-            states=states.of(self._cameras),
+            states={name: partial(self._state, of) for name, of in states.of(self._cameras).items()},
+            controls=self._controls if len(self._cameras) == 1 else None,
+            classes=tuple(self._objects.selection.classes),
+            zones=tuple(count.name for count in counts if isinstance(count, ZoneCount)),
+            lines=tuple(count.name for count in counts if isinstance(count, LineCount)),
             report=self._remarks.append,
             words=self._sinks.words,
         )
+
+    def _state(self, of: Callable[[], tuple[str, str]]) -> tuple[str, str]:
+        return ("paused", "is paused, by a switch") if self._controls.paused.is_set() else of()
 
     def _note_fault(self, name: str, failure: BaseException) -> None:
         self._faults[name] = failure
@@ -224,7 +271,7 @@ class LiveRun:
 
     def _deliver_all(
         self,
-        results: Generator[tuple[Frame, Result], None, None],
+        loop: LoopThreads,
         *,
         limit: int | None,
         progress: Callable[[int, int], None] | None,
@@ -233,8 +280,10 @@ class LiveRun:
         totals = [count for count in (self._camera.frames_total, limit) if count is not None]
         expected = min(totals) if totals else None
         wanted = [sink for sink in self._sink_group if not shows_only(sink)]
-        with contextlib.closing(results):
-            for frame, result in results:
+        for frame, result in loop.results():
+            if self._stopped.is_set():
+                break
+            with loop.delivery(frame):
                 annotated = Annotated(partial(_draw, self._runner, frame, result))
                 for sink in self._sink_group:
                     sink.deliver(frame, result, annotated)
@@ -246,7 +295,7 @@ class LiveRun:
                     progress(done, max(expected, done))
                 if limit is not None and done >= limit:
                     return "limit"
-        return "end of source"
+        return "stopped" if self._stopped.is_set() else "end of source"
 
     def _ends_of_sinks(self) -> dict[str, int]:
         """What each sink in a thread of its own dropped; what failed there is a fault, also of one still busy."""

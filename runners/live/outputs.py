@@ -52,7 +52,7 @@ class Outputs:
         wanted += [parse_sink(each) for each in more if isinstance(each, str)]
         _refuse_useless(setting.words, [kind for kind, _ in wanted])
         made = [(kind.name, self._made(kind, argument)) for kind, argument in wanted]
-        made += [(type(each).__name__, each) for each in more if not isinstance(each, str)]
+        made += [(getattr(each, "name", type(each).__name__), each) for each in more if not isinstance(each, str)]
         self._plain = [sink for _, sink in made]
         for name, sink in made:
             for counts, attribute in ((setting.dropped, "dropped"), (setting.faults, "faults")):
@@ -83,6 +83,10 @@ class Outputs:
     def first_attribute(self, word: str) -> Any:
         """The attribute `word` of the first sink that has it: "url", "login_url"; None where none has."""
         return next((getattr(sink, word) for sink in self._plain if getattr(sink, word, None)), None)
+
+    def having(self, word: str) -> list[Any]:
+        """The sinks that have the attribute `word`."""
+        return [sink for sink in self._plain if hasattr(sink, word)]
 
     def remarks(self) -> list[str]:
         """The sinks' remarks at the end."""
@@ -155,7 +159,7 @@ class LastState:
         """A source's state and the reason; with several sources, the reason begins with the source's name."""
         state: str | None = getattr(camera, "state", None)
         if state is None:
-            return "recording", ""
+            return "file", ""
         begin = "" if alone else f"{camera.name}: "
         mine = [why for why in tuple(self._reasons) if why.startswith(begin)]
         return state, mine[-1].removeprefix(begin) if mine else ""

@@ -19,7 +19,7 @@ _PATIENCE_S: Final = 1.7  # after the signal: what closes normally has closed by
 _STUCK_S: Final = 0.2  # time without a step of the main thread
 _LONGEST_S: Final = 15.0
 # Threads that call libraries and may not return; what they hold is closed, or as nearly as possible.
-_OURS: Final = ("capture ", "open ", "close ", "watch ", "infer", "sink ", "web", "edgecnn-mqtt", "paho")
+_OURS: Final = ("capture ", "open ", "close ", "watch ", "infer", "sink ", "web", "edgecnn-mqtt", "paho", "camera ")
 
 
 class Signalled(BaseException):

@@ -90,6 +90,7 @@ def open_cameras(
     capture: CaptureSpec | None = None,
     reconnect: Reconnect | None = None,
     on_state: StateListener | None = None,
+    names: Sequence[str] = (),
 ) -> CameraGroup:
     """Open several sources; if one fails, none stays open.
 
@@ -98,6 +99,7 @@ def open_cameras(
         capture: settings requested from each, as far as its kind has them.
         reconnect: as for `open_camera`.
         on_state: called for each; with several sources, the reason begins with the source's name.
+        names: their names, one for each; by default those of the sources.
 
     Raises:
         SpecError: none of the sources has a requested setting. DataError, DeviceError, MissingDependencyError: as
@@ -114,7 +116,7 @@ def open_cameras(
             reconnect=reconnect or Reconnect(),
             on_state=_named(name, on_state) if len(meant) > 1 else on_state,
         )
-        for each, name in zip(meant, _distinct_names(meant), strict=True)
+        for each, name in zip(meant, names or _distinct_names(meant), strict=True)
     ]
     if len(meant) == 1:
         return CameraGroup([meant[0].open(openings[0])])

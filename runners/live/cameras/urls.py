@@ -89,7 +89,7 @@ def revealed(source: str, *, holds: str = "a URL") -> str:
     if name.startswith("//"):
         raise SpecError(f"{redacted(source)}: give a recording's path without file://; file:PATH reads {holds} from it")
     try:
-        with Path(name).expanduser().open("rb") as there:
+        with Path(os.path.expandvars(name)).expanduser().open("rb") as there:
             lines = there.read(_LONGEST_FILE_BYTES).decode().split("\n")
     except OSError as failed:
         raise SpecError(f"{source}: {name} cannot be read: {failed.strerror or failed}; it must hold {holds}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from typing import Final
 
 import numpy as np
@@ -11,6 +12,8 @@ import numpy as np
 from edgecnn.runners.live.loop.recent import RecentDurations, RecentGrowth
 
 STAGES: Final = ("capture", "fit", "infer", "finish", "deliver")
+STUCK_S: Final = 30.0
+_NEWEST_S: Final = 5.0
 _STEP = math.log(1.01)
 _FASTEST_NS = 100
 _BUCKETS = int(math.log(1e4 * 1e9 / _FASTEST_NS) / _STEP)
@@ -22,9 +25,13 @@ class Durations:
     Attributes:
         count, total_ns: number and sum of all durations.
         newest: those of the last minute.
+
+    Args:
+        total: gets them too.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, total: Durations | None = None) -> None:
+        self._total = total
         self.count = 0
         self.total_ns = 0
         self.newest = RecentDurations()
@@ -39,6 +46,8 @@ class Durations:
             self.total_ns += duration_ns
             self._buckets[min(bucket, _BUCKETS)] += 1
         self.newest.add(duration_ns)
+        if self._total is not None:
+            self._total.add(duration_ns)
 
     def at_most(self, duration_ns: int) -> int:
         """Number of durations up to this one, accurate to 1 % of it."""
@@ -66,11 +75,48 @@ class LiveCounters:
             free; "deliver": a newer result came before the consumer was free; "late": the frame was older
             than `max_age_ms`. Frames dropped by the camera are in `Camera.dropped`.
         recently_dropped: increase of `dropped` in the last minute.
+        expected_since_s: monotonic time since which results are expected; infinite while the loop is paused.
+
+    Args:
+        total: counts frames and durations too, those of several loops together; what was dropped is not among them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, total: LiveCounters | None = None) -> None:
         self.frames = 0
-        self.stages = {stage: Durations() for stage in STAGES}
-        self.age = Durations()
+        self._total = total
+        self._counting = threading.Lock()
+        self.stages: dict[str, Durations] = {
+            stage: Durations(total.stages[stage] if total else None) for stage in STAGES
+        }
+        self.age: Durations = Durations(total.age if total else None)
+        self.expected_since_s = 0.0
         self.dropped = {"infer": 0, "deliver": 0, "late": 0}
         self.recently_dropped = RecentGrowth(lambda: self.dropped)
+
+    def results_expected_since(self, when_s: float) -> None:
+        """Expect results from this monotonic time on only."""
+        self.expected_since_s = when_s
+        if self._total is not None:
+            self._total.results_expected_since(when_s)
+
+    def count_frame(self) -> None:
+        """Count one delivered result."""
+        with self._counting:
+            self.frames += 1
+        if self._total is not None:
+            self._total.count_frame()
+
+
+def why_stuck(counters: LiveCounters, *, since_s: float) -> str | None:
+    """Why a program should be restarted: frames come, but none gets a result for 30 s; None where that is not so.
+
+    Args:
+        counters: of the loop.
+        since_s: time since the loop began.
+    """
+    capture, infer = counters.stages["capture"].newest, counters.stages["infer"].newest
+    waiting = capture.figures(STUCK_S).count - capture.figures(STUCK_S - _NEWEST_S).count
+    since_s = min(since_s, time.monotonic() - counters.expected_since_s)
+    if waiting and not infer.figures(STUCK_S).count and since_s > STUCK_S:
+        return f"frames come, but the network has given no result for {STUCK_S:g} s"
+    return None

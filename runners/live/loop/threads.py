@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from edgecnn.errors import SpecError
 from edgecnn.results import Result
@@ -20,6 +20,7 @@ from edgecnn.runners.live.loop.handover import Handover
 from edgecnn.runners.runner import StageTimes
 
 _log = logging.getLogger(__name__)
+_PAUSE_S: Final = 0.05
 
 
 class FrameRunner(Protocol):
@@ -65,6 +66,7 @@ class LoopThreads:
         camera, runner, max_age_ms, counters: as for `live`.
         on_answer: called in a thread of the loop when there is something to take, or when the loop has ended.
         on_error, on_remark: as for `live`.
+        paused: while it is set, frames of live cameras are passed over, and a recording waits.
 
     Attributes:
         counters: what the loop has done so far.
@@ -84,6 +86,7 @@ class LoopThreads:
         on_answer: Callable[[], None] | None = None,
         on_error: ErrorListener | None = None,
         on_remark: Callable[[str], None] | None = None,
+        paused: threading.Event | None = None,
     ) -> None:
         check_listener("on_error", on_error)
         if max_age_ms is not None and not max_age_ms > 0:
@@ -104,6 +107,7 @@ class LoopThreads:
         self._on_remark = on_remark or _log.warning
         self._free = threading.Lock()  # held while the network runs
         self._counting = threading.Lock()
+        self._paused = paused or threading.Event()
         self._stopped = False
         self._watchers = [
             threading.Thread(target=self._watch, args=(index,), name=f"watch {camera.name}", daemon=True)
@@ -144,7 +148,7 @@ class LoopThreads:
     def delivery(self, frame: Frame) -> Iterator[None]:
         """Context for the consumer's work on a frame's result: measures its duration."""
         self.counters.age.add(frame.age_ns)
-        self.counters.frames += 1
+        self.counters.count_frame()
         self.counters.recently_dropped.sample()
         handed_over = time.perf_counter_ns()
         try:
@@ -219,7 +223,7 @@ class LoopThreads:
         try:
             while (taken := self._frames.take()) is not None:
                 sender, frame = taken
-                if self._late(sender, frame):
+                if self._late(sender, frame) or self._passed_over(sender):
                     continue
                 with self._free:
                     if self._stopped:
@@ -237,6 +241,14 @@ class LoopThreads:
         finally:
             for sender in range(len(self._cameras)):
                 self._answers.end(sender)
+
+    def _passed_over(self, sender: int) -> bool:
+        """Whether the loop is paused, for a frame of a live camera; one of a recording waits here."""
+        while self._paused.is_set() and not self._stopped:
+            if self._cameras[sender].live:
+                return True
+            time.sleep(_PAUSE_S)
+        return False
 
     def _late(self, sender: int, frame: Frame) -> bool:
         """Whether a frame is too old to be useful; counts it then."""

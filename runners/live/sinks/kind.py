@@ -12,6 +12,7 @@ from edgecnn.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from edgecnn.runners.live.cameras.camera import Camera
+    from edgecnn.runners.live.controls import Controls
     from edgecnn.runners.live.loop.counters import LiveCounters
     from edgecnn.runners.live.sinks import Sink
     from edgecnn.runners.runner import Runner
@@ -33,6 +34,8 @@ class Setting:
             failures.
         states: each source's current state ("live", "connecting", …) and the reason.
         report: called with a remark for the end of the run, from any thread; the remark must not contain a login.
+        controls: what may be changed while it runs; of one source only.
+        classes, zones, lines: the classes that were asked for, and what is counted, by name; of one source.
         words: the run's further options that belong to this kind of sink (`SinkKind.words`), by name.
     """
 
@@ -45,6 +48,10 @@ class Setting:
     states: States
     report: Callable[[str], None]
     words: Mapping[str, Any]
+    controls: Controls | None = None
+    classes: tuple[str, ...] = ()
+    zones: tuple[str, ...] = ()
+    lines: tuple[str, ...] = ()
 
     @property
     def info(self) -> dict[str, str]:

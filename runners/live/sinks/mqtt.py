@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -18,9 +18,10 @@ from edgecnn.results import Result
 from edgecnn.runners.live.cameras.urls import redacted, revealed
 from edgecnn.runners.live.frame import Frame
 from edgecnn.runners.live.sinks import Annotated
-from edgecnn.runners.live.sinks.home_assistant import discovery, state_of
+from edgecnn.runners.live.sinks.home_assistant import HomeAssistantDevice
 from edgecnn.runners.live.sinks.jsonl import record_of
 from edgecnn.runners.live.sinks.kind import Setting
+from edgecnn.runners.live.sinks.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from typing import Self
@@ -39,7 +40,7 @@ _DEFAULT_PREFIX: Final = "edgecnn"
 _KEEPALIVE_S: Final = 15
 _CONNECT_TIMEOUT_S: Final = 3.0
 _RECONNECT_S: Final = (1, 30)  # doubles from the first to the second
-_STATE_INTERVAL_NS: Final = 1_000_000_000
+_STATE_INTERVAL_S: Final = 1.0
 # Disconnecting takes at most a second, whatever the broker does.
 _FLUSH_S, _OFFLINE_S, _STOP_S = 0.5, 0.2, 0.3
 # These refusals are permanent; any other may be temporary.
@@ -119,8 +120,9 @@ class MqttSink:
     Args:
         url: mqtt://USER:PASSWORD@HOST:PORT/TOPIC/PREFIX, or mqtts://; without a path, the prefix is "edgecnn".
         qos: quality of service for results, 0, 1 or 2; the status has at least 1.
-        task: the task's name, for Home Assistant.
-        home_assistant: announce sensors to Home Assistant, and publish their state once a second.
+        topic: added to the URL's topic, for one of several cameras.
+        device: makes the device of Home Assistant, from the prefix of the topics: it is announced, its state is
+            published once a second, a picture when something changes, and its commands are obeyed.
         report: called with a message at the first failure of each kind, and at the end with a summary; from any
             thread; messages contain no login.
 
@@ -138,11 +140,13 @@ class MqttSink:
         url: str,
         *,
         qos: int = 0,
-        task: str = "",
-        home_assistant: bool = False,
+        device: Callable[[str], HomeAssistantDevice] | None = None,
+        topic: str = "",
         report: Callable[[str], None] | None = None,
     ) -> None:
         self.broker = parse_broker(url)
+        if topic:
+            self.broker = replace(self.broker, prefix=f"{self.broker.prefix}/{topic}")
         if qos not in {0, 1, 2}:
             raise SpecError(f"MQTT's quality of service: expected 0, 1 or 2, got {qos}")
         self.delivered = self.dropped = self.faults = 0
@@ -150,9 +154,14 @@ class MqttSink:
         self._result, self._status, self._state = (f"{self.broker.prefix}/{x}" for x in ("result", "status", "state"))
         self._report = report or (lambda text: None)
         self._reported: set[str] = set()
-        self._discovery = discovery(self.broker.prefix, task) if home_assistant else {}
-        self._next_state_ns = 0
-        self._frames_before = self._frames = 0
+        self._device = device(self.broker.prefix) if device else None
+        self._discovery = self._device.discovery() if self._device else {}
+        self._newest: tuple[Frame, Result] | None = None
+        self._frames = 0
+        self._snapshot = Snapshot()
+        self._forgotten = False
+        self._fps: float | None = None
+        self._ticking = threading.Event()
         self._held: deque[bytes] = deque()  # results not yet given to paho; used by the loop's thread only
         # Guards the attributes below and the counts. Never held while paho is called: paho calls back with its own
         # locks.
@@ -172,12 +181,28 @@ class MqttSink:
         else:
             self._drop(1)
         self._send_held()
-        now = time.monotonic_ns()
-        if self._discovery and now >= self._next_state_ns and self._room():
-            since_s = (now - self._next_state_ns + _STATE_INTERVAL_NS) / 1e9
-            fps = (self._frames - self._frames_before) / since_s if self._next_state_ns else None
-            self._next_state_ns, self._frames_before = now + _STATE_INTERVAL_NS, self._frames
-            self._publish(self._state, encode_json(state_of(frame, result, fps=fps)), qos=0)
+        if self._device is not None:
+            self._newest = (frame, result)
+            if self._room() and (jpeg := self._snapshot.jpeg_of(result, annotated)) is not None:
+                self._publish(f"{self.broker.prefix}/snapshot", jpeg, qos=0, retain=True)
+
+    def forget(self) -> None:
+        """When it is left, take back what was announced: the camera will not come again."""
+        self._forgotten = True
+
+    def _tick(self) -> None:
+        """The device's state, once a second, also while no results come; in a thread of its own."""
+        frames, before_s = 0, time.monotonic()
+        while not self._ticking.wait(_STATE_INTERVAL_S):
+            now_s = time.monotonic()
+            if self._newest is not None:
+                self._fps = (self._frames - frames) / (now_s - before_s) if frames else None
+            frames, before_s = self._frames, now_s
+            self._publish_state()
+
+    def _publish_state(self) -> None:
+        if self._device is not None and self._room():
+            self._publish(self._state, encode_json(self._device.state(self._newest, fps=self._fps)), qos=0)
 
     def _room(self) -> bool:
         with self._changed:
@@ -219,6 +244,7 @@ class MqttSink:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
+        client.on_message = self._on_message
         return client
 
     # --- called by paho's thread
@@ -237,10 +263,24 @@ class MqttSink:
         elif refused is not None:
             self._fault(f"refuses the connection ({refused})")
         else:
+            if self._device is not None:
+                client.subscribe([(topic, 1) for topic in (self._device.all_configs, *self._device.commands())])
             for topic, config in self._discovery.items():
                 self._publish(topic, encode_json(config), qos=1, retain=True)
             # Confirmed after all messages that paho sends again itself: later messages stay in order.
             self._online_id = self._publish(self._status, b"online", qos=1, retain=True)
+
+    def _on_message(self, client: paho.Client, data: object, message: paho.MQTTMessage) -> None:
+        """A command; or an entity of an earlier run, which is taken back if there is none of that name now."""
+        if message.topic.endswith("/config"):
+            if message.payload and message.topic not in self._discovery:
+                self._publish(message.topic, b"", qos=1, retain=True)
+        elif self._device is not None and not message.retain:  # a retained command would come at each start
+            try:
+                self._device.obey(message.topic, bytes(message.payload))
+            except SpecError as wrong:
+                self._report(str(wrong))
+            self._publish_state()
 
     def _on_disconnect(
         self, client: paho.Client, data: object, flags: object, reason: ReasonCode, more: Properties | None
@@ -302,6 +342,8 @@ class MqttSink:
             self._client.loop_start()
             if reached:
                 self._await_answer()
+            if self._device is not None:
+                threading.Thread(target=self._tick, name="edgecnn-mqtt state", daemon=True).start()
         except BaseException:
             self._closing = True
             self._stop()
@@ -326,6 +368,11 @@ class MqttSink:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Send waiting messages, publish "offline" and disconnect, within a second."""
+        self._ticking.set()
+        if self._forgotten:
+            for topic in (*self._discovery, f"{self.broker.prefix}/snapshot"):
+                self._publish(topic, b"", qos=1, retain=True)
+            self._discovery = {}
         self._flush(_FLUSH_S)
         with self._changed:
             self._closing = True
@@ -363,10 +410,22 @@ class MqttSink:
 
 def open_mqtt(url: str, setting: Setting) -> MqttSink:
     """The sink for a run, with the run's task and further options."""
+
+    def device(prefix: str) -> HomeAssistantDevice:
+        return HomeAssistantDevice(
+            prefix,
+            setting.runner.task.name,
+            classes=setting.classes,
+            zones=setting.zones,
+            lines=setting.lines,
+            state=lambda: setting.states[setting.cameras[0].name]()[0],
+            controls=setting.controls,
+        )
+
     return MqttSink(
         url,
         qos=setting.words.get("mqtt_qos", 0),
-        task=setting.runner.task.name,
-        home_assistant=setting.words.get("home_assistant", False),
+        device=device if setting.words.get("home_assistant") else None,
+        topic=setting.words.get("mqtt_topic", ""),
         report=setting.report,
     )

@@ -35,7 +35,7 @@ MQTT: Final = SinkKind(
     about="Publish one JSON object per frame: mqtt://USER:PASSWORD@HOST/TOPIC, or mqtts://.",
     opens=f"{_ROOM}.mqtt:open_mqtt",
     extra="live",
-    words=("mqtt_qos", "home_assistant"),
+    words=("mqtt_qos", "home_assistant", "mqtt_topic"),
 )
 METRICS: Final = SinkKind(
     name="metrics",

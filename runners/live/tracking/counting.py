@@ -139,6 +139,10 @@ class ZoneCounter:
         self._entered: Counter[str] = Counter()
         self.count = ZoneCount(name, self.points_px, {}, {}, 0)
 
+    def holds(self, point_px: Point) -> bool:
+        """Whether a point, (x, y) in source pixels, is in the polygon or on its edge."""
+        return cv2.pointPolygonTest(self._polygon, (float(point_px[0]), float(point_px[1])), False) >= 0
+
     def update(self, detections: Detections) -> ZoneCount:
         """Update the count with the next frame's detections; boxes without a track id don't count.
 

@@ -11,6 +11,7 @@ from edgecnn.results import Count, Detections, Result, UInt8Array, changed
 from edgecnn.runners.live.cameras.camera import Camera
 from edgecnn.runners.live.frame import Frame, image_of
 from edgecnn.runners.live.tracking.counting import LineCounter, ZoneCounter, check_inside, parse_counters, updated
+from edgecnn.runners.live.tracking.selection import SelectingRunner
 from edgecnn.runners.live.tracking.tracker import DEFAULT_FPS, UNTRACKED, Tracker
 from edgecnn.runners.runner import Runner, StageTimes
 from edgecnn.tasks import Task
@@ -36,7 +37,7 @@ class TrackedRunner:
 
     def __init__(
         self,
-        runner: Runner,
+        runner: Runner | SelectingRunner,
         tracker: Tracker,
         counters: Sequence[LineCounter | ZoneCounter] = (),
         *,
@@ -115,7 +116,12 @@ class TrackedRunner:
 
 
 def tracked_runner(
-    runner: Runner, camera: Camera, *, track: bool, count_lines: Sequence[str], zones: Sequence[str]
+    runner: Runner | SelectingRunner,
+    camera: Camera,
+    *,
+    track: bool,
+    count_lines: Sequence[str],
+    zones: Sequence[str],
 ) -> TrackedRunner | None:
     """A runner that tracks and counts as the options say; None where they select neither.
 
@@ -130,7 +136,7 @@ def tracked_runner(
     return TrackedRunner(runner, Tracker(fps=camera.fps or DEFAULT_FPS), counters, live=camera.live)
 
 
-def _check_task(runner: Runner) -> None:
+def _check_task(runner: Runner | SelectingRunner) -> None:
     if not runner.task.finds_objects():
         raise SpecError(
             f"only a detector's objects can be tracked and counted, but this network's task is {runner.task.name}"

@@ -31,10 +31,10 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from edgecnn.cli import _main
 from edgecnn.errors import DeviceError, MissingDependencyError, SpecError
-from edgecnn.results import Classification, Detections, SegmentationMap
+from edgecnn.results import Detections
 from edgecnn.runners.live.frame import Frame, frame_now
 from edgecnn.runners.live.sinks import Annotated, EndOfRun
-from edgecnn.runners.live.sinks.home_assistant import discovery, identity_of, state_of
+from edgecnn.runners.live.sinks.home_assistant import identity_of
 from edgecnn.runners.live.sinks.mqtt import QUEUE_LIMIT, MqttSink, parse_broker
 
 from .conftest import LABELS, SquareRunner, StreamServer, square_at, square_frame, until, write_video
@@ -125,6 +125,10 @@ class Listener:
         """What came on one topic, JSON read."""
         texts = [message.payload.decode() for message in list(self.messages) if message.topic == topic]
         return [json.loads(text) if text.startswith("{") else text for text in texts]
+
+    def publish(self, topic: str, text: str, *, retain: bool = False) -> None:
+        """As another client."""
+        self._client.publish(topic, text, 1, retain).wait_for_publish(10)
 
     def __enter__(self) -> Self:
         self._client.loop_start()
@@ -444,46 +448,6 @@ def test_without_the_package_the_extra_is_named(
 
 
 # --- Home Assistant
-
-
-@needs_broker
-def test_home_assistant_finds_sensors_that_know_when_the_run_is_over(
-    run_squares: Any, stream_server: StreamServer, broker: Broker
-) -> None:
-    with Listener(broker.port) as listener:
-        enough = AtCount({5: lambda: None}, until=lambda: len(listener.of("hall/door/state")) == 2)
-        run_squares(
-            stream_server.url("stream?key=geheim"), mqtt=broker.url("hall/door"), home_assistant=True, sinks=[enough]
-        )
-        until(lambda: listener.of("hall/door/status")[-1:] == ["offline"])
-        first, second = listener.of("hall/door/state")
-    assert (first["objects"], first["counts"], first["fps"]) == (1, {"square": 1}, None)
-    assert 0 < second["fps"] < 100
-    with Listener(broker.port) as late:
-        until(lambda: len(late.messages) == 4)
-        assert all(message.retained for message in late.messages)
-        assert late.of("hall/door/status") == ["offline"]
-        configs = [late.of(message.topic)[0] for message in late.messages if message.topic.endswith("/config")]
-        topics = [message.topic for message in late.messages if message.topic.endswith("/config")]
-    assert sorted(topics) == [
-        f"homeassistant/sensor/edgecnn_hall_door/{key}/config" for key in ("age_ms", "fps", "objects")
-    ]
-    assert len({config["unique_id"] for config in configs}) == 3
-    for config in configs:
-        assert config["availability_topic"] == "hall/door/status"
-        assert config["state_topic"] == "hall/door/state"
-        assert config["device"]["identifiers"] == ["edgecnn_hall_door"]
-    assert "geheim" not in str(late.messages)
-
-
-def test_home_assistants_state_of_each_task() -> None:
-    frame = frame_now(square_frame(0), 0, "test")
-    best = Classification(np.array([1, 0]), np.array([0.75, 0.25], np.float32), LABELS)
-    state = state_of(frame, best, fps=12.34)
-    assert (state["label"], state["shares"], state["fps"]) == ("circle", {"circle": 0.75, "square": 0.25}, 12.3)
-    ground = state_of(frame, SegmentationMap(np.zeros((4, 4), np.uint8), LABELS), fps=None)
-    assert (ground["label"], ground["shares"]) == ("square", {"square": 1.0})
-    assert "homeassistant/sensor/edgecnn_a_b/label/config" in discovery("a/b", "classify")
 
 
 def test_topics_that_differ_are_different_devices() -> None:

@@ -117,7 +117,7 @@ def test_a_recording_is_shown_too_and_a_stuck_viewer_does_not_slow_it(run_square
         viewer = socket.create_connection(("127.0.0.1", port))
         viewer.sendall(b"GET /video.mjpeg HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         stuck.append(viewer)
-        assert get(port, "/status").json["sources"][0]["state"] == "recording"
+        assert get(port, "/status").json["sources"][0]["state"] == "file"
 
     visitor = Visitor(3, visit)
     source = write_video(tmp_path / "in.avi", frames=30)

@@ -106,7 +106,7 @@ def served(
 ) -> Iterator[Page]:
     counters, state, scores = LiveCounters(), ["live"], [score]
 
-    def set_score(wanted: float) -> None:
+    def set_score(wanted: float, source: int) -> None:
         if not 0 <= wanted <= 1:
             raise SpecError(f"score must be in 0..1, got {wanted}")
         scores[0] = wanted
@@ -117,7 +117,7 @@ def served(
         dropped={"camera": lambda: 0, "late": lambda: counters.dropped["late"]},
         faults={"mqtt": lambda: 0},
         sources=dict.fromkeys(sources, lambda: (state[0], "why")),
-        score=lambda: scores[0],
+        score=lambda source: scores[0],
         set_score=set_score,
     )
     with WebSink(address, watched=run_behind, token=token) as sink:

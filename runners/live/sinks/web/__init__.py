@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgecnn.errors import DeviceError, MissingDependencyError
 from edgecnn.results import Result
+from edgecnn.runners.live.cameras.urls import revealed
 from edgecnn.runners.live.frame import Frame
 from edgecnn.runners.live.sinks import Annotated
 from edgecnn.runners.live.sinks.address import listen, parse_address, url_of
@@ -28,10 +29,10 @@ except ModuleNotFoundError as missing:
 from edgecnn.runners.live.sinks.web.newest import NewestPictures
 from edgecnn.runners.live.sinks.web.watched import Status, Watched
 
-__all__ = ["Watched", "WebSink"]
+__all__ = ["DEFAULT_PORT", "Watched", "WebSink"]
 
 _WHAT: Final = "the live page"
-_DEFAULT_PORT: Final = 8088
+DEFAULT_PORT: Final = 8088
 
 
 class WebSink:
@@ -59,10 +60,10 @@ class WebSink:
 
     def __init__(self, address: str | int, *, watched: Watched, token: str | None = None) -> None:
         self._host, self._port = parse_address(address, _WHAT)
-        self._token = None if token is None else checked_token(token)
+        self._token = None if token is None else checked_token(revealed(token, holds="a token"))
         self._watched = watched
         self._pictures = NewestPictures(tuple(watched.sources))
-        self._first_score = watched.score()
+        self._first_score = watched.score(0)
         self._server: WebServer | None = None
         self.url: str | None = None
         self.login_url: str | None = None
@@ -70,7 +71,7 @@ class WebSink:
     @property
     def remark(self) -> str | None:
         """A remark for the end of the run: the page changed the score threshold."""
-        last = self._watched.score()
+        last = self._watched.score(0)
         if last == self._first_score:
             return None
         return f"the score threshold was changed on the page, from {self._first_score:g} to {last:g}"
@@ -127,10 +128,10 @@ def open_page(address: str | int, setting: Setting) -> WebSink:
         dropped=setting.dropped,
         faults=setting.faults,
         sources=setting.states,
-        score=lambda: runner.task.thresholds.get("score"),
-        set_score=lambda score: runner.set_thresholds(score=score),
+        score=lambda source: runner.task.thresholds.get("score"),
+        set_score=lambda score, source: runner.set_thresholds(score=score),
     )
-    return WebSink(_DEFAULT_PORT if address == "" else address, watched=watched, token=setting.words.get("web_token"))
+    return WebSink(DEFAULT_PORT if address == "" else address, watched=watched, token=setting.words.get("web_token"))
 
 
 def _reachable(host: str, address: str) -> str:

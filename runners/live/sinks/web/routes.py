@@ -34,6 +34,7 @@ _Endpoint = Callable[[Request], Awaitable[Response]]
 
 class _Score(msgspec.Struct, forbid_unknown_fields=True):
     score: float
+    source: int = 0
 
 
 def asset(name: str) -> str:
@@ -106,10 +107,12 @@ class _Answers:
             return PlainTextResponse('expected JSON: {"score": 0.5}\n', 415)
         try:
             wanted = msgspec.json.decode(await body_of(request), type=_Score)
-            self._watched.set_score(wanted.score)
+            if not 0 <= wanted.source < len(self._watched.sources):
+                raise SpecError(f"there is no source {wanted.source}")
+            self._watched.set_score(wanted.score, wanted.source)
         except (msgspec.DecodeError, SpecError) as wrong:
             return PlainTextResponse(f"{wrong}\n", 400)
-        return _json({"score": self._watched.score()})
+        return _json({"score": self._watched.score(wanted.source)})
 
     async def health(self, request: Request) -> Response:
         return _verdict(self._status.why_not_healthy())

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edgecnn.results import Result
-from edgecnn.runners.live.loop.counters import LiveCounters
+from edgecnn.runners.live.loop.counters import LiveCounters, why_stuck
 from edgecnn.runners.live.loop.recent import RECENT_S, RecentFigures, RecentGrowth
 from edgecnn.runners.live.sinks.web.newest import NewestPictures
 from edgecnn.tasks import TASKS
 
 HISTORY_S: Final = 120
 READY_S: Final = 5.0
-STUCK_S: Final = 30.0
 _MOST_LABELS: Final = 8
 
 
@@ -32,8 +31,8 @@ class Watched:
         faults: functions that return, by sink, the number of failures so far.
         sources: functions that return each source's state ("live", "stalled", …) and the reason; neither contains
             a login.
-        score: returns a detector's current score threshold; None where the task has none.
-        set_score: changes it; raises SpecError.
+        score: returns a detector's current score threshold for a source, by index; None where the task has none.
+        set_score: changes it, for a source by index; raises SpecError.
     """
 
     info: Mapping[str, str]
@@ -41,8 +40,8 @@ class Watched:
     dropped: Mapping[str, Callable[[], int]]
     faults: Mapping[str, Callable[[], int]]
     sources: Mapping[str, Callable[[], tuple[str, str]]]
-    score: Callable[[], float | None]
-    set_score: Callable[[float], None]
+    score: Callable[[int], float | None]
+    set_score: Callable[[float, int], None]
 
 
 class Status:
@@ -88,7 +87,7 @@ class Status:
             "run": dict(watched.info),
             "started_unix_ms": self._started_unix_ms,
             "sources": [self._of_source(index, name) for index, name in enumerate(watched.sources)],
-            "score": watched.score(),
+            "score": watched.score(0),
             "frames": counters.frames,
             "rate_fps": round(counters.age.newest.figures(5.0).rate_hz, 2),
             "window_s": RECENT_S,
@@ -117,12 +116,7 @@ class Status:
 
         A silent camera is not a reason: it is being opened again.
         """
-        stages = self._watched.counters.stages
-        capture, infer = stages["capture"].newest, stages["infer"].newest
-        waiting = capture.figures(STUCK_S).count - capture.figures(STUCK_S - READY_S).count
-        if waiting and not infer.figures(STUCK_S).count and time.monotonic() - self._started_s > STUCK_S:
-            return f"frames come, but the network has given no result for {STUCK_S:g} s"
-        return None
+        return why_stuck(self._watched.counters, since_s=time.monotonic() - self._started_s)
 
     def _of_source(self, index: int, name: str) -> dict[str, Any]:
         newest = self._pictures.newest(index)
@@ -136,6 +130,7 @@ class Status:
             "size_px": [frame.image.shape[1], frame.image.shape[0]] if frame else None,
             "silent_s": round(time.monotonic() - newest.at_s, 1) if newest else None,
             "sees": _words(newest.result) if newest else [],
+            "score": self._watched.score(index),
         }
 
     def _dropped(self) -> dict[str, int]:

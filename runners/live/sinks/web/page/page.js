@@ -4,7 +4,7 @@ const SECOND_MS = 1000;
 const $ = (id) => document.getElementById(id);
 const after = (ms) => new Promise((done) => setTimeout(done, ms));
 const number = (value, digits = 1) => (value === null || value === undefined ? "–" : value.toFixed(digits));
-const bright = { live: true, recording: true };
+const bright = { live: true, file: true };
 const stageNames = { capture: "capture (wait)", fit: "fit", infer: "infer", finish: "finish", deliver: "deliver", age: "frame age" };
 
 // --- the picture: one is asked for when the last is shown, so that a slow network gets fewer, and never old ones
@@ -97,7 +97,7 @@ async function send() {
   sending = null;
   let wrong = "The score was not changed: no answer.";
   try {
-    const body = JSON.stringify({ score: Number($("score").value) });
+    const body = JSON.stringify({ score: Number($("score").value), source });
     const answer = await fetch("/score", { method: "POST", headers: { "Content-Type": "application/json" }, body });
     wrong = answer.ok ? "" : `The score was not changed: ${await answer.text()}`;
   } catch { /* said below */ }
@@ -158,10 +158,11 @@ function tell(status) {
   $("age").textContent = number(status.age.p50_ms);
   $("infer").textContent = number(status.stages.infer.p50_ms);
   $("dropped").textContent = Object.values(status.recently_dropped).reduce((sum, count) => sum + count, 0);
-  $("scoring").hidden = $("score-hint").hidden = status.score === null;
-  if (status.score !== null && Date.now() > holding) {
-    $("score").value = status.score;
-    $("score-now").textContent = status.score.toFixed(2);
+  const score = (status.sources[source] ?? status.sources[0]).score;
+  $("scoring").hidden = $("score-hint").hidden = score === null;
+  if (score !== null && Date.now() > holding) {
+    $("score").value = score;
+    $("score-now").textContent = score.toFixed(2);
   }
   tables(status);
   charts();
@@ -245,7 +246,7 @@ function ceiling(value) {
 
 function line(id, series, stacked = false) {
   const canvas = $(id);
-  keys(canvas, series.map(([name]) => name));
+  keys(canvas, series.map(([name, value]) => (history.some((point) => (value(point) ?? null) !== null) ? name : "")));
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const scale = window.devicePixelRatio || 1;
@@ -257,11 +258,11 @@ function line(id, series, stacked = false) {
   const rows = series.map(([, value]) => history.map(value));
   const sums = history.map((_, index) => rows.reduce((sum, row) => sum + (row[index] ?? 0), 0));
   const top = ceiling(Math.max(0, ...(stacked ? sums : rows.flat().map((value) => value ?? 0))));
-  const [left, bottom] = [40, height - 16];
+  const [left, bottom] = [46, height - 18];
   const newest = history.length ? history[history.length - 1].second : 0;
   const x = (second) => width - 2 - ((newest - second) / historySeconds) * (width - left - 2);
   const y = (value) => bottom - (value / top) * (bottom - 6);
-  pen.font = "11px system-ui, sans-serif";
+  pen.font = `${width < 420 ? 13 : 12}px system-ui, sans-serif`;
   pen.fillStyle = colour("--quiet");
   pen.strokeStyle = colour("--line");
   pen.lineWidth = 1;
@@ -322,6 +323,7 @@ function keys(canvas, names) {
   caption.dataset.names = names.join();
   caption.querySelectorAll(".key").forEach((old) => old.remove());
   names.forEach((name, index) => {
+    if (name === "") return; // too few samples: no line is drawn
     const key = element("span", name);
     key.className = "key";
     key.dataset.series = index % 6;
