@@ -50,6 +50,7 @@ def main() -> int:
         "machine": msgspec.to_builtins(describe_machine()),
         "rounds": rounds + 1,
         "minutes": before.get("minutes", 0.0) + words.minutes,
+        "titles": {name: TARGETS[name].title for name in targets},
         "targets": targets,
     }
     RESULTS.write_text(json.dumps(document, indent=1) + "\n")

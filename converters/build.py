@@ -34,6 +34,7 @@ from edgecnn.converters.torch_reference import AccuracyGate, deployed, preproces
 from edgecnn.converters.trial import REFUSING, Trial
 from edgecnn.errors import ConversionError
 from edgecnn.formats import FORMATS, compiler_of
+from edgecnn.native_steps import native_step
 from edgecnn.results import UInt8Array
 from edgecnn.runners.verifier import Verifier
 from edgecnn.sources.model import TrainedModel
@@ -175,7 +176,8 @@ def _artifact(
             known = ", ".join(converter.precisions)
             raise ConversionError(f"{name} cannot be written in {precision} here; it can be written in {known}")
         with tempfile.TemporaryDirectory(dir=staging) as folder:
-            converted = converter.write(precision, Path(folder))
+            with native_step(name, f"writing {name}"):
+                converted = converter.write(precision, Path(folder))
             candidate = Candidate(
                 format=name,
                 precision=precision,
@@ -185,7 +187,8 @@ def _artifact(
                 outputs=contract.outputs,
                 batch=contract.batch,
             )
-            outcome = trial.run(candidate, reference, verifier=verifier)
+            with native_step(trial.name, f"running {trial.name}"):
+                outcome = trial.run(candidate, reference, verifier=verifier)
             moved = [file.rename(staging / f"{name}-{precision}{file.suffix}") for file in converted.files]
     except REFUSING as failed:
         return trial.refused(failed)
@@ -209,7 +212,8 @@ def _quantized(
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         try:
-            written = converter.write("fp32", folder)
+            with native_step(name, f"writing {name}"):
+                written = converter.write("fp32", folder)
         except REFUSING as failed:
             return Trial(name, precision).refused(failed)
         files = store_files(folder, f"{name}-fp32", list(written.files))

@@ -15,6 +15,7 @@ from edgecnn.converters.int8.settings import Int8Settings
 from edgecnn.converters.int8.workbench import batched
 from edgecnn.converters.trial import REFUSING, Trial
 from edgecnn.formats import compiler_of
+from edgecnn.native_steps import native_step
 from edgecnn.targets import Target, threads_here
 
 Progress = Callable[[int, int, str], None]
@@ -57,7 +58,7 @@ def make_for_target(
     compiler_class = compiler_of(twin.format, target.compiler).load(f"target {target.name!r}")
     trial = Trial(twin.format, precision, target=target.name)
     try:
-        with tempfile.TemporaryDirectory(dir=into) as work:
+        with native_step(trial.name, f"making {trial.name}"), tempfile.TemporaryDirectory(dir=into) as work:
             compiler = compiler_class(source, target, threads=threads_here())
             compiler.calibrate(batched(settings.calibration.frames, contract.batch), progress)
             progress(0, 0, f"compiling for {target.name}")

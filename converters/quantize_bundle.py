@@ -28,6 +28,7 @@ from edgecnn.converters.quantize import Progress, quantize_artifact
 from edgecnn.converters.trial import REFUSING, Trial
 from edgecnn.errors import BundleError, DeviceError, SpecError, SpeedError
 from edgecnn.measure.int8_speedup import Twin, time_twins
+from edgecnn.native_steps import native_step
 from edgecnn.runners.verifier import verify_first
 
 _FOR_THIS_MACHINE = ("int8", "int8-dynamic")  # int8-a16 is for DSPs: on a processor it is always slower
@@ -52,6 +53,7 @@ def quantize_bundle(
     bundle: Bundle,
     *,
     out: Path,
+    in_place: bool,
     formats: Sequence[str],
     precision: str,
     settings: Int8Settings,
@@ -62,7 +64,9 @@ def quantize_bundle(
 
     Args:
         bundle: a bundle with fp32 artifacts.
-        out: the bundle's own folder, or another one to create or replace.
+        out: the folder to write.
+        in_place: it is the bundle's own folder, or the one that `bundle` is a copy of; otherwise it is created or
+            replaced.
         formats: formats of the artifacts to make.
         precision: "int8" or another precision that is made from float.
         settings: how they are made.
@@ -83,7 +87,6 @@ def quantize_bundle(
     for twin in twins.values():
         bundle.checked_path(twin)
         verify_first(bundle, twin)
-    in_place = out.resolve() == bundle.folder.resolve()
     made: list[Artifact] = []
     refused: list[Refusal] = []
     with staged(out) as staging:
@@ -138,7 +141,7 @@ def make_int8(
     source = FloatArtifact.of(contract, twin, folder)
     trial = Trial(twin.format, precision)
     try:
-        with tempfile.TemporaryDirectory(dir=into) as work:
+        with native_step(trial.name, f"making {trial.name}"), tempfile.TemporaryDirectory(dir=into) as work:
             quantized = quantize_artifact(source, settings, Path(work), trial=trial, progress=progress)
             files = store_files(into, f"{twin.format}-{precision}", list(quantized.converted.files))
     except REFUSING as failed:

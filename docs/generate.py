@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+from attacks_page import attacks
 from support_page import RESULTS, support
 
 from edgecnn.cli._command import help_rows
@@ -98,7 +99,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 _PYTHONS = Path(__file__).parents[1] / "benchmarks" / "results" / "pythons.json"
 _SHARED = ("numpy", "opencv-python")
-PAGES = {"command-line.md": command_line, "pythons.md": pythons}
+PAGES = {"command-line.md": command_line, "pythons.md": pythons, "attacks.md": attacks}
 if RESULTS.is_file():
     PAGES["support.md"] = support
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgecnn.atomic import staging_folder, storage_error
-from edgecnn.bundle import MANIFEST, Artifact, Bundle
+from edgecnn.bundle import MANIFEST, Artifact, Bundle, write_manifest
 from edgecnn.bundle.contents import copy_plain
 from edgecnn.bundle.keys import trusted_keys
 from edgecnn.bundle.releases import check_expiry, check_release, remember_release
@@ -40,18 +40,20 @@ class TrustedBundle:
     signed: Signed
 
     @contextlib.contextmanager
-    def private(self, artifact: Artifact) -> Iterator[Bundle]:
-        """The bundle as a folder that nobody else can write to, with one artifact's files, while inside.
+    def private(self, *artifacts: Artifact) -> Iterator[Bundle]:
+        """The bundle as a folder that nobody else can write to, with these artifacts' files, while inside.
 
-        Opening the artifact there compares the copies with the signed manifest (`Bundle.checked_path`).
+        Opening an artifact there compares the copies with the signed manifest (`Bundle.checked_path`).
 
         Raises:
             SignatureError: a file is no plain file any more.
             StorageError: there is no room for it.
         """
         source = Path(os.path.realpath(self.bundle.folder))
-        with staging_folder(_private_root() / source.name, marker=MANIFEST, what="bundle") as folder:
-            for record in artifact.files:
+        with staging_folder(_private_root() / source.name, marker=MANIFEST, what="bundle") as place:
+            folder = place / source.name  # whose name is in messages, and on boards
+            folder.mkdir()
+            for record in (record for artifact in artifacts for record in artifact.files):
                 try:
                     copy_plain(source / record.path, folder / record.path)
                 except FileNotFoundError as missing:
@@ -88,6 +90,24 @@ def trusted_bundle(bundle: str | Path | Bundle, keys: Keys) -> Iterator[TrustedB
         check_expiry(found.signed)
         check_release(found.signed)
         yield TrustedBundle(found.bundle, found.signed)
+
+
+@contextlib.contextmanager
+def private_bundle(bundle: str | Path | Bundle, keys: Keys) -> Iterator[Bundle]:
+    """A copy, which nobody else can write to, of a bundle that a trusted key signed; it is removed at the end.
+
+    For work that opens several of its artifacts, some in other processes. That it ran is not remembered.
+
+    Raises:
+        As `trusted_bundle`, and StorageError: there is no room for it.
+    """
+    with contextlib.ExitStack() as stack:
+        with trusted_bundle(bundle, keys) as trusted:
+            copy = stack.enter_context(trusted.private(*trusted.bundle.manifest.artifacts))
+        write_manifest(copy.folder, copy.manifest)  # for processes that open it by its path
+        for artifact in copy.manifest.artifacts:
+            copy.checked_path(artifact)
+        yield copy
 
 
 def _private_root() -> Path:

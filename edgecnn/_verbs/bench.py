@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -16,6 +17,7 @@ from edgecnn.measure.profiles import chosen_profile
 from edgecnn.measure.timed_pictures import PICTURE_SIZE_PX, pictures_to_time_on
 from edgecnn.measure.timing import DEFAULT_TIMEOUT_S, time_jobs
 from edgecnn.options import Option, kinds
+from edgecnn.runners.trusted import private_bundle
 
 _MEASURED = "Measurement"
 
@@ -70,6 +72,7 @@ def bench(
         float | None,
         Option(name="duration", help="Instead: at least this many seconds for each artifact.", group=_MEASURED),
     ] = None,
+    trusted_keys: options.TrustedKeys = None,
     timeout_s: Annotated[
         float,
         Option(name="timeout", help="Seconds without output after which a process is ended.", group=_MEASURED),
@@ -99,6 +102,7 @@ def bench(
         profile: "quick" (at least 64 samples and 5 s) or "standard" (1024 and 60 s), for each artifact.
         iterations: exact number of samples for each artifact, instead of the profile's rule.
         duration_s: minimum duration for each artifact, instead of the profile's rule; with `iterations`, both.
+        trusted_keys: as for `open_runner`; then a private copy is measured, and a signed bundle gets no figures.
         timeout_s: how long a process may be silent beyond the time that its work needs.
         record: write the figures into the bundle's manifest.
         layers: also report the time of each of the runtime's operators, from its own profile.
@@ -107,26 +111,28 @@ def bench(
 
     Raises:
         BundleError: damaged, or has no such artifact.
+        SignatureError: not signed by a trusted key, changed, expired, or older than what ran here before.
         MissingDependencyError: none of its runtimes is installed, or not the requested one.
         SpecError: an unknown profile, threads below 1, no samples.
         DataError: `data` cannot be read.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
     rule = chosen_profile(profile, iterations, duration_s)
-    jobs, notes = plan_jobs(opened, device=device, format=format, precision=precision, threads=threads)
-    pictures, pictures_name = pictures_to_time_on(data, picture_size_px)
-    machine = describe_machine()
-    outcomes = time_jobs(
-        jobs,
-        machine=machine,
-        pictures=pictures,
-        pictures_name=pictures_name,
-        profile=rule,
-        timeout_s=timeout_s,
-        layers=layers,
-        progress=progress,
-        on_spawn=on_spawn,
-    )
+    with contextlib.nullcontext(opened) if trusted_keys is None else private_bundle(opened, trusted_keys) as timed:
+        jobs, notes = plan_jobs(timed, device=device, format=format, precision=precision, threads=threads)
+        pictures, pictures_name = pictures_to_time_on(data, picture_size_px)
+        machine = describe_machine()
+        outcomes = time_jobs(
+            jobs,
+            machine=machine,
+            pictures=pictures,
+            pictures_name=pictures_name,
+            profile=rule,
+            timeout_s=timeout_s,
+            layers=layers,
+            progress=progress,
+            on_spawn=on_spawn,
+        )
     results = tuple(outcome for outcome in outcomes if isinstance(outcome, BenchResult))
     if record and results:
         notes += record_latency(opened.folder, results, machine)

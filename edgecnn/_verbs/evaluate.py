@@ -45,6 +45,7 @@ def evaluate(
     ] = None,
     score: Annotated[options.Score, Option(default="0.01")] = None,
     nms_iou: Annotated[options.NmsIou, Option(default="0.65")] = None,
+    trusted_keys: options.TrustedKeys = None,
     resamples: int = 200,
     progress: Callable[[int, int], None] | None = None,
     on_start: Callable[[Runner], None] | None = None,
@@ -63,6 +64,7 @@ def evaluate(
         split: split of the data; default: "test", otherwise "val", otherwise all.
         limit: measure on at most this many pictures, evenly spaced.
         score, nms_iou: a detector's thresholds; default: 0.01 and 0.65.
+        trusted_keys: as for `open_runner`; that the bundle ran is not remembered.
         resamples: how often the pictures are resampled for the interval.
         progress: called with (done, total) pictures; for an int8 artifact, and for a network that was trained here,
             first through all pictures while they are compared with those of its calibration or training.
@@ -71,7 +73,7 @@ def evaluate(
 
     Raises:
         SpecError: options of a bundle for a network, or the reverse.
-        BundleError, DeviceError, MissingDependencyError: see `open_runner`.
+        BundleError, SignatureError, DeviceError, MissingDependencyError: see `open_runner`.
         DataError: see `open_dataset`; or the artifact was calibrated or searched on some of the pictures.
     """
     subject = open_subject(
@@ -82,6 +84,7 @@ def evaluate(
         threads=threads,
         score=score,
         nms_iou=nms_iou,
+        trusted_keys=trusted_keys,
         options={**model_options},
     )
     with subject.runner as runner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from edgecnn.runners.choose import choose_artifact
 from edgecnn.runners.remote import answers
 from edgecnn.runners.remote.board import LONGEST_S, Answer, Work
 from edgecnn.runners.remote.parcel import bundle_items, dataset_items, picture_items
+from edgecnn.runners.trusted import Keys, private_bundle
 
 _REPORT = "report.json"
 _SLOWEST_PICTURE_S = 60.0  # of `eval`, on the slowest board
@@ -53,6 +55,7 @@ def bench_on(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     record: bool = True,
     layers: bool = False,
+    trusted_keys: Keys | None = None,
     status: Status | None = None,
 ) -> list[OnBoard[BenchReport]]:
     """Measure the latency of a bundle's artifacts on boards, several at once; the other arguments are those of `bench`.
@@ -64,6 +67,7 @@ def bench_on(
         bundle: a NAME.edge folder.
         on: ssh://[user@]host[:port] of a board, or of several. Keys and known hosts are those of ~/.ssh.
         record: write the figures, which name the board, into the local bundle.
+        trusted_keys: as for `open_runner`; what is sent was verified here.
         status: called with a board's address and what happens there, from several threads.
 
     Returns:
@@ -75,7 +79,7 @@ def bench_on(
         DataError: `data` cannot be read.
     """
     addresses = board_addresses(on)
-    with Bundle.open_locked(bundle) as opened:  # until the boards have all of its files
+    with _to_send(bundle, trusted_keys) as opened:  # until the boards have all of its files
         artifacts = artifacts_to_send(opened, device=device, format=format, precision=precision)
         folder = f"bundle/{opened.folder.name}"
         items = bundle_items(opened, artifacts, folder=folder)
@@ -104,7 +108,7 @@ def bench_on(
             longest_s=LONGEST_S + len(artifacts) * len(counts or (1,)) * (2 * (duration_s or 0) + timeout_s),
         )
         outcomes = ask_boards(addresses, work, _read_report, status)
-    return [_recorded(opened, outcome) for outcome in outcomes] if record else outcomes
+    return [_recorded(bundle, outcome) for outcome in outcomes] if record else outcomes
 
 
 def evaluate_on(
@@ -121,6 +125,7 @@ def evaluate_on(
     limit: int | None = None,
     score: float | None = None,
     nms_iou: float | None = None,
+    trusted_keys: Keys | None = None,
     status: Status | None = None,
 ) -> list[OnBoard[Evaluation]]:
     """Measure accuracy on boards, several at once; the other arguments are those of `evaluate`.
@@ -132,6 +137,7 @@ def evaluate_on(
         bundle: a NAME.edge folder.
         data: labelled pictures.
         on: ssh://[user@]host[:port] of a board, or of several.
+        trusted_keys: as for `open_runner`; what is sent was verified here.
         status: called with a board's address and what happens there, from several threads.
 
     Returns:
@@ -143,7 +149,7 @@ def evaluate_on(
         DataError: see `open_dataset`.
     """
     addresses = board_addresses(on)
-    with Bundle.open_locked(bundle) as opened:  # until the boards have all of its files
+    with _to_send(bundle, trusted_keys) as opened:  # until the boards have all of its files
         choice = choose_artifact(opened, device=device, format=format, precision=precision, here=False)
         artifact = choice.artifact
         task = opened.manifest.task
@@ -211,6 +217,11 @@ def devices_on(
     return ask_boards(addresses, work, read, status)
 
 
+def _to_send(bundle: str | Path | Bundle, keys: Keys | None) -> contextlib.AbstractContextManager[Bundle]:
+    """The bundle whose files are sent: where keys are trusted, a private copy of what one of them signed."""
+    return Bundle.open_locked(bundle) if keys is None else private_bundle(bundle, keys)
+
+
 def _read_report(answer: Answer) -> BenchReport | None:
     if not answer.report:
         return None
@@ -220,10 +231,11 @@ def _read_report(answer: Answer) -> BenchReport | None:
     return report
 
 
-def _recorded(bundle: Bundle, outcome: OnBoard[BenchReport]) -> OnBoard[BenchReport]:
+def _recorded(bundle: str | Path | Bundle, outcome: OnBoard[BenchReport]) -> OnBoard[BenchReport]:
     """The same outcome, with its figures recorded in the local bundle."""
     report = outcome.result
     if report is None or not report.results:
         return outcome
-    notes = record_latency(bundle.folder, report.results, report.machine)
+    folder = bundle.folder if isinstance(bundle, Bundle) else bundle
+    notes = record_latency(folder, report.results, report.machine)
     return replace(outcome, result=msgspec.structs.replace(report, notes=(*report.notes, *notes)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +16,8 @@ from edgecnn.flow.int8_settings import DEFAULT_MAX_DROP, int8_settings
 from edgecnn.flow.labelled_pictures import labelled_or_none
 from edgecnn.formats import FORMATS, quantizable
 from edgecnn.options import Option, kinds
+from edgecnn.report.sbom import renew_sbom, stated_licenses
+from edgecnn.runners.trusted import private_bundle
 
 if TYPE_CHECKING:
     from edgecnn.converters.quantize_bundle import Conversion
@@ -60,6 +64,7 @@ def quantize(
     allow_drop: options.AllowDrop = False,
     keep_slower: options.KeepSlower = False,
     budget_minutes: options.BudgetMinutes = None,
+    trusted_keys: options.TrustedKeys = None,
     overwrite: options.Overwrite = False,
     progress: Callable[[int, int, str], None] | None = None,
 ) -> Conversion:
@@ -86,12 +91,15 @@ def quantize(
         keep_slower: also write int8 artifacts that are no faster here than float: for another machine, or as they are
             smaller.
         budget_minutes: time for the search, for each format; default: 30.
+        trusted_keys: as for `open_runner`: only a bundle that one of them signed is quantized; what is written is
+            no longer signed.
         overwrite: replace a bundle at `out`, even if int8 artifacts or evidence are lost.
         progress: called with (steps done, steps in total, current step).
 
     Raises:
         SpecError, UnknownNameError: an impossible request, or one that would lose content of `out`.
         BundleError: damaged, or without a needed artifact.
+        SignatureError: not signed by a trusted key, changed, expired, or older than what ran here before.
         DataError: pictures cannot be read, have no labels, or would be evaluated on although they were used.
         StorageError: disk full, or `out` not writable.
     """
@@ -130,12 +138,17 @@ def quantize(
         keep_slower=keep_slower,
         budget_minutes=budget_minutes,
     )
-    return quantize_bundle(
-        opened,
-        out=written,
-        formats=formats,
-        precision=precision,
-        settings=settings,
-        overwrite=overwrite,
-        progress=progress,
-    )
+    stated = stated_licenses(written)
+    with contextlib.nullcontext(opened) if trusted_keys is None else private_bundle(opened, trusted_keys) as source:
+        conversion = quantize_bundle(
+            source,
+            out=written,
+            in_place=out is None or written.resolve() == opened.folder.resolve(),
+            formats=formats,
+            precision=precision,
+            settings=settings,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    renewed, remarks = renew_sbom(conversion.bundle, stated)
+    return dataclasses.replace(conversion, bundle=renewed, warnings=(*conversion.warnings, *remarks))

@@ -12,6 +12,7 @@ from edgecnn.flow.versus import Comparison, names_apart, parse_other, refuse_unl
 from edgecnn.measure.accuracy import compare_accuracy
 from edgecnn.measure.leakage import refuse_seen_pictures
 from edgecnn.runners.runner import Runner
+from edgecnn.runners.trusted import Keys
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,6 +34,7 @@ def evaluate_versus(
     limit: int | None = None,
     score: float | None = None,
     nms_iou: float | None = None,
+    trusted_keys: Keys | None = None,
     resamples: int = 200,
     progress: Callable[[int, int], None] | None = None,
     on_start: Callable[[Runner], None] | None = None,
@@ -46,8 +48,8 @@ def evaluate_versus(
         versus: "FORMAT:PRECISION" of the same bundle, "PATH.edge:FORMAT:PRECISION" of another, or "PATH.edge": its
             artifact with the same format and precision as `model`'s. It runs on the same device.
         on_start: called with each of the two runners before the first picture.
-        format, precision, device, threads, ignore_label, split, limit, score, nms_iou, resamples, progress,
-            model_options: as for `evaluate`.
+        format, precision, device, threads, ignore_label, split, limit, score, nms_iou, trusted_keys, resamples,
+            progress, model_options: as for `evaluate`; both bundles must be signed.
 
     Raises:
         SpecError: `versus` cannot be read, is a torch network, is the same artifact, or is for another task or other
@@ -57,11 +59,21 @@ def evaluate_versus(
     bundle = as_bundle(model, format=format)
     other_bundle, other_format, other_precision = parse_other(versus, bundle, model)
     shared: dict[str, Any] = {"device": device, "threads": threads, "score": score, "nms_iou": nms_iou}
-    subject = open_subject(bundle or model, format=format, precision=precision, options=model_options, **shared)
+    keys = trusted_keys if bundle is not None else None  # of a network, the other is the only bundle
+    subject = open_subject(
+        bundle or model, format=format, precision=precision, trusted_keys=keys, options=model_options, **shared
+    )
     with subject.runner as runner:
         if other_format is None and bundle is not None:
             other_format, other_precision = runner.format, runner.precision
-        other = open_subject(other_bundle, format=other_format, precision=other_precision, options={}, **shared)
+        other = open_subject(
+            other_bundle,
+            format=other_format,
+            precision=other_precision,
+            trusted_keys=trusted_keys,
+            options={},
+            **shared,
+        )
         with other.runner as other_runner:
             names = names_apart(subject, other)
             refuse_unlike(subject, other, names)

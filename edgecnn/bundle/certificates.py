@@ -32,7 +32,7 @@ def read_certificates(path: Path, pem: bytes) -> tuple[Certificate, ...]:
 
     try:
         return tuple(x509.load_pem_x509_certificates(pem))
-    except ValueError as wrong:
+    except Exception as wrong:  # of the library, all that a file may bring
         raise SpecError(f"{path} holds no certificate that can be read: {shortened(wrong)}") from wrong
 
 
@@ -64,16 +64,22 @@ def certified_key(chain: Sequence[bytes], authorities: Sequence[Certificate]) ->
     Raises:
         SignatureError: the chain is malformed, or its first certificate is not for signing.
     """
+    if len(chain) > _MOST:
+        raise SignatureError(f"its signature comes with {len(chain)} certificates, more than {_MOST}")
+    try:
+        return _certified_key(chain, authorities)
+    except SignatureError:
+        raise
+    except Exception as wrong:  # of the library, all that certificates may bring
+        raise SignatureError(f"a certificate of its signature is malformed: {shortened(wrong)}") from wrong
+
+
+def _certified_key(chain: Sequence[bytes], authorities: Sequence[Certificate]) -> EllipticCurvePublicKey | None:
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.x509.verification import ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
-    if len(chain) > _MOST:
-        raise SignatureError(f"its signature comes with {len(chain)} certificates, more than {_MOST}")
-    try:
-        signer, *between = [x509.load_der_x509_certificate(each) for each in chain]
-    except ValueError as wrong:
-        raise SignatureError(f"a certificate of its signature is malformed: {shortened(wrong)}") from wrong
+    signer, *between = [x509.load_der_x509_certificate(each) for each in chain]
     policy = PolicyBuilder().store(Store(list(authorities))).time(signer.not_valid_before_utc)
     policy = policy.extension_policies(
         ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=ExtensionPolicy.permit_all()

@@ -181,14 +181,10 @@ def is_signed(folder: Path) -> bool:
 
 
 def removal_remarks(folder: Path) -> tuple[str, ...]:
-    """Warnings for the user of a bundle that is about to be changed: its signature and its SBOM are removed."""
-    remarks = []
-    with contextlib.suppress(BundleError):
-        if Bundle.open(folder).manifest.sbom is not None:
-            remarks.append(f"{folder} had a bill of materials, which was of the old artifacts and was removed")
-    if is_signed(folder):
-        remarks.append(f"{folder} was signed; its signature is no longer valid and was removed: sign it again")
-    return tuple(remarks)
+    """Warnings for the user of a bundle that is about to be changed: its signature is removed."""
+    if not is_signed(folder):
+        return ()
+    return (f"{folder} was signed; its signature is no longer valid and was removed: sign it again",)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from edgecnn.cli import _completion, _output
+from edgecnn.cli import _completion, _output, _watched
 from edgecnn.cli._command import Verbs
 from edgecnn.cli._data_lines import data_lines
 from edgecnn.cli._verb import VERBS
@@ -143,8 +143,10 @@ def entry_point() -> None:
     if _completion.asked():
         sys.exit(_completion.complete(app))
     with contextlib.suppress(AttributeError, RuntimeError, ValueError, OSError):  # there is no stderr
-        faulthandler.enable()  # an exporter or a driver that crashes says at least where
-    code = main()
+        # An exporter or a driver that crashes says at least where, also while its other output is thrown away.
+        faulthandler.enable(os.dup(sys.stderr.fileno()))
+    is_worker = _watched.begin()
+    code = _watched.run(sys.argv[1:]) if not is_worker and _watched.is_wanted(sys.argv[1:]) else main()
     if signals := sys.modules.get("edgecnn.runners.live.signals"):
         signals.leave(code)  # a camera's driver may still be running
     sys.exit(code)

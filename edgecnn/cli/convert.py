@@ -95,13 +95,19 @@ def print_conversion(conversion: Conversion, out: Path) -> None:
     if conversion.bundle is not None:
         rows = [_row(artifact) for artifact in conversion.bundle.manifest.artifacts]
         columns = ("format", "precision", "MB", "difference", "limit", "results agree", "metric")
-        _output.print_table(f"{out}: verified", columns, rows, numeric=columns[2:6])
+        _output.print_table(f"{out}: {_verdict(conversion)}", columns, rows, numeric=columns[2:6])
         int8.print_int8(conversion.bundle.manifest)
         _placement.print_placement(conversion.bundle.manifest)
     for refusal in conversion.refused:
         _output.fail(_refusal_line(refusal))
     if conversion.bundle is None:
         _output.fail(f"nothing passed: {out} was not written")
+
+
+def _verdict(conversion: Conversion) -> str:
+    """What is said of the artifacts in the table."""
+    refused = len(conversion.refused)
+    return "verified" if not refused else f"verified; {refused} {'was' if refused == 1 else 'were'} refused"
 
 
 def _row(artifact: Artifact) -> tuple[object, ...]:

@@ -21,6 +21,7 @@ from edgecnn.measure.leakage import (
 )
 from edgecnn.runners.choose import find_fitting
 from edgecnn.runners.runner import Runner, open_runner
+from edgecnn.runners.trusted import Keys
 from edgecnn.sources.table import is_network_path
 
 if TYPE_CHECKING:
@@ -125,17 +126,26 @@ def open_subject(
     threads: int | None,
     score: float | None,
     nms_iou: float | None,
+    trusted_keys: Keys | None,
     options: dict[str, Any],
 ) -> Subject:
     """Open what is to be measured; arguments and errors are those of `evaluate`."""
     bundle = as_bundle(model, format=format)
     if bundle is None:
+        if trusted_keys is not None:
+            raise SpecError(f"--trusted-key is for bundles, but {model} is a network: leave it out")
         subject = _open_network(
             model, format=format, precision=precision, device=device, threads=threads, options=options
         )
     else:
         subject = _open_artifact(
-            bundle, format=format, precision=precision, device=device, threads=threads, options=options
+            bundle,
+            format=format,
+            precision=precision,
+            device=device,
+            threads=threads,
+            trusted_keys=trusted_keys,
+            options=options,
         )
     try:
         task = subject.runner.task.for_evaluation()
@@ -225,6 +235,7 @@ def _open_artifact(
     precision: str | None,
     device: str,
     threads: int | None,
+    trusted_keys: Keys | None,
     options: dict[str, Any],
 ) -> Subject:
     if format == TORCH:
@@ -237,7 +248,15 @@ def _open_artifact(
     given = sorted(name for name, value in options.items() if value not in (None, False))
     if given:
         raise SpecError(f"{', '.join(given)}: for networks only, but {bundle.folder} is a bundle: leave it out")
-    runner = open_runner(bundle, device=device, format=format, precision=precision, threads=threads)
+    runner = open_runner(
+        bundle,
+        device=device,
+        format=format,
+        precision=precision,
+        threads=threads,
+        trusted_keys=trusted_keys,
+        remember_release=False,
+    )
     return Subject(runner, bundle)
 
 

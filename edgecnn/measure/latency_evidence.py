@@ -17,7 +17,7 @@ from edgecnn.measure.machine import Machine
 _LAYERS_RECORDED = 10
 
 
-def record_latency(folder: Path, results: Sequence[BenchResult], machine: Machine) -> list[str]:
+def record_latency(folder: str | Path, results: Sequence[BenchResult], machine: Machine) -> list[str]:
     """Record figures, measured on any machine, in a bundle's manifest; returns problems as notes."""
     bundle = Bundle.open(folder)
     evidence = {}

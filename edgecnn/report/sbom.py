@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, metadata
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecnn._version import __version__
+from edgecnn.bounded import read_bounded
 from edgecnn.bundle import Bundle, Manifest, attach_sbom
-from edgecnn.errors import MissingDependencyError, SpecError
+from edgecnn.errors import BundleError, MissingDependencyError, SpecError
 from edgecnn.printable import shortened
 
 if TYPE_CHECKING:
     from cyclonedx.model.component import Component
 
+_LARGEST_BYTES = 8 << 20
 _UNKNOWN = "not stated"  # a licence that nobody named
-_TOOL = re.compile(r"([A-Za-z0-9._-]+) ([0-9]+[.][A-Za-z0-9.+_-]+)")  # "onnxscript 0.7.2, opset 18"
+_TOOL = re.compile(r"([A-Za-z0-9._-]{1,100}) ([0-9]+[.][A-Za-z0-9.+_-]+)")  # "onnxscript 0.7.2, opset 18"
 
 
 def check_sbom(*, wanted: bool = True) -> None:
@@ -48,6 +53,60 @@ def write_sbom(bundle: Bundle, *, weights_license: str | None = None, data_licen
     """
     check_sbom()
     return attach_sbom(bundle, sbom_of(bundle.manifest, weights_license=weights_license, data_license=data_license))
+
+
+@dataclass(frozen=True)
+class StatedLicenses:
+    """What a bundle's SBOM says: licences as in `write_sbom`."""
+
+    weights: str | None = None
+    data: str | None = None
+
+
+def stated_licenses(folder: Path) -> StatedLicenses | None:
+    """The licences that a bundle's SBOM states, to make the next one with; None where it has no SBOM.
+
+    What cannot be read was not stated.
+    """
+    try:
+        bundle = Bundle.open(folder)
+    except BundleError:
+        return None
+    record = bundle.manifest.sbom
+    if record is None:
+        return None
+    try:
+        document = json.loads(read_bounded(bundle.folder / record.path, _LARGEST_BYTES))
+        said = {each["bom-ref"]: _stated(each) for each in [document["metadata"]["component"], *document["components"]]}
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
+        return StatedLicenses()
+    data = next((stated for ref, stated in said.items() if str(ref).startswith("data:")), None)
+    return StatedLicenses(said.get("network"), data)
+
+
+def renew_sbom(bundle: Bundle | None, stated: StatedLicenses | None) -> tuple[Bundle | None, tuple[str, ...]]:
+    """The bundle with a new SBOM in the place of the one that its change removed, and remarks for the user.
+
+    Args:
+        bundle: the changed bundle; None where nothing was changed.
+        stated: of the bundle before its change; None where it had no SBOM.
+    """
+    if bundle is None or stated is None or bundle.manifest.sbom is not None:
+        return bundle, ()
+    try:
+        return write_sbom(bundle, weights_license=stated.weights, data_license=stated.data), ()
+    except MissingDependencyError as missing:
+        removed = f"{bundle.folder} had a bill of materials, which was of the old artifacts and was removed"
+        return bundle, (f"{removed}: {missing}",)
+
+
+def _stated(component: dict[str, Any]) -> str | None:
+    """A component's licence, as it was given."""
+    for each in component.get("licenses", ()):
+        found = each.get("expression") or each.get("license", {}).get("id") or each.get("license", {}).get("name")
+        if isinstance(found, str):
+            return found
+    return None
 
 
 def sbom_of(manifest: Manifest, *, weights_license: str | None = None, data_license: str | None = None) -> bytes:

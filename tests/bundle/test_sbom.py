@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import msgspec
+import numpy as np
 import pytest
 
 import edgecnn
-from edgecnn.bundle import MANIFEST, Bundle, commit, removal_remarks, staged
+from edgecnn.bundle import MANIFEST, Bundle, commit, staged
 from edgecnn.errors import BundleError, SpecError, StorageError
-from edgecnn.report.sbom import sbom_of, write_sbom
+from edgecnn.report.sbom import StatedLicenses, renew_sbom, sbom_of, stated_licenses, write_sbom
 from tests.builders.networks import tiny_classifier
 from tests.builders.signed import key_pair, small_bundle
 
@@ -74,13 +77,60 @@ def test_a_second_takes_the_place_of_the_first(bundle: Bundle) -> None:
     assert [path.name for path in bundle.folder.glob("sbom*")] == [second.path]
 
 
-def test_new_artifacts_remove_it_and_say_so(bundle: Bundle) -> None:
+def test_new_artifacts_remove_it(bundle: Bundle) -> None:
     written = write_sbom(bundle)
-    assert "bill of materials" in "".join(removal_remarks(bundle.folder))
     with staged(bundle.folder) as staging:
         commit(staging, bundle.folder, written.manifest)
     assert Bundle.open(bundle.folder).manifest.sbom is None
     assert list(bundle.folder.glob("sbom*")) == []
+
+
+def test_a_changed_bundle_gets_a_new_one_with_the_licences_of_the_old_one(bundle: Bundle) -> None:
+    for weights, data in (("MIT OR Apache-2.0", "CC-BY-4.0"), ("my own words", None), (None, "MIT")):
+        before = write_sbom(bundle, weights_license=weights, data_license=data)
+        named = {part["bom-ref"]: part.get("licenses") for part in read(before)["components"]}
+        stated = stated_licenses(bundle.folder)
+        with staged(bundle.folder) as staging:
+            changed = commit(staging, bundle.folder, before.manifest)
+        assert changed.manifest.sbom is None
+        after, remarks = renew_sbom(changed, stated)
+        assert after is not None and remarks == ()
+        assert {part["bom-ref"]: part.get("licenses") for part in read(after)["components"]} == named
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{}", b'{"metadata": {"component": 1}, "components": 2}', b"[" * 100_000, b'{"metadata": 1}'],
+)
+def test_the_licences_of_a_damaged_one_were_not_stated(content: bytes, bundle: Bundle) -> None:
+    written = write_sbom(bundle, weights_license="MIT")
+    assert written.manifest.sbom is not None
+    (bundle.folder / written.manifest.sbom.path).write_bytes(content)
+    assert stated_licenses(bundle.folder) == StatedLicenses()
+
+
+def test_without_its_library_it_is_gone_and_the_user_is_told(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cyclonedx.contrib.license.factories", None)
+    after, remarks = renew_sbom(bundle, StatedLicenses("MIT"))
+    assert after is bundle
+    assert "had a bill of materials" in remarks[0] and "cyclonedx-python-lib" in remarks[0]
+
+
+def test_quantize_keeps_it_up_to_date(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(4):
+        noise = np.random.default_rng(index).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        cv2.imwrite(str(pictures / f"{index}.png"), noise)
+    words = {"sbom": True, "weights_license": "Apache-2.0"}
+    edgecnn.convert(tiny_classifier(), out=tmp_path / "net.edge", to=["onnx"], **words)  # type: ignore[arg-type]
+    done = edgecnn.quantize(tmp_path / "net.edge", calibration=pictures, allow_drop=True)
+    assert done.bundle is not None and not any("materials" in warning for warning in done.warnings)
+    bundle = Bundle.open(done.bundle.folder)
+    names = {part["name"] for part in read(bundle)["components"]}
+    assert {record.path for artifact in bundle.manifest.artifacts for record in artifact.files} <= names
+    assert {artifact.precision for artifact in bundle.manifest.artifacts} == {"fp32", "int8"}
+    assert read(bundle)["metadata"]["component"]["licenses"] == [{"license": {"id": "Apache-2.0"}}]
 
 
 def test_it_is_signed_with_the_rest(bundle: Bundle, tmp_path: Path) -> None:

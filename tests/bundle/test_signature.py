@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ import edgecnn
 from edgecnn.bundle import commit, record_evidence, removal_remarks, staged
 from edgecnn.bundle.envelope import SIGNATURE
 from edgecnn.bundle.evidence import Evidence
+from edgecnn.bundle.keys import trusted_keys
 from edgecnn.cli._main import main
 from edgecnn.errors import BundleError, SignatureError, SpecError, StorageError
 from tests.builders.signed import CURVES, KeyPair, authority, key_pair, openssl, small_bundle
@@ -114,6 +116,19 @@ def test_certificates_of_others_and_for_other_things_are_refused(tmp_path: Path)
     edgecnn.sign(folder, key=wrong.key)
     with pytest.raises(SignatureError, match="not made by a key that is trusted"):
         edgecnn.verify(folder, wrong.root)  # a bare key is nobody's that an authority knows
+
+
+def test_a_certificate_of_no_known_version_is_refused(tmp_path: Path) -> None:
+    made = authority(tmp_path)
+    der = ssl.PEM_cert_to_DER_cert(made.root.read_text())
+    version = der.index(bytes.fromhex("a003020102"))
+    changed = der[: version + 4] + b"\x42" + der[version + 5 :]
+    made.root.with_suffix(".changed").write_text(ssl.DER_cert_to_PEM_cert(changed))
+    with pytest.raises(SpecError, match="no certificate that can be read: 66 is not a valid X509 version"):
+        trusted_keys(made.root.with_suffix(".changed"))
+    (key,) = trusted_keys(made.root)
+    with pytest.raises(SignatureError, match="malformed: 66 is not a valid X509 version"):
+        key.accepts(b"", b"", [changed])
 
 
 @pytest.mark.parametrize("form", ["ecparam", "genpkey", "encrypted", "encrypted as of old"])

@@ -7,15 +7,19 @@ import shutil
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 import edgecnn
+from edgecnn._verbs.versus import evaluate_versus
+from edgecnn.bundle import Bundle
 from edgecnn.errors import BundleError, SignatureError, SpecError, StorageError
 from edgecnn.runners.choose import choose_artifact
 from edgecnn.runners.runner import open_choice
-from edgecnn.runners.trusted import trusted_bundle
+from edgecnn.runners.trusted import private_bundle, trusted_bundle
 from tests.builders.signed import KeyPair, key_pair, small_bundle
 
 pytestmark = pytest.mark.runtime
@@ -162,6 +166,69 @@ def test_what_was_verified_is_what_is_opened(bundle: Path, keys: KeyPair) -> Non
         file.symlink_to("/etc/passwd")
         with pytest.raises(SignatureError, match="is a link"), trusted.private(choice.artifact):
             pass
+
+
+@pytest.fixture
+def changed(bundle: Path, tmp_path: Path) -> Path:
+    """A copy of a signed bundle, one of whose files was changed, with a right hash."""
+    copy = shutil.copytree(bundle, tmp_path / "changed" / "street.edge")
+    document = json.loads((copy / "manifest.json").read_bytes())
+    document["task"]["labels"] = document["task"]["labels"][::-1]
+    (copy / "manifest.json").write_text(json.dumps(document))
+    return copy
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Labelled pictures for the small bundle."""
+    labels = Bundle.open(small_bundle(tmp_path / "labels.edge")).manifest.task.labels
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    for name in labels[:2]:
+        (tmp_path / "data" / name).mkdir(parents=True)
+        cv2.imwrite(str(tmp_path / "data" / name / "0.png"), noise)
+    return tmp_path / "data"
+
+
+def test_eval_measures_what_a_trusted_key_signed(bundle: Path, changed: Path, data: Path, keys: KeyPair) -> None:
+    words: dict[str, Any] = {"format": "onnx", "precision": "fp32", "resamples": 2, "trusted_keys": keys.public}
+    plain = edgecnn.evaluate(bundle, data, **{**words, "trusted_keys": None})
+    assert edgecnn.evaluate(bundle, data, **words).value == plain.value
+    with pytest.raises(SignatureError, match="not as it was signed"):
+        edgecnn.evaluate(changed, data, **words)
+    with pytest.raises(SignatureError, match="not as it was signed"):
+        evaluate_versus(bundle, data, versus=f"{changed}:openvino:fp32", **words)
+    with pytest.raises(SpecError, match="for bundles"):
+        edgecnn.evaluate("default-detector", data, format="torch", trusted_keys=keys.public)
+
+
+def test_bench_times_what_a_trusted_key_signed(bundle: Path, changed: Path, keys: KeyPair) -> None:
+    words: dict[str, Any] = {"format": "onnx", "iterations": 2, "trusted_keys": keys.public}
+    report = edgecnn.bench(bundle, **words)
+    assert report.results and not report.failures
+    assert any("is signed" in note for note in report.notes)  # its figures stay out of it
+    edgecnn.verify(bundle, keys.public)
+    with pytest.raises(SignatureError, match="not as it was signed"):
+        edgecnn.bench(changed, **words)
+
+
+def test_quantize_takes_what_a_trusted_key_signed(changed: Path, data: Path, keys: KeyPair) -> None:
+    with pytest.raises(SignatureError, match="not as it was signed"):
+        edgecnn.quantize(changed, calibration=data, trusted_keys=keys.public)
+
+
+def test_only_what_a_trusted_key_signed_is_sent_to_a_board(changed: Path, data: Path, keys: KeyPair) -> None:
+    with pytest.raises(SignatureError, match="not as it was signed"):
+        edgecnn.bench_on(changed, "ssh://board.invalid", trusted_keys=keys.public)
+    with pytest.raises(SignatureError, match="not as it was signed"):
+        edgecnn.evaluate_on(changed, data, "ssh://board.invalid", trusted_keys=keys.public)
+
+
+def test_a_private_copy_can_be_opened_by_its_path_and_has_the_bundles_name(bundle: Path, keys: KeyPair) -> None:
+    with private_bundle(bundle, keys.public) as copy:
+        assert copy.folder.name == bundle.name and copy.folder != bundle
+        assert Bundle.open(copy.folder).manifest == Bundle.open(bundle).manifest
+        place = copy.folder
+    assert not place.exists()
 
 
 def test_the_private_copies_are_gone_afterwards(

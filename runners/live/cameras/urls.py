@@ -13,20 +13,23 @@ from edgecnn.errors import SpecError
 HIDDEN: Final = "***"
 _LONGEST_FILE_BYTES: Final = 1 << 16
 
-_URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>\S*)")
-_BEGIN: Final = re.compile(r"\s*([A-Za-z][A-Za-z0-9+.-]*)://")
-_IN_QUOTES: Final = re.compile(r"\\?([\"'])(?P<url>[A-Za-z][A-Za-z0-9+.-]*://.*?)\\?\1")
+# Patterns for text of others must not be searched again and again from each character of a long word.
+_LONGEST_TEXT: Final = 8000
+_SCHEME: Final = r"[A-Za-z][A-Za-z0-9+.-]{0,31}"
+_URL: Final = re.compile(rf"(?P<scheme>{_SCHEME})://(?P<rest>\S*)")
+_BEGIN: Final = re.compile(rf"\s*({_SCHEME})://")
+_IN_QUOTES: Final = re.compile(rf"\\?([\"'])(?P<url>{_SCHEME}://.*?)\\?\1")
 _HOST: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+(?:%[\w.~%-]+)?\]|[\w.~%-]+)?(?::(?P<port>\d{0,5}))?")
-_LOGIN_WITHOUT_SCHEME: Final = re.compile(r"[^\s\"']*:[^\s\"']*@[^\s\"']*")
+_UNQUOTED_WORD: Final = re.compile(r"[^\s\"']+")
 # Some cameras take the login in the path, rtsp://host/user=admin&password=secret&channel=1 or
 # rtsp://host/user=admin_password=secret_channel=1, and pipelines as properties, user-pw="secret".
 _WORD: Final = (
-    r"(?:[\w-]*(?:passw|passphrase|secret|token|credential|cookie|authoriz|api[_-]?key)[\w-]*|"
-    r"user(?:[_-]?(?:name|id|pw|pass))?|usr|login|pass|pwd|psw|pw|[\w-]*[_-](?:pw|pwd|pass|key)|key|"
-    r"auth\w*|sig\w*|sid|session\w*|jwt|pin)"
+    r"(?:(?:passw|passphrase|secret|token|credential|cookie|authoriz|api[_-]?key)[\w-]*|(?<=[_-])(?:pw|pwd|pass|key)|"
+    r"(?<![A-Za-z0-9])(?:user(?:[_-]?(?:name|id|pw|pass))?|usr|login|pass|pwd|psw|pw|key|"
+    r"auth\w*|sig\w*|sid|session\w*|jwt|pin))"
 )
 _SECRET: Final = re.compile(
-    rf"(?i)(?<![A-Za-z0-9])({_WORD})(\s*[=:]\s*)"
+    rf"(?i)({_WORD})(\s*[=:]\s*)"
     r"(\\?\"(?:[^\"\\]|\\.)*\"?|'[^']*'?|(?:Basic|Bearer|Digest) \S+|[^\s&/;]+)"
 )
 # GStreamer: could not set property "user-pw" in element "rtspsrc0" to "secret"
@@ -39,8 +42,12 @@ def redacted(text: str) -> str:
     """The text without logins, passwords, tokens and query values, so that it may be printed, logged and served.
 
     It may be an address, a pipeline, or a message that contains one. Where an address is ambiguous (an "@" or "#" in a
-    password that is not written as %40), everything that could be part of the login is removed too.
+    password that is not written as %40), everything that could be part of the login is removed too. Of a text that is
+    longer than any address, the end is left out.
     """
+    if len(text) > _LONGEST_TEXT:
+        text = text[:_LONGEST_TEXT]
+        text = text[: max(map(text.rfind, " \n")) + 1] + "…"  # no half address
     begin = _BEGIN.match(text)
     if begin and re.search(r"\s", text.strip()) and "@" in text.strip().split(maxsplit=1)[1]:
         return f"{begin[1]}://{HIDDEN}"  # a space within the login
@@ -48,7 +55,7 @@ def redacted(text: str) -> str:
     text = _IN_QUOTES.sub(lambda quoted: quoted[0].replace(quoted["url"], _quoted(quoted["url"])), text)
     text = _URL.sub(lambda url: _without_secrets(url["scheme"], url["rest"]), text)
     if found_no_url:
-        text = _LOGIN_WITHOUT_SCHEME.sub(HIDDEN, text)
+        text = _UNQUOTED_WORD.sub(lambda word: HIDDEN if "@" in word[0].partition(":")[2] else word[0], text)
     text = _SET_TO.sub(rf'\1"{HIDDEN}"', text)
     return _SECRET.sub(rf"\1\2{HIDDEN}", text)
 

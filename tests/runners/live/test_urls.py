@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -140,3 +142,30 @@ def test_a_missing_file_or_variable_is_reported(tmp_path: Path, monkeypatch: pyt
         revealed(f"file:{tmp_path / 'absent'}")
     with pytest.raises(SpecError, match="without file://"):
         revealed("file:///videos/a.mp4")
+
+
+LONG_WORDS = """
+import resource
+
+from edgecnn.runners.live.cameras.urls import redacted
+
+resource.setrlimit(resource.RLIMIT_CPU, (20, 20))
+for piece in ("a", "a:", "-", "_-", "pass-", "key_", "secret", "a://", "'a://", 'property "', "_pw", "passw", " "):
+    for length in (4000, 8000, 100_000):
+        redacted(piece * (length // len(piece)))
+"""
+
+
+def test_long_words_of_a_hostile_camera_cost_no_time() -> None:
+    """One of 4000 characters took 72 s; all together may take 20 s of a processor."""
+    done = subprocess.run([sys.executable, "-c", LONG_WORDS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("before", ["", "see ", "word " * 1000])
+@pytest.mark.parametrize("filler", ["a", "1", ":", "/", "user:"])
+def test_of_a_text_longer_than_any_address_no_half_login_is_shown(before: str, filler: str) -> None:
+    for scheme in ("", "rtsp://"):
+        for length in (7000, 7900, 7990, 8000, 9000):
+            login = f"{scheme}{filler}:{'geheim' * (length // 6)}@cam/1"
+            assert "geheim" not in redacted(before + login)

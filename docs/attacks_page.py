@@ -1,0 +1,191 @@
+"""docs/reference/attacks.md, made of benchmarks/results/: what was tried against edgecnn, with figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+_HEAD = """# What was tried against it
+
+<!-- written by docs/generate.py from benchmarks/results/: change the scripts in benchmarks/ -->
+
+What edgecnn promises about files, machines and networks of others is in [Security](../security.md). This page has the
+figures. Each comes from a script in `benchmarks/`; the machine is named beside it.
+"""
+
+
+def attacks() -> str:
+    """The page as Markdown: a section for each result that is there."""
+    lines = [_HEAD]
+    for name, write in _SECTIONS.items():
+        path = RESULTS / f"{name}.json"
+        if path.is_file():
+            lines += [*write(json.loads(path.read_text(encoding="utf-8"))), ""]
+    return "\n".join(lines)
+
+
+def _fuzz(found: dict[str, Any]) -> Iterable[str]:
+    """Targets by name of what comes in, both engines together."""
+    rows, totals = [], [0] * 4
+    for name, engines in found["targets"].items():
+        counts = {key: sum(tally[key] for tally in engines.values()) for key in next(iter(engines.values()))}
+        cells = [counts["inputs"], counts["refused"], counts["accepted"], _others(counts)]
+        totals = [total + cell for total, cell in zip(totals, cells, strict=True)]
+        rows.append([found["titles"][name], *cells])
+    yield "## Fuzzing"
+    yield ""
+    yield (
+        f"`python -m benchmarks.fuzz`: {found['minutes']:.0f} minutes over all readers of foreign bytes, half by "
+        "mutation of real "
+        "files, half guided by coverage (atheris; not for what native code reads). *Refused* is an error of "
+        "edgecnn's family; "
+        "*everything else* is another exception, an end of the process, more than 10 s, or more than 1 GB. `make "
+        "fuzz` goes on."
+    )
+    yield ""
+    yield f"Machine: {_machine(found)}."
+    yield ""
+    yield from _table(
+        ["what comes in", "inputs", "refused", "accepted", "everything else"], [*rows, ["**all**", *totals]]
+    )
+
+
+def _others(counts: dict[str, int]) -> int:
+    return counts["other"] + counts["slow"] + counts["large"]
+
+
+def _kills(found: dict[str, Any]) -> Iterable[str]:
+    summary = found["summary"]
+    worst, end = summary["worst_loss_s"], summary["sigterm_end_s"]
+    whole = sum(count for how, count in summary["runs"].items() if how != "power cut")
+    yield "## Recordings that were cut short"
+    yield ""
+    yield (
+        f"`python -m benchmarks.kills`: {whole} runs that recorded a stream of clocks were ended at random moments, "
+        "half "
+        "with ffmpeg and half with OpenCV's encoder, as .mp4, .mkv, .avi and .mov. A power cut is the file as it "
+        "was on disk at a "
+        "random moment. Afterwards each file was read: how much before the newest result that had been delivered "
+        "does it end? "
+        f"In {summary['wrong']} of {whole} runs was anything wrong: a file without frames, more than 2 s lost, "
+        "yesterday's recording "
+        "changed, something hidden left behind, or another exit code."
+    )
+    yield ""
+    yield f"Machine: {_machine(found)}; other programs kept it busy (load {_load(found)})."
+    yield ""
+    rows = [
+        [how, count, "playable, the old file kept" if worst.get(how) is None else f"{worst[how]:.2f} s"]
+        for how, count in summary["runs"].items()
+    ]
+    yield from _table(["ended by", "times", "most that was lost"], rows)
+    yield ""
+    yield f"SIGTERM ended a run within {end['median']:.2f} s (median; longest {end['longest']:.2f} s)."
+
+
+def _verbs(found: dict[str, Any]) -> Iterable[str]:
+    counts = found["counts"]
+    verbs = {"convert", "quantize", "bench", "evaluate", "inspect", "deploy"}
+    yield "## Several programs at one bundle"
+    yield ""
+    yield (
+        f"`python -m benchmarks.interleaved_verbs`: {counts['interleavings']} random interleavings of "
+        f"{found['processes']} processes "
+        "that convert, quantize, bench, evaluate, inspect and copy one bundle, some of them killed. After each, the "
+        "bundle has to open, "
+        "every file has to be the one that was verified, and no measurement may be gone. *Refused* is a verb that "
+        "another "
+        "one had taken the ground from, with a message that says so."
+    )
+    yield ""
+    yield f"Machine: {_machine(found)}."
+    yield ""
+    rows = [[name, count] for name, count in counts.items() if name in verbs]
+    outcomes = [[name, counts.get(name, 0)] for name in ("done", "refused", "killed", "failed", "lost")]
+    yield from _table(["verb or outcome", "times"], [*rows, *outcomes])
+
+
+def _first(found: dict[str, Any]) -> Iterable[str]:
+    yield "## Files that are opened by a child first"
+    yield ""
+    yield (
+        f"`python -m benchmarks.first_open`: programs of their own, in turns, {found['rounds']} of each, with the "
+        "detector that ships "
+        "and a copy that was never opened here; from `open_runner` to the first result. The difference is the "
+        "median over neighbours, "
+        "with its 99 % interval."
+    )
+    yield ""
+    yield f"Machine: {_machine(found)}; load {found['load_average']:.1f}."
+    yield ""
+    rows = []
+    for name, cases in found["formats"].items():
+        for case, text in (("first", "never opened here"), ("again", "opened here before")):
+            wall, cpu = cases[case]["wall"], cases[case]["processor"]
+            rows.append([name, text, *(_difference(each) for each in (wall, cpu)), f"{cases['untried_ms']:.0f} ms"])
+    columns = ["format", "", "added, by the clock", "added, of processor time", "start without a child"]
+    yield from _table(columns, rows)
+
+
+def _difference(figure: dict[str, Any]) -> str:
+    low, high = figure["added_99_ms"]
+    return f"{figure['added_ms']:+.0f} ms ({low:+.0f} … {high:+.0f})"
+
+
+def _signed(found: dict[str, Any]) -> Iterable[str]:
+    yield "## Verifying a signature"
+    yield ""
+    yield (
+        f"`python -m benchmarks.signed_start`: {found['pairs']} pairs of starts, with a trusted key and without, of "
+        "the detector that "
+        f"ships ({found['bytes'] / 1e6:.1f} MB). Load {found['load_average']:.1f}."
+    )
+    yield ""
+    rows = [
+        [name, *(_difference(each) for each in (figure["wall"], figure["processor"]))]
+        for name, figure in found["figures"].items()
+    ]
+    yield from _table(["format", "added, by the clock", "added, of processor time"], rows)
+
+
+def _watched(found: dict[str, Any]) -> Iterable[str]:
+    yield "## A process that watches exporters"
+    yield ""
+    figure = found["inspect"]
+    yield (
+        "`python -m benchmarks.watched_start`: what the process costs that waits for `convert`, `quantize` and "
+        "`compress` and starts "
+        f"them again without what crashed: {_difference(figure['wall'])} by the clock, "
+        f"{_difference(figure['processor'])} of processor "
+        f"time (medians of {found['pairs']} pairs, 99 % intervals), {found['memory_mb']:.0f} MB while it waits. Load "
+        f"{found['load_average']:.1f}."
+    )
+
+
+def _table(columns: list[str], rows: list[list[Any]]) -> Iterable[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield "| --- |" + " ---: |" * (len(columns) - 1)
+    for row in rows:
+        yield f"| {' | '.join(f'{cell:,}'.replace(',', ' ') if isinstance(cell, int) else cell for cell in row)} |"
+
+
+def _machine(found: dict[str, Any]) -> str:
+    machine = found["machine"]
+    return f"{machine['cpu_model']}, {machine['cores_allowed']} cores, {machine['os']}, Python {machine['python']}"
+
+
+def _load(found: dict[str, Any]) -> str:
+    return f"{found['machine']['conditions']['load_1min']:.1f}"
+
+
+_SECTIONS = {
+    "fuzz": _fuzz,
+    "kills": _kills,
+    "interleaved_verbs": _verbs,
+    "first_open": _first,
+    "signed_start": _signed,
+    "watched_start": _watched,
+}
