@@ -13,7 +13,7 @@ from edgecnn.errors import SpecError
 from edgecnn.flow.conversion_gates import gates
 from edgecnn.options import Option, kinds
 from edgecnn.photographs import photographs
-from edgecnn.report.sbom import check_sbom, renew_sbom, stated_licenses, write_sbom
+from edgecnn.report.sbom import StatedLicenses, check_sbom, renew_sbom, stated_licenses
 from edgecnn.targets import load_target
 from edgecnn.targets.what_to_make import target_notes, what_to_make
 
@@ -133,7 +133,7 @@ def convert(
         evaluate_on=evaluate_on,
         budget_minutes=budget_minutes,
     )
-    stated = stated_licenses(Path(out))
+    stated = StatedLicenses(weights_license, data_license) if sbom else stated_licenses(Path(out))
     conversion = build_bundle(
         trained,
         out=Path(out),
@@ -147,8 +147,5 @@ def convert(
         overwrite=overwrite,
         progress=progress,
     )
-    bundle = conversion.bundle
-    if sbom and bundle is not None:
-        bundle = write_sbom(bundle, weights_license=weights_license, data_license=data_license)
-    renewed, remarks = renew_sbom(bundle, stated)
+    renewed, remarks = renew_sbom(conversion.bundle, stated)
     return dataclasses.replace(conversion, bundle=renewed, warnings=(*conversion.warnings, *remarks, *notes))
