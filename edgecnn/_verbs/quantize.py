@@ -109,13 +109,7 @@ def quantize(
     manifest = opened.manifest
     if precision not in QUANTIZED:
         raise UnknownNameError("precision to quantize to", precision, QUANTIZED)
-    held = [artifact.format for artifact in manifest.artifacts if artifact.precision == "fp32"]
-    asked = [name for name in quantizable() if name in held] if to is None else kinds.one_or_more(to)
-    formats = list(dict.fromkeys(asked))
-    for name in formats:
-        FORMATS.get(name)
-    if not formats:
-        raise BundleError(f"{opened.folder} has no fp32 artifact of a format that can be quantized here")
+    formats = _formats(opened, to)
     if split is not None and data is None:
         raise SpecError("--split selects a part of labelled pictures: give --data")
     if data is None and evaluate_on is None and max_drop is not None:
@@ -152,3 +146,15 @@ def quantize(
         )
     renewed, remarks = renew_sbom(conversion.bundle, stated)
     return dataclasses.replace(conversion, bundle=renewed, warnings=(*conversion.warnings, *remarks))
+
+
+def _formats(bundle: Bundle, to: str | Sequence[str] | None) -> list[str]:
+    """The formats to quantize: the given ones, or all that can be."""
+    held = [artifact.format for artifact in bundle.manifest.artifacts if artifact.precision == "fp32"]
+    asked = [name for name in quantizable() if name in held] if to is None else kinds.one_or_more(to)
+    formats = list(dict.fromkeys(asked))
+    for name in formats:
+        FORMATS.get(name)
+    if not formats:
+        raise BundleError(f"{bundle.folder} has no fp32 artifact of a format that can be quantized here")
+    return formats
