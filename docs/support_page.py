@@ -27,6 +27,9 @@ photographs were compared with the torch network's. A cell holds
 - *refused*, *failed*: with a number, that stands below with its reason.
 - *{not_tried}*: this machine has no such device, edgecnn has no network for it that anyone can get, or nobody
   has run the script on it yet. It may work: `edgecnn devices` tries it where you are.
+
+Of Arm, these tables say nothing. On an emulated Raspberry Pi 5, `tests/device/test_pi.py` has a small classifier answer
+in every format, in fp32 and (but for ncnn) int8, as it does on x86, and in fp32 as torch does.
 """
 
 
