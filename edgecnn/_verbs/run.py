@@ -20,6 +20,7 @@ from edgecnn.runners.live.tracking.selection import Selection
 from edgecnn.runners.runner import open_runner
 
 _SHOWN = "What is shown and counted"
+_EVENTS = "Events"
 
 
 def run(
@@ -91,6 +92,11 @@ def run(
     jsonl: Annotated[str | Path | None, Option(kind=kinds.TEXT, metavar="FILE|-", group=options.OUTPUT)] = None,
     rotate: Annotated[str | None, Option(metavar="SIZE|TIME", group=options.OUTPUT)] = None,
     keep: Annotated[int | None, Option(group=options.OUTPUT)] = None,
+    events: Annotated[str | Path | None, Option(metavar="FOLDER", group=_EVENTS)] = None,
+    event_after: Annotated[float, Option(metavar="SECONDS", group=_EVENTS)] = 2.0,
+    event_before: Annotated[float, Option(metavar="SECONDS", group=_EVENTS)] = 5.0,
+    event_apart: Annotated[float, Option(metavar="SECONDS", group=_EVENTS)] = 0.0,
+    keep_events: Annotated[str | None, Option(metavar="AGE,SIZE", group=_EVENTS)] = None,
     mqtt: Annotated[str | None, Option(metavar="URL", envvar="EDGECNN_MQTT", group=options.OUTPUT)] = None,
     mqtt_qos: Annotated[int, Option(kind=kinds.whole_between(0, 2), group=options.OUTPUT)] = 0,
     home_assistant: Annotated[bool, Option(group=options.OUTPUT)] = False,
@@ -156,6 +162,11 @@ def run(
         jsonl: append one JSON object for each frame to this file; - is stdout.
         rotate: start the next file of `record` and `jsonl` at this size or time, such as 100MB, 1h, or 100MB,1h.
         keep: how many files of each to keep, the newest.
+        events: write a clip, the best picture and a JSON record of each object that stays in a zone, into a folder.
+        event_after: seconds that an object must stay in a zone (without zones: in the picture) to be an event.
+        event_before: seconds of the clip before that.
+        event_apart: least seconds from one event's end to the next one's begin.
+        keep_events: how long events are kept and how much they may take, such as 7d,2GB; the oldest are deleted.
         mqtt: publish one JSON object for each frame to mqtt://USER:PASSWORD@HOST:PORT/TOPIC, or mqtts://.
         mqtt_qos: MQTT's quality of service, 0, 1 or 2.
         home_assistant: announce the run to Home Assistant, over `mqtt`.
@@ -180,13 +191,10 @@ def run(
     selection = Selection.parse(classes, kinds.one_or_more(class_scores), kinds.one_or_more(masks))
     sources = kinds.one_or_more(source)
     asked = {"show": show, "record": record, "jsonl": jsonl, "mqtt": mqtt, "metrics": metrics, "web": web}
-    words = {
-        "mqtt_qos": mqtt_qos,
-        "home_assistant": home_assistant,
-        "web_token": web_token,
-        "rotate": rotate,
-        "keep": keep,
-    }
+    asked["events"] = events  # left first: the last event is told by the others
+    times = {"event_after": event_after, "event_before": event_before, "event_apart": event_apart}
+    words = {"mqtt_qos": mqtt_qos, "home_assistant": home_assistant, "web_token": web_token}
+    words |= {"rotate": rotate, "keep": keep, "keep_events": keep_events, **({} if events is None else times)}
     with (
         Signals() as signals,
         open_runner(

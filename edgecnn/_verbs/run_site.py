@@ -24,8 +24,14 @@ _SOURCE: Final = Setting(
 )
 _NETWORK: Final = ("device", "format", "precision", "threads", "trusted_keys")
 _THRESHOLDS: Final = ("score", "nms_iou")
-_SINKS: Final = ("record", "jsonl", "mqtt")
-_WORDS: Final = {"record": ("rotate", "keep"), "jsonl": ("rotate", "keep"), "mqtt": ("mqtt_qos", "home_assistant")}
+_SINKS: Final = ("record", "jsonl", "mqtt", "events")
+_EVENT_WORDS: Final = ("event_after", "event_before", "event_apart", "keep_events")
+_WORDS: Final = {
+    "record": ("rotate", "keep"),
+    "jsonl": ("rotate", "keep"),
+    "mqtt": ("mqtt_qos", "home_assistant"),
+    "events": _EVENT_WORDS,
+}
 
 
 def run_site(
@@ -125,7 +131,8 @@ def _plan(name: str, values: Mapping[str, Any], *, own: Mapping[str, Any]) -> Ca
 def _sinks(name: str, values: Mapping[str, Any], own: Mapping[str, Any]) -> SinksAsked:
     """A camera's sinks; what the top of the file names gets the camera's name: street-door.mp4, street/door."""
     asked = {key: values[key] for key in _SINKS if values.get(key) is not None}
-    words = {word: values[word] for key in asked for word in _WORDS[key] if word in values}
+    defaults = {s.key: s.default for s in settings_of(run)}
+    words = {word: values.get(word, defaults[word]) for key in asked for word in _WORDS[key]}
     for key in ("record", "jsonl"):
         if key in asked and key not in own and asked[key] != "-":
             path = Path(asked[key])

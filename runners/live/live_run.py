@@ -254,6 +254,7 @@ class LiveRun:
             faults={},
             states={name: partial(self._state, of) for name, of in states.of(self._cameras).items()},
             controls=self._controls if len(self._cameras) == 1 else None,
+            tracks=tracked is not None,
             classes=tuple(self._objects.selection.classes),
             zones=tuple(count.name for count in counts if isinstance(count, ZoneCount)),
             lines=tuple(count.name for count in counts if isinstance(count, LineCount)),

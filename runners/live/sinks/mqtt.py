@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from edgecnn.errors import DeviceError, MissingDependencyError, SpecError
@@ -185,6 +185,11 @@ class MqttSink:
             self._newest = (frame, result)
             if self._room() and (jpeg := self._snapshot.jpeg_of(result, annotated)) is not None:
                 self._publish(f"{self.broker.prefix}/snapshot", jpeg, qos=0, retain=True)
+
+    def publish_event(self, record: dict[str, Any]) -> None:
+        """Publish an event's record to PREFIX/event; from any thread. Without a connection, it is only on the disk."""
+        if self._room():
+            self._publish(f"{self.broker.prefix}/event", encode_json(record), qos=1)
 
     def forget(self) -> None:
         """When it is left, take back what was announced: the camera will not come again."""
@@ -422,10 +427,12 @@ def open_mqtt(url: str, setting: Setting) -> MqttSink:
             controls=setting.controls,
         )
 
-    return MqttSink(
+    sink = MqttSink(
         url,
         qos=setting.words.get("mqtt_qos", 0),
         device=device if setting.words.get("home_assistant") else None,
         topic=setting.words.get("mqtt_topic", ""),
         report=setting.report,
     )
+    setting.on_event.append(sink.publish_event)
+    return sink

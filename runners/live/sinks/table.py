@@ -29,6 +29,14 @@ JSONL: Final = SinkKind(
     opens=f"{_ROOM}.jsonl:open_jsonl",
     words=("rotate", "keep"),
 )
+EVENTS: Final = SinkKind(
+    name="events",
+    metavar="FOLDER",
+    about="Write a clip, the best picture and a JSON record of objects that stay in a zone.",
+    opens=f"{_ROOM}.events:open_events",
+    draws=True,
+    words=("event_after", "event_before", "event_apart", "keep_events"),
+)
 MQTT: Final = SinkKind(
     name="mqtt",
     metavar="URL",
@@ -56,7 +64,7 @@ WEB: Final = SinkKind(
 
 SINKS: Final = Table(
     "sink",
-    {row.name: f"{_ROOM}.table:{row.name.upper()}" for row in (SHOW, RECORD, JSONL, MQTT, METRICS, WEB)},
+    {row.name: f"{_ROOM}.table:{row.name.upper()}" for row in (SHOW, RECORD, JSONL, EVENTS, MQTT, METRICS, WEB)},
     record=SinkKind,
     group="edgecnn.sinks",
 )
