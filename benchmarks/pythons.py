@@ -1,20 +1,27 @@
-"""Which Pythons run what a device needs: python benchmarks/pythons.py [--python PATH …] [--out FILE.json].
+"""Which Pythons run what a device needs: python benchmarks/pythons.py [--python PATH …] [--root DIR] [--out FILE.json].
 
 On this machine: for each interpreter an environment of its own with edgecnn's wheel and pip's choice of packages, to
 which one runtime after the other is added; in it `devices`, `run` on a photograph and `bench`. The first interpreter
 has another one with numpy 1 and OpenCV 4. For aarch64, and for Pythons that are not here: whether pip finds a wheel of
 each package. What is not tried keeps what an earlier run found.
+
+`--root` is the root file system of another Debian, whose python3 is tried by chroot (as root): where a release has a
+Python that is nowhere else, as in `mmdebstrap --variant=minbase
+--include=python3-venv,libgl1,libglib2.0-0t64,ca-certificates forky DIR`.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,7 +48,9 @@ def network_for(extra: str) -> tuple[str, Path, list[str]]:
     return str(ASSETS / "probe.edge"), ASSETS / f"{answer['photograph']}.jpg", [label for _, label in by_score]
 
 
-def tried_runtime(inside: str, wheel: Path, extra: str, pins: tuple[str, ...], folder: str) -> dict[str, Any]:
+def tried_runtime(
+    inside: str, wheel: Path, extra: str, pins: tuple[str, ...], folder: str, root: Path | None = None
+) -> dict[str, Any]:
     """Install it, and run what a device runs."""
     row: dict[str, Any] = {}
     program = [inside, "-m", "edgecnn"]
@@ -54,7 +63,7 @@ def tried_runtime(inside: str, wheel: Path, extra: str, pins: tuple[str, ...], f
         "bench": [*program, "bench", network, *chosen, "--iterations", "20", "--no-record", "--json"],
     }
     for name, command in steps.items():
-        done = ran(command, folder)
+        done = ran(command, folder, root)
         if name == "run" and done.returncode == 0:
             record = json.loads(done.stdout.splitlines()[0])
             row["found"] = [each["label"] for each in record.get("detections") or record.get("classes", ())]
@@ -65,20 +74,38 @@ def tried_runtime(inside: str, wheel: Path, extra: str, pins: tuple[str, ...], f
     if "why" not in row and row["found"] != expected:
         row["why"] = f"run: it sees {', '.join(row['found']) or 'nothing'}, not {', '.join(expected)}"
     row["ok"] = "why" not in row
-    return row | ({"packages": packages(inside, folder, extra)} if row["install"] else {})
+    return row | ({"packages": packages(inside, folder, extra, root)} if row["install"] else {})
 
 
-def ran(command: list[str], folder: str) -> subprocess.CompletedProcess[str]:
-    """Run it without the paths of whoever calls this."""
+def ran(command: list[str], folder: str, root: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run it without the paths of whoever calls this; in another root file system, which has the folder too."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    if root is not None:
+        command, folder = ["chroot", str(root), "env", "-C", folder, *command], "/"
     return subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=_STEP_S, check=False
     )
 
 
-def packages(python: str, folder: str, extra: str) -> dict[str, str]:
+@contextlib.contextmanager
+def visible(root: Path | None, folder: str) -> Iterator[None]:
+    """Let another root file system see the folder, this repository, the processor and how to reach packages."""
+    if root is None:
+        yield
+        return
+    shutil.copyfile("/etc/resolv.conf", root / "etc" / "resolv.conf")
+    with contextlib.ExitStack() as mounted:
+        for place in ("/proc", "/sys", "/dev", "/etc/ssl/certs", str(REPOSITORY), folder):
+            there = root / place.lstrip("/")
+            there.mkdir(parents=True, exist_ok=True)
+            subprocess.run(["mount", "--bind", place, str(there)], check=True)
+            mounted.callback(subprocess.run, ["umount", str(there)], check=True)
+        yield
+
+
+def packages(python: str, folder: str, extra: str, root: Path | None = None) -> dict[str, str]:
     """Versions of what matters."""
-    listed = json.loads(ran([python, "-m", "pip", "list", "--format", "json"], folder).stdout)
+    listed = json.loads(ran([python, "-m", "pip", "list", "--format", "json"], folder, root).stdout)
     wanted = {"numpy", "opencv-python", RUNTIMES[extra]}
     return {each["name"].lower(): each["version"] for each in listed if each["name"].lower() in wanted}
 
@@ -113,9 +140,9 @@ def resolved(wheel: Path, version: str, extra: str, machine: str) -> dict[str, A
     }
 
 
-def version_of(python: str) -> str:
+def version_of(python: str, root: Path | None = None) -> str:
     """As in "3.10.13"."""
-    return ran([python, "-c", "import platform; print(platform.python_version())"], "/").stdout.strip()
+    return ran([python, "-c", "import platform; print(platform.python_version())"], "/", root).stdout.strip()
 
 
 def built_wheel(folder: str) -> Path:
@@ -129,11 +156,15 @@ def main() -> int:
     """Try them all; 1 where one that has its wheels fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--python", action="append", default=[], help="an interpreter; repeat it for several")
+    parser.add_argument("--root", type=Path, help="another Debian's root file system, with python3")
     parser.add_argument("--runtime", action="append", choices=list(RUNTIMES), help="only these")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "pythons.json")
     options = parser.parse_args()
     runtimes, pythons = options.runtime or list(RUNTIMES), options.python or [sys.executable]
-    here = {".".join(version_of(python).split(".")[:2]) for python in pythons}
+    versions = [version_of(python) for python in pythons] + (
+        [version_of("python3", options.root)] if options.root else []
+    )
+    here = {".".join(version.split(".")[:2]) for version in versions}
     elsewhere = [
         (version, extra, machine)
         for machine in ("x86_64", "aarch64")
@@ -150,16 +181,20 @@ def main() -> int:
         "tried": [row for row in earlier.get("tried", ()) if not _tried_again(row, runtimes, here)],
         "resolved": [row for row in earlier.get("resolved", ()) if row["runtime"] not in runtimes],
     }
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(1) as beside:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        visible(options.root, folder),
+        ThreadPoolExecutor(1) as beside,
+    ):
         wheel = built_wheel(folder)
         resolving = beside.submit(lambda: result["resolved"].extend(resolved(wheel, *each) for each in elsewhere))
-        environments = {(python, pins): Path(folder) / str(i) for i, (python, pins) in enumerate(wanted(pythons))}
-        for (python, _), where in environments.items():
-            ran([python, "-m", "venv", str(where)], folder)
+        places = [(str(Path(folder) / str(i)), *each) for i, each in enumerate(wanted(pythons, options.root))]
+        for where, python, _, root in places:
+            ran([python, "-m", "venv", where], folder, root)
         for extra in runtimes:
-            for (python, pins), where in environments.items():
-                row = {"python": version_of(python), "runtime": extra, "pins": list(pins)}
-                row |= tried_runtime(str(where / "bin" / "python"), wheel, extra, pins, folder)
+            for where, python, pins, root in places:
+                row = {"python": version_of(python, root), "runtime": extra, "pins": list(pins)}
+                row |= tried_runtime(f"{where}/bin/python", wheel, extra, pins, folder, root)
                 result["tried"].append(row)
                 print(json.dumps(row), flush=True)
                 write(options.out, result)  # it takes long: what is there is kept
@@ -172,9 +207,10 @@ def _tried_again(row: dict[str, Any], runtimes: list[str], here: set[str]) -> bo
     return row["runtime"] in runtimes and ".".join(row["python"].split(".")[:2]) in here
 
 
-def wanted(pythons: list[str]) -> list[tuple[str, tuple[str, ...]]]:
+def wanted(pythons: list[str], root: Path | None) -> list[tuple[str, tuple[str, ...], Path | None]]:
     """Each interpreter with pip's choice, and the first with older packages."""
-    return [*((python, ()) for python in pythons), (pythons[0], OLD)]
+    plain: list[tuple[str, tuple[str, ...], Path | None]] = [(python, (), None) for python in pythons]
+    return [*plain, (pythons[0], OLD, None), *([("python3", (), root)] if root else [])]
 
 
 def write(out: Path, result: dict[str, Any]) -> None:

@@ -110,7 +110,7 @@ class Runner:
             picture = list(picture)  # of views
         if isinstance(picture, list | tuple):
             return self._answers(picture)
-        image, source = _image_and_source(picture)
+        image, source = image_and_source(picture)
         return found_in(self._answer(image), source)
 
     def __repr__(self) -> str:
@@ -131,7 +131,7 @@ class Runner:
             return [self(picture) for picture in pictures]
         results: list[Result] = []
         for start in range(0, len(pictures), self._batch):
-            images, sources = zip(*map(_image_and_source, pictures[start : start + self._batch]), strict=True)
+            images, sources = zip(*map(image_and_source, pictures[start : start + self._batch]), strict=True)
             results += map(found_in, self._answer_batch(images), sources)
         return results
 
@@ -212,7 +212,7 @@ class Runner:
         self.close()
 
 
-def _image_and_source(picture: GivenPicture | Frame) -> tuple[UInt8Array, Source]:
+def image_and_source(picture: GivenPicture | Frame) -> tuple[UInt8Array, Source]:
     """The pixels, and what a result remembers of them: nothing that costs memory by itself."""
     if isinstance(picture, Frame):
         return picture.image, None

@@ -10,6 +10,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -25,6 +26,7 @@ import pytest
 import edgecnn
 from edgecnn.photographs import photographs
 from tests.builders.repository import REPOSITORY
+from tests.runners.live.conftest import StreamServer
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
 FRAMES = 48
@@ -166,6 +168,37 @@ def test_the_service_answers_over_http(footage: Path) -> None:
         finally:
             service.terminate()
     assert service.returncode in (0, -15)
+
+
+@pytest.mark.server
+def test_who_stays_in_the_picture_keeps_the_id_when_the_stream_comes_back(tmp_path: Path) -> None:
+    data = cv2.imencode(".jpg", photographs()["astronaut"])[1].tobytes()
+    server = StreamServer(tmp_path)
+    server.fps, server.parts = 10, [b"--frame\r\nContent-Type: image/jpeg\r\n\r\n%b\r\n" % data]
+    server.start()
+    port = server.server_address[1]
+    command = [sys.executable, str(REPOSITORY / "examples" / "follow_again.py"), server.url("stream")]
+    lines: list[str] = []
+    with subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, stdout=subprocess.PIPE, text=True
+    ) as program:
+        reader = threading.Thread(target=lambda: lines.extend(program.stdout or ()))
+        reader.start()
+        try:
+            until(lambda: [line for line in lines if line.endswith(": [1]\n")], seconds=120)
+            server.kill()
+            time.sleep(1)
+            server = StreamServer(tmp_path, port=port)
+            server.fps, server.parts = 10, [b"--frame\r\nContent-Type: image/jpeg\r\n\r\n%b\r\n" % data]
+            server.start()
+            until(lambda: lines.count("stream: live\n") == 2, seconds=120)
+            time.sleep(2)
+        finally:
+            program.terminate()
+            reader.join()
+            server.kill()
+    seen = [line for line in lines if line.startswith("frame")]
+    assert [line.partition(": ")[2] for line in seen] == ["[1]\n"], "nobody new, and nobody gone"
 
 
 # --- ROS 2, which is not on the machines that test this: the launch file says what to start, and a replay does it

@@ -5,16 +5,22 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
 
 from edgecnn.errors import DataError, SpecError
-from edgecnn.results import Count, Detections, Result, UInt8Array, changed
+from edgecnn.results import Count, Detections, Result, UInt8Array, changed, found_in
 from edgecnn.runners.live.cameras.camera import Camera
-from edgecnn.runners.live.frame import Frame, image_of
+from edgecnn.runners.live.frame import Frame
 from edgecnn.runners.live.tracking.counting import LineCounter, ZoneCounter, check_inside, parse_counters, updated
 from edgecnn.runners.live.tracking.selection import SelectingRunner
 from edgecnn.runners.live.tracking.tracker import DEFAULT_FPS, UNTRACKED, Tracker
-from edgecnn.runners.runner import Runner, StageTimes
+from edgecnn.runners.runner import Runner, StageTimes, image_and_source
 from edgecnn.tasks import Task
+
+if TYPE_CHECKING:
+    from edgecnn.given_pictures import GivenPicture
 
 
 class TrackedRunner:
@@ -71,25 +77,41 @@ class TrackedRunner:
             f"{self._tracker.start_score:g} or more"
         )
 
-    def __call__(self, picture: UInt8Array | Frame) -> Result:
-        """The network's result for one frame or picture (uint8 [height, width, 3] BGR), with track ids and counts.
+    @overload
+    def __call__(self, picture: GivenPicture | Frame, /) -> Result: ...
+
+    @overload
+    def __call__(self, picture: list[Any] | tuple[Any, ...], /) -> list[Result]: ...
+
+    def __call__(self, picture: GivenPicture | Frame | list[Any] | tuple[Any, ...], /) -> Result | list[Result]:
+        """The network's result for a frame or picture, with track ids and counts.
+
+        Args:
+            picture: as `Runner` takes it. A list, a tuple or a batch is a sequence of frames, oldest first, which are
+                answered one at a time.
 
         Raises:
-            SpecError: a line or zone extends beyond the picture.
-            DataError: the picture's size changed, so that lines and zones no longer fit.
+            SpecError: as `Runner`, or a line or zone extends beyond the picture.
+            DataError: as `Runner`, or the picture's size changed, so that lines and zones no longer fit.
+            DeviceError: the runtime failed.
         """
+        if isinstance(picture, np.ndarray) and picture.ndim == 4:
+            picture = list(picture)  # of views
+        if isinstance(picture, list | tuple):
+            return [self(each) for each in picture]
         captured_ns = self._taken_ns(picture)
-        self._check_size(image_of(picture))
-        result = self._runner(picture)
+        image, source = image_and_source(picture)
+        self._check_size(image)
+        result = self._runner(picture if isinstance(picture, Frame) else image)
         start = time.perf_counter_ns()
         task = self._runner.task
         if (objects := task.objects(result)) is not None:
             result = task.with_objects(result, self._follow(objects, captured_ns))
         times = self._runner.stage_times
         self._times = dataclasses.replace(times, finish_ns=times.finish_ns + time.perf_counter_ns() - start)
-        return result
+        return found_in(result, source)
 
-    def _taken_ns(self, picture: UInt8Array | Frame) -> int | None:
+    def _taken_ns(self, picture: GivenPicture | Frame) -> int | None:
         """Its capture time on the source's own clock, not the time at which the network got it."""
         if isinstance(picture, Frame):
             return picture.captured_ns if self._live else picture.media_ns

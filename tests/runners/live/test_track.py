@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -25,7 +26,16 @@ from edgecnn.runners.live.tracking.tracker import UNTRACKED, Tracker
 from edgecnn.runners.runner import StageTimes
 from edgecnn.tasks import Classify, Detect, InstanceSegment, Segment
 
-from .conftest import HEIGHT_PX, WIDTH_PX, OpenRunner, ScriptedCamera, SquareRunner, StreamServer, write_video
+from .conftest import (
+    HEIGHT_PX,
+    WIDTH_PX,
+    OpenRunner,
+    ScriptedCamera,
+    SquareRunner,
+    StreamServer,
+    square_frame,
+    write_video,
+)
 
 pytest.importorskip("edgefirst.tracker", reason="needs edgefirst-tracker: pip install 'edgecnn[track]'")
 LABELS = ("square", "circle")
@@ -188,6 +198,29 @@ def test_tracking_is_part_of_the_stage_that_finishes() -> None:
     assert runner.stage_times.infer_ns == 2000
     assert runner.stage_times.finish_ns > 3000
     assert isinstance(runner.stage_times, StageTimes)
+
+
+def test_a_tracked_runner_takes_what_a_runner_takes_and_remembers_it(tmp_path: Path) -> None:
+    from PIL import Image
+
+    images = [square_frame(index) for index in range(3)]
+    paths = [tmp_path / f"{index}.png" for index in range(3)]
+    for path, image in zip(paths, images, strict=True):
+        cv2.imwrite(str(path), image)
+    frames = [frame_now(image, index, "camera") for index, image in enumerate(images)]
+    for sequence in (images, tuple(frames), paths, [Image.open(path) for path in paths], np.stack(images)):
+        runner: Any = _tracked(_OpenSquareRunner())
+        found = runner(sequence)
+        assert [each.track_ids.tolist() for each in found] == [[-1], [1], [1]]
+        pictures = [each.picture for each in found]
+        if isinstance(sequence, tuple):
+            assert pictures == [None] * 3, "the live loop keeps no pictures"
+        else:
+            assert all((picture == image).all() for picture, image in zip(pictures, images, strict=True))
+    with pytest.raises(DataError, match="absent"):
+        _tracked(_OpenSquareRunner())("absent.png")
+    with pytest.raises(SpecError, match="a picture must be"):
+        runner(3)
 
 
 def test_instances_are_tracked_by_their_boxes() -> None:
