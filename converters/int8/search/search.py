@@ -25,8 +25,8 @@ from edgecnn.converters.int8.search.plan import Plan
 
 _RECIPES_MEASURED = 2
 _TRIED_IN_INT8 = 80  # attempts
-_EQUALISED_ALONE = 40  # layers whose damage is measured: the others hardly do any
-_EQUALISED_COUNTS = (1, 2, 4, 8, 16, 32, 64)  # layers that are equalised together
+_EQUALISED_ALONE = 128  # layers whose damage is measured
+_EQUALISED_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)  # layers that are equalised together
 _TIMED = 3  # plans with the largest int8 shares
 _AS_FAST = 0.02  # relative latencies that differ less are equal: the larger share is taken
 _SMALL_SHARE = 1 / 400  # of the multiply-adds: a layer that int8 hardly makes faster
@@ -151,7 +151,7 @@ class _Search:
         order = [name for name in sorted(gains, key=lambda name: -gains[name]) if gains[name] > 0]
         quietest, least = self.best, self._noise(self.best, "noise")
         for count in _EQUALISED_COUNTS:
-            if count > len(order) and count // 2 >= len(order):
+            if len(quietest.equalised) == len(order):
                 break
             plan = msgspec.structs.replace(
                 self.best, int8_layers=frozenset(self._layers), equalised=frozenset(order[:count])
