@@ -105,13 +105,7 @@ class _Search:
         self._done = 0
         # Damage of every layer, bisections in both orders, layers made int8 again.
         bisections = 2 * _RECIPES_MEASURED * len(self._layers).bit_length()
-        self._expected = (
-            8
-            + len(_EQUALISED_COUNTS)
-            + min(_EQUALISED_ALONE, len(objective.equalisable))
-            + 3 * len(self._layers) // 2
-            + bisections
-        )
+        self._expected = 8 + len(_EQUALISED_COUNTS) + 5 * len(self._layers) // 2 + bisections
 
     def within(self, plan: Plan) -> bool:
         """Whether a measured plan is within the limit, as far as these pictures can tell."""
