@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import zlib
 from pathlib import Path
 
@@ -32,6 +33,7 @@ PICTURE_SUFFIXES = frozenset(
 )
 MAX_PIXELS = 100_000_000  # a 100-megapixel camera; 300 MB once decoded
 MAX_FILE_BYTES = 700_000_000  # that many pixels of uncompressed 16-bit colour, with metadata
+_MOST_SCANS = 200  # encoders write about ten; one of a hundred bytes may go over the whole picture
 _JPEG_SCAN, _JPEG_END = b"\xff\xda", b"\xff\xd9"
 _AS_IT_IS = cv2.IMREAD_UNCHANGED
 
@@ -104,6 +106,8 @@ def check_picture_file(path: Path) -> PictureHeader:
 def holds_picture(path: Path) -> bool:
     """Whether a file begins like a readable picture; False where it can't be read."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return False
         with path.open("rb") as file:
             return picture_format(file.read(32)) is not None
     except OSError:
@@ -126,6 +130,8 @@ def picture_hash(image: UInt8Array) -> str:
 
 def _read_bytes(path: Path) -> bytes:
     try:
+        if stat.S_ISFIFO(path.stat().st_mode):  # opening it would wait for whoever writes into it
+            raise DataError(f"{path} is a pipe, not an image")
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             start = file.read(32)
@@ -159,6 +165,8 @@ def _check(data: bytes, name: str) -> PictureHeader:
     # some decoders silently fill missing parts with grey
     if header.format == "JPEG" and data.rfind(_JPEG_END) < data.rfind(_JPEG_SCAN):  # a thumbnail has its own end marker
         raise DataError(f"{name} is truncated ({len(data)} bytes without the picture's end): copy it again")
+    if header.format == "JPEG" and data.count(_JPEG_SCAN) > _MOST_SCANS:
+        raise DataError(f"{name} is a JPEG of more than {_MOST_SCANS} scans, each of which is decoded: save it again")
     if header.format == "PNG":
         _check_png(data, name)
     return header

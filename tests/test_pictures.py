@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
@@ -207,3 +208,28 @@ def test_a_folder_of_nothing_but_damaged_pictures_is_an_error(tmp_path: Path) ->
     (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff")
     with open_camera(tmp_path) as camera, pytest.raises(DataError, match=r"a\.jpg"):
         next(iter(camera))
+
+
+def test_a_jpeg_of_scans_without_end_is_refused(photograph: np.ndarray[Any, Any]) -> None:
+    """Three thousand of them, in 300 KB, took minutes; encoders write about ten."""
+    words = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    whole = cv2.imencode(".jpg", photograph, words)[1].tobytes()
+    assert decode_picture(whole, "a.jpg").shape == photograph.shape
+    first = whole.index(b"\xff\xda")
+    bomb = whole[:-2] + whole[first:-2] * 300 + whole[-2:]
+    with pytest.raises(DataError, match=r"a\.jpg is a JPEG of more than 200 scans"):
+        decode_picture(bomb, "a.jpg")
+
+
+def test_a_pipe_is_neither_a_picture_nor_a_video_and_not_waited_for(
+    tmp_path: Path, photograph: np.ndarray[Any, Any]
+) -> None:
+    for name in ("a.jpg", "a.mp4", "a"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(DataError, match="neither a file nor a folder"):
+            open_camera(tmp_path / name)
+        with pytest.raises(DataError):
+            read_picture(tmp_path / name)
+    cv2.imwrite(str(tmp_path / "b.jpg"), photograph)
+    with open_camera(tmp_path) as camera:
+        assert [frame.image.shape for frame in camera] == [photograph.shape]

@@ -21,7 +21,7 @@ MOST_DIMENSIONS = 8
 MOST_NAMES = 100_000  # labels, layers, artifacts
 LONGEST_NAME = 1000
 MOST_DETECTIONS = 1_000_000
-LARGEST_FILE = 1 << 40
+LARGEST_FILE = 1 << 31  # as ONNX and TFLite files at most are; a hole of more on disk would be hashed for minutes
 
 DTYPES = frozenset(
     (
@@ -81,7 +81,7 @@ def check_file(field: str, record: FileRecord) -> None:
     if not _SHA256.fullmatch(record.sha256):
         raise SpecError(f"{field}.sha256 must be 64 hexadecimal digits, got {shortened(record.sha256)!r}")
     if not 0 <= record.bytes <= LARGEST_FILE:
-        raise SpecError(f"{field}.bytes must be 0 to 2^40, got {record.bytes}")
+        raise SpecError(f"{field}.bytes must be 0 to 2^31, got {record.bytes}")
 
 
 def _check_artifact(field: str, artifact: Artifact) -> None:

@@ -57,6 +57,10 @@ class DataYaml:
                     f"{f' (relative to {self.base})' if not Path(said).is_absolute() else ''}: expected {_WHAT}"
                 )
             if place.is_dir():
+                if place.resolve() in self.file.resolve().parent.parents:
+                    raise DataError(
+                        f"{self.file} gives {said!r} for {split}, a folder around its own: expected {_WHAT}"
+                    )
                 found += sorted(p for p in place.rglob("*") if is_picture(p) and p.is_file())
             elif is_picture(place):
                 found.append(place)

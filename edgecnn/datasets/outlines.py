@@ -12,6 +12,8 @@ from edgecnn.datasets.base import Outline
 from edgecnn.errors import DataError
 from edgecnn.pictures import MAX_PIXELS
 
+_FARTHEST_PX = 1e6  # from the picture's corner: the library draws with whole numbers
+
 
 class _Runs(msgspec.Struct):
     size: list[int]
@@ -30,7 +32,11 @@ def read_outline(raw: msgspec.Raw, width_px: float | None, height_px: float | No
         if data[:1] != b"{":
             polygons = msgspec.json.decode(data, type=list[list[float]])
             if not polygons or any(
-                len(one) < 6 or len(one) % 2 or not all(map(math.isfinite, one)) for one in polygons
+                len(one) < 6
+                or len(one) % 2
+                or not -_FARTHEST_PX <= min(one) <= max(one) <= _FARTHEST_PX
+                or not all(map(math.isfinite, one))
+                for one in polygons
             ):
                 raise DataError(f"{where}: {wanted}")
             return polygons

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from edgecnn.datasets.base import BoxTruth, ClassMap, Dataset, LabelTruth, MapTruth, Sample, Truth, beginning
 from edgecnn.pictures import picture_hash
 from edgecnn.results import UInt8Array
+from edgecnn.tasks.truth import Outline
 
 _TINY_PX = 4.0  # a side
 _WHOLE_PICTURE = 0.95  # of the area
@@ -17,7 +19,13 @@ _CROWDED = 100  # objects: AP counts at most so many detections of a class per p
 _OVER_THE_EDGE_PX = 2.0  # rounding, and labels that count pixels from 1
 _SMALL_PX2, _LARGE_PX2 = 32.0**2, 96.0**2  # COCO's
 _NAMED = 3  # pictures named in a finding
-_ONE = {"pictures": "picture", "boxes": "box", "classes": "class", "labels that don't": "label that doesn't"}
+_ONE = {
+    "pictures": "picture",
+    "boxes": "box",
+    "outlines": "outline",
+    "classes": "class",
+    "labels that don't": "label that doesn't",
+}
 
 
 @dataclass(frozen=True)
@@ -151,6 +159,8 @@ class Look:
         edges = np.array([width, height] * 2) + _OVER_THE_EDGE_PX
         outside = ((boxes < -_OVER_THE_EDGE_PX) | (boxes > edges)).any(axis=1)
         self.note("boxes beyond the edge of their picture", name, int(outside.sum()), wrong=True)
+        over = sum(_is_beyond(outline, width, height) for outline in truth.outlines)
+        self.note("outlines beyond the edge of their picture", name, over, wrong=True)
         twice = len(boxes) - len(np.unique(np.column_stack([ids, boxes]), axis=0))
         self.note("boxes equal to another", name, twice)
         self.note(f"pictures with more than {_CROWDED} objects", name, int(len(boxes) > _CROWDED))
@@ -186,6 +196,15 @@ class Look:
             findings=findings,
             remarks=dataset.remarks,
         )
+
+
+def _is_beyond(outline: Outline, width_px: int, height_px: int) -> bool:
+    """Whether a polygon of an outline has a corner beyond the edge of its picture; runs never have."""
+    if isinstance(outline, Mapping):
+        return False
+    corners = np.concatenate([np.asarray(polygon, np.float64).reshape(-1, 2) for polygon in outline])
+    edge = np.array([width_px, height_px]) + _OVER_THE_EDGE_PX
+    return bool(((corners < -_OVER_THE_EDGE_PX) | (corners > edge)).any())
 
 
 def watched(dataset: Dataset, look: Look) -> Dataset:

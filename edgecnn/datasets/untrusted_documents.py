@@ -22,9 +22,12 @@ T = TypeVar("T")
 Yaml: TypeAlias = "str | list[Yaml] | dict[str, Yaml]"
 
 MAX_YAML_BYTES = 1_000_000
-MAX_XML_BYTES = 20_000_000
+MAX_XML_BYTES = 4_000_000  # of one picture
+MAX_LABEL_BYTES = 4_000_000  # of one picture
 MAX_TEXT_BYTES = 50_000_000
+_MAX_LINES = 2_000_000  # each takes 50 bytes and more
 MAX_JSON_BYTES = 2_000_000_000  # COCO's own has 450 MB
+_LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 _MAX_DEPTH = 32
 _MAX_NODES = 200_000  # including expanded aliases
 
@@ -36,7 +39,10 @@ def read_text(path: Path, *, limit_bytes: int = MAX_TEXT_BYTES) -> str:
         DataError: it cannot be read, isn't text, or is larger than any such file should be.
     """
     try:
-        return _read(path, limit_bytes).decode("utf-8-sig")
+        text = _read(path, limit_bytes).decode("utf-8-sig")
+        if len(text) > _MAX_LINES and sum(map(text.count, _LINE_ENDS)) > _MAX_LINES:
+            raise DataError(f"{path} has more than {_MAX_LINES} lines")
+        return text
     except UnicodeDecodeError as failed:
         raise DataError(f"{path} is not UTF-8 text: {failed}") from failed
 

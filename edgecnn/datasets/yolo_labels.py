@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from edgecnn.datasets.base import BoxArray, beginning, refuse_mostly_outside
-from edgecnn.datasets.untrusted_documents import read_text
+from edgecnn.datasets.untrusted_documents import MAX_LABEL_BYTES, read_text
 from edgecnn.errors import DataError
 
 _BOX = 4  # centre x, centre y, width, height
@@ -75,7 +75,7 @@ def read_rows(
 
 def _read(file: Path, class_count: int, names: Sequence[str]) -> list[_Raw]:
     rows = []
-    for number, text in enumerate(read_text(file).splitlines(), 1):
+    for number, text in enumerate(read_text(file, limit_bytes=MAX_LABEL_BYTES).splitlines(), 1):
         fields = text.split()
         if not fields:
             continue

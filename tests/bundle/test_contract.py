@@ -110,6 +110,7 @@ def put(document: Any, place: str, value: Any) -> None:
         ("artifacts.0.files.0.path", MANIFEST, "names the manifest itself"),
         ("artifacts.0.files.0.sha256", "0" * 63 + "g", "must be 64 hexadecimal digits"),
         ("artifacts.0.files.0.bytes", -1, "bytes must be"),
+        ("artifacts.0.files.0.bytes", 100 << 30, r"bytes must be 0 to 2\^31"),
     ],
 )  # fmt: skip
 def test_a_value_that_cannot_be_is_refused_with_its_fields_name(

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from edgecnn.datasets import UNLABELLED, BoxTruth, MapTruth, open_dataset
+from edgecnn.datasets.summary import Look, watched
 from edgecnn.datasets.untrusted_documents import parse_yaml, read_xml
 from edgecnn.errors import DataError
 from edgecnn.runners.remote.parcel import dataset_items, picture_items
@@ -75,6 +76,8 @@ def test_a_coco_json_that_would_give_wrong_figures_is_refused(
     [
         [[1, 2, 3, 4]],
         [[1, 2, 3, 4, 5, "x"]],
+        [[0, 0, 1e300, 0, 1e300, 1e300]],
+        [[-2e6, 0, 10, 0, 10, 10]],
         {"size": [HEIGHT, WIDTH], "counts": [1, 2]},
         {"size": [10**6, 10**6], "counts": [10**12]},
         {"size": [1, 1], "counts": [1]},
@@ -86,6 +89,20 @@ def test_a_strange_outline_is_refused_before_it_is_drawn(tmp_path: Path, outline
     annotation = {"image_id": 1, "category_id": 1, "bbox": [10, 5, 20, 30], "segmentation": outline}
     with pytest.raises(DataError, match=r"outline of a\.jpg"):
         open_dataset(coco(tmp_path, annotations=[annotation]), task="instances", labels=LABELS)
+
+
+def test_an_outline_beyond_its_picture_is_found(tmp_path: Path) -> None:
+    inside = [[10, 5, WIDTH + 1, 5, 20, HEIGHT]]
+    beyond = [[10, 5, WIDTH + 9, 5, 20, 20]]
+    annotation = {"image_id": 1, "category_id": 1, "bbox": [10, 5, 20, 30]}
+    annotations = [{**annotation, "segmentation": outline} for outline in (inside, beyond)]
+    dataset = open_dataset(coco(tmp_path, annotations=annotations), task="instances", labels=LABELS)
+    look = Look(dataset.classes)
+    for sample in watched(dataset, look):
+        sample.truth(sample.image())
+    assert [str(found) for found in look.findings if found.wrong] == [
+        "1 outline beyond the edge of their picture (a.jpg)"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -190,6 +207,8 @@ def test_boxes_and_polygons_may_stand_in_one_file(tmp_path: Path) -> None:
         ("names: [cat, dog\n", "broken YAML"),
         ("names: [cat, dog]\nnames: [dog, cat]\n", "twice"),
         ("names: [cat, dog]\nkpt_shape: [17]\n", "kpt_shape"),
+        ("names: [cat, dog]\nval: ..\n", "a folder around its own"),
+        ("names: [cat, dog]\nval: /\n", "a folder around its own"),
         ("names: [cat, dog]\nval: {a: b}\n", "`val:` must be a folder"),
     ],
 )
@@ -312,6 +331,17 @@ def test_bombs_take_neither_time_nor_memory(tmp_path: Path) -> None:
     (coco(tmp_path / "json") / "instances.json").write_text('{"images": ' + "[" * 20_000_000)
     picture(tmp_path / "xml" / "a.jpg")
     (tmp_path / "xml" / "a.xml").write_text(XML_BOMB)
+    picture(tmp_path / "many-elements" / "a.jpg")
+    (tmp_path / "many-elements" / "a.xml").write_text(f"<annotation>{'<a/>' * 990_000}</annotation>")
+    row = "0 .5 .5 .2 .2\n"
+    for name, text in {
+        "many-rows": row * 280_000,
+        "too-many-rows": row * 3_500_000,
+        "row": "0 " + ".5 " * 1_300_000,
+    }.items():
+        yolo(tmp_path / name, [text])
+    yolo(tmp_path / "lines", [row], "names: [cat, dog]\nval: list.txt\n")
+    (tmp_path / "lines" / "list.txt").write_text("a\n" * 20_000_000)
     program = textwrap.dedent(
         """
         import resource, sys, time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -176,6 +177,10 @@ def open_file(path: Path, *, name: str) -> PictureCamera | VideoCamera:
     try:
         if path.is_dir():
             return PictureCamera.from_folder(path)
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for whoever writes into it
+            raise DataError(
+                f"{redacted(str(path))} is neither a file nor a folder: give a picture, a folder or a video"
+            )
         with path.open("rb"):
             pass
     except FileNotFoundError as missing:
