@@ -154,7 +154,7 @@ def _signed(found: dict[str, Any]) -> Iterable[str]:
 def _watched(found: dict[str, Any]) -> Iterable[str]:
     yield "## A process that watches exporters"
     yield ""
-    figure = found["inspect"]
+    figure = found["added"]
     yield (
         "`python -m benchmarks.watched_start`: what the process costs that waits for `convert`, `quantize` and "
         "`compress` and starts "

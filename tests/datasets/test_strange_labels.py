@@ -350,12 +350,12 @@ def test_bombs_take_neither_time_nor_memory(tmp_path: Path) -> None:
         from edgecnn.errors import DataError
         resource.setrlimit(resource.RLIMIT_DATA, (1_000_000_000, 1_000_000_000))
         for place in sorted(Path(sys.argv[1]).iterdir()):
-            start = time.perf_counter()
+            start = time.process_time()
             try:
                 open_dataset(place, task="detect", labels=("cat", "dog"))
             except DataError:
                 pass
-            assert time.perf_counter() - start < 10, place
+            assert time.process_time() - start < 10, place
         """
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
