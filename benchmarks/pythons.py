@@ -208,9 +208,10 @@ def _tried_again(row: dict[str, Any], runtimes: list[str], here: set[str]) -> bo
 
 
 def wanted(pythons: list[str], root: Path | None) -> list[tuple[str, tuple[str, ...], Path | None]]:
-    """Each interpreter with pip's choice, and the first with older packages."""
+    """Each interpreter with pip's choice, the rarest first, and one with older packages."""
     plain: list[tuple[str, tuple[str, ...], Path | None]] = [(python, (), None) for python in pythons]
-    return [*plain, (pythons[0], OLD, None), *([("python3", (), root)] if root else [])]
+    elsewhere: list[tuple[str, tuple[str, ...], Path | None]] = [("python3", (), root)] if root else []
+    return [*elsewhere, *plain, (pythons[0], OLD, None)]
 
 
 def write(out: Path, result: dict[str, Any]) -> None:

@@ -73,6 +73,9 @@ What a device needs is made for Python 3.10 to 3.14, numpy 1.26 or 2, and OpenCV
   for ncnn, of which the detector that ships has no file, with the network that `devices` tries devices with.
 - **wheels**: not run; pip finds a wheel of every package.
 
+Interpreters are builds of CPython's releases; where there was none, that of a newer Debian, in its root file system
+(`--root`).
+
 What isn't listed wasn't tried.
 """
 

@@ -38,7 +38,8 @@ NOT_IN_3_10 = frozenset(
 def device_files() -> list[Path]:
     package = REPOSITORY / "edgecnn"
     found = [path for path in package.rglob("*.py") if path.relative_to(package).parts[0] not in (*BUILDING, "runners")]
-    return sorted({*found, *(REPOSITORY / "runners").rglob("*.py")} - {ASKS_THE_VERSION})
+    ros = (REPOSITORY / "ros" / "edgecnn_ros" / "edgecnn_ros").glob("*.py")  # ROS 2 Humble has 3.10
+    return sorted({*found, *ros, *(REPOSITORY / "runners").rglob("*.py")} - {ASKS_THE_VERSION})
 
 
 def newer_typing(tree: ast.AST) -> Iterator[str]:

@@ -71,7 +71,7 @@ def _once(words: Sequence[str], crashed: dict[str, str]) -> tuple[int, str]:
             [sys.executable, *_interpreter_options(), "-m", "edgecnn", *words],
             env=environment,
             pass_fds=[steps.fileno()],
-            process_group=0,
+            preexec_fn=os.setpgrp,  # as process_group=0 of Python 3.11; no threads here yet
         )
 
         def hand_on(number: int, frame: FrameType | None) -> None:
