@@ -233,14 +233,21 @@ def _best(choices: Sequence[Choice], device: DeviceName) -> Choice:
     return found[0]
 
 
+def is_accurate(artifact: Artifact) -> bool:
+    """Whether an artifact is float, or an int8 one whose metric was measured to be within its limit."""
+    accuracy = artifact.evidence.accuracy
+    return artifact.precision not in QUANTIZED or (
+        bool(accuracy) and not any(measured.allowed_drop for measured in accuracy)
+    )
+
+
 def _worth_choosing(artifact: Artifact) -> bool:
     """Whether an int8 artifact was measured on this CPU to be within its limit and faster than float."""
     if artifact.precision not in QUANTIZED:
         return False
     evidence = artifact.evidence
     latency = evidence.quantization.latency if evidence.quantization is not None else None
-    accurate = bool(evidence.accuracy) and not any(measured.allowed_drop for measured in evidence.accuracy)
-    return accurate and latency is not None and latency.low > 1 and latency.device_name == processor_name()
+    return is_accurate(artifact) and latency is not None and latency.low > 1 and latency.device_name == processor_name()
 
 
 def _refusal(

@@ -22,6 +22,7 @@ from edgecnn.results import Result, UInt8Array, found_in
 from edgecnn.runners.backend import Backend, open_backend
 from edgecnn.runners.choose import Choice, choose_artifact
 from edgecnn.runners.live.frame import Frame
+from edgecnn.runners.measured import choose_here
 from edgecnn.runners.proof import check_int8
 from edgecnn.runners.trusted import Keys, trusted_bundle
 from edgecnn.runners.turns import Turns
@@ -54,9 +55,11 @@ class Runner:
         precision: the precision that it runs in.
         stage_times: durations of the last picture's stages, or of the last batch's.
         signed: who signed its bundle, and as which release; None where no trusted keys were given.
+        why_chosen: why this artifact was chosen, in words; "" where there was nothing to decide.
     """
 
     signed: Signed | None = None
+    why_chosen: str = ""
 
     def __init__(
         self,
@@ -244,7 +247,8 @@ def open_runner(
             accurate and faster.
         format: a name of `edgecnn.formats`, such as "onnx"; by default the first format in that order (or in the order
             of the board's target) that the bundle holds, that is installed here, and that has such a device.
-        precision: precision to run; by default fp32 where the bundle has it. "bf16" runs an OpenVINO file of fp32.
+        precision: precision to run; by default fp32 where the bundle has it; of a network that ships, what `bench`
+            measured here to be the fastest within its limit. "bf16" runs an OpenVINO file of fp32.
         threads: threads per inference; by default, the cores that this process may use, or the number for the board's
             target.
         score, nms_iou: a detector's thresholds; by default, the bundle's.
@@ -262,8 +266,10 @@ def open_runner(
     """
     if trusted_keys is None:
         with Bundle.open_locked(bundle) as opened:
-            choice = choose_artifact(opened, device=device, format=format, precision=precision)
-            return open_choice(opened, choice, threads=threads, score=score, nms_iou=nms_iou, verify=verify)
+            choice, why = choose_here(opened, device=device, format=format, precision=precision, threads=threads)
+            runner = open_choice(opened, choice, threads=threads, score=score, nms_iou=nms_iou, verify=verify)
+            runner.why_chosen = why
+            return runner
     with trusted_bundle(bundle, trusted_keys) as trusted:
         choice = choose_artifact(trusted.bundle, device=device, format=format, precision=precision)
         with trusted.private(choice.artifact) as copy:

@@ -150,6 +150,8 @@ class _Report:
         """Print what runs."""
         runner, used, camera = start.runner, start.runner.backend.opened, start.camera
         _output.tell(f"{runner.task.name} {camera.name}: {runner.format} {runner.precision} on {used.summary}")
+        if runner.why_chosen:
+            _output.note(f"{runner.format} {runner.precision}: {runner.why_chosen}")
         if start.page_login_url:
             _output.tell(f"page: {start.page_login_url}")
         self._stills = camera.stills

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecnn.bundle import MANIFEST, Artifact, Bundle
 from edgecnn.bundle.evidence import Opened
-from edgecnn.bundle.shipped import shipped_bundle
+from edgecnn.bundle.shipped import is_shipped, shipped_bundle
 from edgecnn.datasets import Dataset, open_dataset
 from edgecnn.errors import SpecError
 from edgecnn.formats import REFERENCE, TORCH
@@ -20,6 +20,7 @@ from edgecnn.measure.leakage import (
     pictures_seen,
 )
 from edgecnn.runners.choose import find_fitting
+from edgecnn.runners.measured import choose_here
 from edgecnn.runners.runner import Runner, open_runner
 from edgecnn.runners.trusted import Keys
 from edgecnn.sources.table import is_network_path
@@ -248,6 +249,9 @@ def _open_artifact(
     given = sorted(name for name, value in options.items() if value not in (None, False))
     if given:
         raise SpecError(f"{', '.join(given)}: for networks only, but {bundle.folder} is a bundle: leave it out")
+    if is_shipped(bundle.folder):  # the most exact artifact, whatever was measured to be faster here
+        choice, _ = choose_here(bundle, device=device, format=format, precision=precision, exact=True)
+        format, precision = choice.artifact.format, choice.precision  # noqa: A001
     runner = open_runner(
         bundle,
         device=device,
