@@ -3,7 +3,7 @@
 A bundle's figures are in its manifest. What ships is read-only, and the same on every machine, so the figures of
 `bench` are remembered in `$XDG_CACHE_HOME/edgecnn/latencies.json`: by the hashes of the files, the processor, the
 threads and the runtimes' versions, so that a figure of another file, machine or runtime never counts. Without figures,
-the choice is that of any bundle: the most exact artifact of the preferred format.
+the most exact artifact runs.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ def choose_here(
     format: str | None = None,  # noqa: A002 - the command line's word
     precision: str | None = None,
     threads: int | None = None,
+    exact: bool = False,
 ) -> tuple[Choice, str]:
     """The artifact that runs, and why, in a sentence; "" where there was nothing to decide.
 
     Of a network that ships, on the CPU, the artifact that `bench` measured here to be the fastest, among the float ones
-    and the int8 ones whose metric is within its limit; otherwise that of `choose_artifact`, whose arguments and errors
-    these are.
+    and the int8 ones whose metric is within its limit; without figures, or if the most `exact` is wanted, one in float.
+    Otherwise that of `choose_artifact`, whose arguments and errors these are.
     """
     name = parse_device(device) if isinstance(device, str) else device
     usual = choose_artifact(bundle, device=name, format=format, precision=precision)
@@ -49,11 +50,13 @@ def choose_here(
     allowed = [choice for choice in found if is_accurate(choice.artifact)]
     if len(allowed) < 2:
         return usual, ""
-    measured = recalled_latencies(bundle, threads)
-    if not all(choice.artifact.label in measured for choice in allowed):
-        said = f"`edgecnn bench {bundle.manifest.name}` finds out which artifact is the fastest here; not measured yet"
-        return usual, said
-    return _fastest(allowed, measured)
+    measured = {} if exact else recalled_latencies(bundle, threads)
+    if all(choice.artifact.label in measured for choice in allowed):
+        return _fastest(allowed, measured)
+    if usual.artifact.precision in QUANTIZED:  # not every format ships in float
+        usual = next((choice for choice in allowed if choice.artifact.precision not in QUANTIZED), usual)
+    said = f"not measured here yet: `edgecnn bench {bundle.manifest.name}` finds out which artifact is the fastest"
+    return usual, "" if exact else said
 
 
 def remember_latencies(bundle: Bundle, latency_ms: Mapping[str, float], *, threads: int) -> bool:

@@ -58,6 +58,10 @@ def test_the_wheel_holds_every_module_and_what_they_read(wheel: Path) -> None:
     assert expected - names == set()
 
 
+def test_the_wheel_is_small_enough_for_a_device_to_fetch(wheel: Path) -> None:
+    assert wheel.stat().st_size <= 12e6
+
+
 def test_the_wheel_contains_only_edgecnn_and_its_licence(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     info = f"edgecnn-{edgecnn.__version__}.dist-info"

@@ -32,6 +32,18 @@ def test_a_word_opens_the_bundle_that_ships_with_an_artifact_of_each_format(word
 
 
 @pytest.mark.parametrize("word", DEFAULTS)
+def test_int8_that_ships_is_within_a_point_of_float_and_faster_where_it_was_made(word: str) -> None:
+    for artifact in Bundle.open(word).manifest.artifacts:
+        if artifact.precision != "int8":
+            continue
+        how = artifact.evidence.quantization
+        assert how is not None and how.int8_mac_share > 0.5 and not how.slower_than_float
+        held_out = [one for one in artifact.evidence.accuracy if one.data == "val"]
+        assert held_out and all(one.drop is not None and one.drop <= 0.01 for one in held_out)
+        assert how.calibration is not None and how.calibration.images
+
+
+@pytest.mark.parametrize("word", DEFAULTS)
 def test_a_word_loads_the_network_that_ships_and_what_is_made_of_it_can_be_saved(word: str, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="needs torch: pip install 'edgecnn[convert]'")
     from edgecnn.sources.saved import save

@@ -203,7 +203,9 @@ def test_inspects_tables_fit(
     assert main(["inspect", name]) == 0
     said = capsys.readouterr().out
     assert_readable(said)
-    assert all(artifact in said for artifact in ("onnx fp16", "openvino fp16", "tflite fp16"))
+    from edgecnn.bundle import Bundle
+
+    assert all(artifact.label in said for artifact in Bundle.open(name).manifest.artifacts)
 
 
 def test_converts_tables_fit_with_int8_and_refusals(

@@ -16,6 +16,7 @@ import edgecnn
 from edgecnn.bundle import Artifact, Bundle
 from edgecnn.bundle.evidence import AccuracyEvidence
 from edgecnn.cli._main import main
+from edgecnn.flow.evaluation import open_subject
 from edgecnn.photographs import photographs
 from edgecnn.runners.choose import choose_artifact, find_fitting
 from edgecnn.runners.measured import choose_here, recalled_latencies, remember_latencies
@@ -61,7 +62,15 @@ def remembered(bundle: Bundle, threads: int | None = None, **latency_ms: float) 
 def test_without_figures_the_most_exact_runs_and_it_is_said_how_to_measure(bundle: Bundle) -> None:
     choice, why = choose_here(bundle)
     assert choice == choose_artifact(bundle) and choice.precision == "fp16"
-    assert "edgecnn bench default-detector" in why and "not measured yet" in why
+    assert "edgecnn bench default-detector" in why and "not measured here yet" in why
+
+
+def test_without_figures_float_of_another_format_runs_before_int8(bundle: Bundle) -> None:
+    some = tuple(one for one in bundle.manifest.artifacts if one.label in ("onnx int8", "tflite fp16"))
+    mixed = Bundle(bundle.folder, msgspec.structs.replace(bundle.manifest, artifacts=some))
+    assert choose_artifact(mixed).artifact.label == "onnx int8"
+    assert choose_here(mixed)[0].artifact.label == choose_here(mixed, exact=True)[0].artifact.label == "tflite fp16"
+    assert choose_here(mixed, exact=True)[1] == ""
 
 
 def test_the_fastest_within_its_limit_runs_and_the_others_are_named(bundle: Bundle) -> None:
@@ -139,7 +148,7 @@ def test_bench_measures_run_follows_and_eval_stays_exact(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], without: Callable[..., None]
 ) -> None:
     without("openvino", "torch")
-    usual = choose_artifact(Bundle.open(NAME))
+    exact, _ = choose_here(Bundle.open(NAME), exact=True)
     assert main(["bench", NAME, "--iterations", "2", "--format", "onnx"]) == 0
     assert "not remembered" in capsys.readouterr().err and not cache.exists()
     assert main(["bench", NAME, "--iterations", "11", "--threads", str(threads_here())]) == 0
@@ -157,8 +166,8 @@ def test_bench_measures_run_follows_and_eval_stays_exact(
     picture = Path(edgecnn.__file__).parent / "assets" / "cat.jpg"
     assert main(["run", NAME, str(picture)]) == 0
     assert "tflite fp16: the fastest as measured here: 1.0 ms" in capsys.readouterr().err
-    from edgecnn.flow.evaluation import _open_artifact
-
-    subject = _open_artifact(Bundle.open(NAME), format=None, precision=None, device="cpu", threads=None, options={})
-    assert subject.runner.format == usual.artifact.format != "tflite"
+    subject = open_subject(
+        NAME, format=None, precision=None, device="cpu", threads=None, score=None, nms_iou=None, options={}
+    )
+    assert subject.format == exact.artifact.format != "tflite"
     subject.runner.close()
