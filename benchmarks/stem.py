@@ -1,6 +1,6 @@
 """What a strided stem is worth: python -m benchmarks.stem.
 
-`default-detector` (YOLOX-nano, whose stem folds pixels into channels) is converted as it is deployed, and with the stem
+YOLOX-nano, whose stem folds pixels into channels, is converted as it is deployed, and with the stem
 left as it was trained; both are timed in turns, in each format. Results go to `results/stem.json`.
 """
 
@@ -20,11 +20,12 @@ from edgecnn.measure.int8_speedup import Twin, time_twins
 from edgecnn.measure.machine import describe_machine
 
 FORMATS = ("onnx", "openvino", "tflite")
+WEIGHTS = Path(__file__).resolve().parents[2] / "shared" / "models" / "yolox-nano" / "yolox_nano.pth"
 
 
 def bundle(folder: Path) -> Bundle:
-    """The detector in the three formats."""
-    made = edgecnn.convert("default-detector", to=FORMATS, out=folder).bundle
+    """YOLOX-nano in the three formats."""
+    made = edgecnn.convert("yolox-nano", weights=WEIGHTS, to=FORMATS, out=folder).bundle
     assert made is not None
     return made
 

@@ -167,7 +167,15 @@ def test_bench_measures_run_follows_and_eval_stays_exact(
     assert main(["run", NAME, str(picture)]) == 0
     assert "tflite fp16: the fastest as measured here: 1.0 ms" in capsys.readouterr().err
     subject = open_subject(
-        NAME, format=None, precision=None, device="cpu", threads=None, score=None, nms_iou=None, options={}
+        NAME,
+        format=None,
+        precision=None,
+        device="cpu",
+        threads=None,
+        score=None,
+        nms_iou=None,
+        trusted_keys=None,
+        options={},
     )
     assert subject.format == exact.artifact.format != "tflite"
     subject.runner.close()
