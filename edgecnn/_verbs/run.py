@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from edgecnn import options
 from edgecnn.errors import SpecError
@@ -193,7 +193,7 @@ def run(
     asked = {"show": show, "record": record, "jsonl": jsonl, "mqtt": mqtt, "metrics": metrics, "web": web}
     asked["events"] = events  # left first: the last event is told by the others
     times = {"event_after": event_after, "event_before": event_before, "event_apart": event_apart}
-    words = {"mqtt_qos": mqtt_qos, "home_assistant": home_assistant, "web_token": web_token}
+    words: dict[str, Any] = {"mqtt_qos": mqtt_qos, "home_assistant": home_assistant, "web_token": web_token}
     words |= {"rotate": rotate, "keep": keep, "keep_events": keep_events, **({} if events is None else times)}
     with (
         Signals() as signals,
