@@ -20,7 +20,7 @@ from edgecnn.results import Classification, Detections, Result
 from edgecnn.runners.live.frame import frame_now
 from edgecnn.runners.live.loop.counters import LiveCounters
 from edgecnn.runners.live.sinks import Annotated
-from edgecnn.runners.live.sinks.home_assistant import discovery, state_of
+from edgecnn.runners.live.sinks.home_assistant import HomeAssistantDevice
 from edgecnn.runners.live.sinks.jsonl import record_of
 from edgecnn.tasks import TASKS, Classify, Detect, InstanceSegment, Segment, Task
 from edgecnn.tasks.answer_form import TensorForm, check_outputs, has_form
@@ -79,9 +79,10 @@ def test_every_sink_tells_its_results(crowd: Any) -> None:
     frame = frame_now(IMAGE, 0, "here")
     assert record_of(frame, result)["task"] == "crowd"
     assert record_of(frame, result)["crowd"] == {"dog": 3.0, "cat": 0.0}
-    state = state_of(frame, result, fps=None)
+    device = HomeAssistantDevice("a", "crowd")
+    state = device.state((frame, result), fps=None)
     assert (state["count"], state["counts"]) == (3.0, {"dog": 3.0, "cat": 0.0})
-    sensor = discovery("a", "crowd")
+    sensor = device.discovery()
     assert any(topic.endswith("/count/config") for topic in sensor)
     assert task.draw(IMAGE, result).shape == IMAGE.shape
     assert task.words(result) == ["3 dog", "0 cat"]
