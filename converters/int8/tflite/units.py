@@ -214,10 +214,10 @@ def _values(model: Any, tensor: Any) -> NDArray[np.float32]:
 
 def _store(model: Any, tensor: Any, values: NDArray[Any]) -> None:
     """Give a tensor values of its own; equal constants of a file may share a buffer."""
-    buffer = _schema().BufferT()
-    buffer.data = np.frombuffer(np.ascontiguousarray(values, np.float32).tobytes(), np.uint8)
-    model.buffers.append(buffer)
-    tensor.buffer = len(model.buffers) - 1
+    if not tensor.buffer or sum(each.buffer == tensor.buffer for each in model.subgraphs[0].tensors) > 1:
+        model.buffers.append(_schema().BufferT())
+        tensor.buffer = len(model.buffers) - 1
+    model.buffers[tensor.buffer].data = np.frombuffer(np.ascontiguousarray(values, np.float32).tobytes(), np.uint8)
 
 
 def _packed(model: Any) -> bytes:
