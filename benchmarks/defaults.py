@@ -54,7 +54,7 @@ LABELS = {
 WORDS = {"map": "AP", "miou": "mean IoU"}
 # Formats that ship in float, with its weights in half precision; where every format does, the wheel is too large. Of
 # ONNX Runtime and this network, int8 was not faster: there float is needed most.
-FLOAT_FORMATS = {"detector": ("onnx", "tflite"), "segmenter": ("onnx", "openvino", "tflite")}
+FLOAT_FORMATS = {"detector": ("onnx",), "segmenter": ("onnx", "openvino", "tflite")}
 
 
 def recipe_of(name: str) -> Recipe:
