@@ -17,6 +17,7 @@ from edgecnn.arrays import FloatArray, UInt8Array
 
 Filter = Literal["triangle", "cubic"]
 _SUPPORT_PX: dict[Filter, float] = {"triangle": 1.0, "cubic": 2.0}
+_STEPS: dict[Filter, int] = {"triangle": 1 << 16, "cubic": 1 << 15}  # of a weight; cubic sums leave 0..255
 # (first output line, input start, input stop, float32 [lines, stop - start] weights) of each block
 Bands = tuple[tuple[int, int, int, FloatArray], ...]
 _BLOCK_ROWS = 16  # output rows per matrix product: few, so that the band of input rows stays narrow
@@ -112,9 +113,19 @@ def _bands(length: int, resized: int, first: int, count: int, kernel: Filter) ->
         inputs = np.arange(start, stop)
         weights = _kernel((inputs[None] - centres[:, None] + 0.5) / stretch, kernel)
         weights[(inputs[None] < starts[:, None]) | (inputs[None] >= stops[:, None])] = 0
-        weights /= weights.sum(1, keepdims=True)
-        bands.append((block, start, stop, weights.astype(np.float32)))
+        bands.append((block, start, stop, _whole_steps(weights, kernel)))
     return tuple(bands)
+
+
+def _whole_steps(weights: NDArray[np.float64], kernel: Filter) -> FloatArray:
+    """The weights, each row as whole steps that add up to exactly 1.
+
+    A pixel has 8 bits and float32 24: every product and sum is exact, so that all machines, whatever the order in which
+    they add, give the same bits.
+    """
+    sums = np.cumsum(weights, axis=1)
+    steps = np.rint(sums / sums[:, -1:] * _STEPS[kernel])  # sums are rounded, not weights: their ends stay 0 and 1
+    return (np.diff(steps, axis=1, prepend=0) / _STEPS[kernel]).astype(np.float32)
 
 
 def _kernel(x: NDArray[np.float64], kernel: Filter) -> NDArray[np.float64]:

@@ -1,0 +1,146 @@
+#include "json.hpp"
+
+#include <set>
+
+namespace edgecnn {
+namespace {
+
+constexpr int kMostDepth = 64;
+
+}  // namespace
+
+nlohmann::json parse_json(const std::string& text, const std::string& source) {
+    std::vector<std::set<std::string>> keys;  // of each open object
+    using Event = nlohmann::json::parse_event_t;
+    const auto watch = [&](int depth, Event event, nlohmann::json& parsed) {
+        if (depth > kMostDepth) {
+            throw BundleError(source + " is damaged: nested more than " + std::to_string(kMostDepth) + " levels deep");
+        }
+        if (event == Event::object_start) {
+            keys.emplace_back();
+        } else if (event == Event::object_end) {
+            keys.pop_back();
+        } else if (event == Event::key && !keys.back().insert(parsed.get<std::string>()).second) {
+            throw BundleError(source + " is damaged: the key " + shown(parsed) + " stands twice in an object");
+        }
+        return true;
+    };
+    try {
+        return nlohmann::json::parse(text, watch);
+    } catch (const nlohmann::json::exception& failed) {
+        throw BundleError(source + " is damaged: " + shortened(failed.what()) + "; convert again");
+    }
+}
+
+Value Value::member(const char* name) const {
+    if (!value_->is_object()) {
+        refuse("an object");
+    }
+    const auto found = value_->find(name);
+    const std::string place = place_.empty() ? name : place_ + "." + name;
+    if (found == value_->end()) {
+        throw BundleError("the field '" + place + "' is missing");
+    }
+    return Value(*found, place);
+}
+
+std::vector<Value> Value::items() const {
+    if (!value_->is_array()) {
+        refuse("a list");
+    }
+    std::vector<Value> found;
+    found.reserve(value_->size());
+    for (const auto& item : *value_) {
+        found.emplace_back(item, place_ + "[" + std::to_string(found.size()) + "]");
+    }
+    return found;
+}
+
+std::vector<std::string> Value::names() const {
+    if (!value_->is_object()) {
+        refuse("an object");
+    }
+    std::vector<std::string> found;
+    for (const auto& entry : value_->items()) {
+        found.push_back(entry.key());
+    }
+    return found;
+}
+
+std::int64_t Value::integer() const {
+    if (!value_->is_number_integer() || (value_->is_number_unsigned() && value_->get<std::uint64_t>() > INT64_MAX)) {
+        refuse("a whole number");
+    }
+    return value_->get<std::int64_t>();
+}
+
+double Value::number() const {
+    if (!value_->is_number()) {
+        refuse("a number");
+    }
+    return value_->get<double>();
+}
+
+bool Value::boolean() const {
+    if (!value_->is_boolean()) {
+        refuse("true or false");
+    }
+    return value_->get<bool>();
+}
+
+std::string Value::text() const {
+    if (!value_->is_string()) {
+        refuse("a text");
+    }
+    return value_->get<std::string>();
+}
+
+void Value::refuse(const std::string& expected) const {
+    throw BundleError(place_ + " must be " + expected + ", got " + shown(*value_));
+}
+
+std::string shown(const nlohmann::json& value) {
+    using Handler = nlohmann::json::error_handler_t;
+    const std::string whole = value.is_structured() ? value.type_name() : value.dump(-1, ' ', true, Handler::replace);
+    return whole.size() > 60 ? whole.substr(0, 57) + "..." : whole;
+}
+
+std::string shortened(const std::string& text) {
+    std::string line;
+    for (const char32_t letter : letters(text)) {
+        if (line.size() > 200) {
+            return line + "...";
+        }
+        if (letter < 0x80 && !is_command(letter)) {
+            line += static_cast<char>(letter);
+        } else {
+            char code[12];
+            std::snprintf(code, sizeof code, letter < 0x100 ? "\\x%02x" : "\\u%04x", static_cast<unsigned>(letter));
+            line += code;
+        }
+    }
+    return line;
+}
+
+std::vector<char32_t> letters(const std::string& text) {
+    std::vector<char32_t> found;
+    found.reserve(text.size());
+    for (const char each : text) {
+        const auto byte = static_cast<unsigned char>(each);
+        if (byte < 0x80 || byte >= 0xC0) {
+            const int lead = byte < 0x80 ? 0x7F : byte < 0xE0 ? 0x1F : byte < 0xF0 ? 0x0F : 0x07;
+            found.push_back(byte & lead);
+        } else if (!found.empty()) {
+            found.back() = (found.back() << 6 | (byte & 0x3Fu)) & 0x1FFFFF;
+        }
+    }
+    return found;
+}
+
+bool is_command(char32_t letter) {
+    return letter < 0x20 || (letter >= 0x7F && letter <= 0x9F) || letter == 0x61C || letter == 0x200E ||
+           letter == 0x200F || (letter >= 0x2028 && letter <= 0x202E) || (letter >= 0x2066 && letter <= 0x2069) ||
+           letter == 0xFEFF || (letter >= 0xD800 && letter <= 0xDFFF);
+}
+
+}  // namespace edgecnn
