@@ -6,7 +6,9 @@ applied inside it. Outside, for every runtime, there is only geometry, and all o
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Literal
@@ -273,7 +275,21 @@ class FrameFitter:
             self._resampler(image, out)
         else:
             interpolation = _OPENCV_INTERPOLATION[spec.interpolation]
-            if out.shape[:2] == size and out.flags.c_contiguous:
-                cv2.resize(image, size[::-1], dst=out, interpolation=interpolation)
-            else:
-                np.copyto(out, cv2.resize(image, size[::-1], interpolation=interpolation)[cut])
+            with _the_same_everywhere(spec.interpolation):
+                if out.shape[:2] == size and out.flags.c_contiguous:
+                    cv2.resize(image, size[::-1], dst=out, interpolation=interpolation)
+                else:
+                    np.copyto(out, cv2.resize(image, size[::-1], interpolation=interpolation)[cut])
+
+
+@contextlib.contextmanager
+def _the_same_everywhere(interpolation: Interpolation) -> Iterator[None]:
+    """Context without Intel's IPP, which OpenCV has on x86 alone, for what it rounds otherwise: bicubic, by a level."""
+    used = interpolation == "bicubic" and cv2.ipp.useIPP()
+    if used:
+        cv2.ipp.setUseIPP(False)  # of this thread
+    try:
+        yield
+    finally:
+        if used:
+            cv2.ipp.setUseIPP(True)

@@ -49,8 +49,8 @@ class Resampler:
         kernel: Filter,
     ) -> None:
         rows, columns = shown
-        self._down = _bands(source[0], size[0], cut_px[0], rows, kernel)
-        self._across = _bands(source[1], size[1], cut_px[1], columns, kernel)
+        self._down = bands(source[0], size[0], cut_px[0], rows, kernel)
+        self._across = bands(source[1], size[1], cut_px[1], columns, kernel)
         self._overshoots = kernel == "cubic"
         top, bottom = _reach(self._down)
         left, right = _reach(self._across)
@@ -99,11 +99,12 @@ def _reach(bands: Bands) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=32)
-def _bands(length: int, resized: int, first: int, count: int, kernel: Filter) -> Bands:
+def bands(length: int, resized: int, first: int, count: int, kernel: Filter) -> Bands:
+    """The weights of each block of output lines, from `first` on; see `Bands`."""
     shrink = length / resized
     stretch = max(shrink, 1.0)
     support = _SUPPORT_PX[kernel] * stretch
-    bands = []
+    blocks = []
     for block in range(0, count, _BLOCK_ROWS):
         lines = np.arange(first + block, first + min(block + _BLOCK_ROWS, count))
         centres = (lines + 0.5) * shrink
@@ -113,8 +114,8 @@ def _bands(length: int, resized: int, first: int, count: int, kernel: Filter) ->
         inputs = np.arange(start, stop)
         weights = _kernel((inputs[None] - centres[:, None] + 0.5) / stretch, kernel)
         weights[(inputs[None] < starts[:, None]) | (inputs[None] >= stops[:, None])] = 0
-        bands.append((block, start, stop, _whole_steps(weights, kernel)))
-    return tuple(bands)
+        blocks.append((block, start, stop, _whole_steps(weights, kernel)))
+    return tuple(blocks)
 
 
 def _whole_steps(weights: NDArray[np.float64], kernel: Filter) -> FloatArray:

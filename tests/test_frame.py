@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from edgecnn.errors import SpecError
 from edgecnn.frame import Fit, FrameFitter, FrameSpec, Placement, placement
-from edgecnn.resampling import Filter, Resampler
+from edgecnn.resampling import Filter, Resampler, bands
 from edgecnn.results import UInt8Array
 
 sides = st.integers(1, 400)
@@ -282,3 +282,28 @@ def test_the_resize_keeps_at_least_one_pixel(spec: FrameSpec, height: int, width
     assume(spec.fit != "centre-crop")
     place: Placement = placement(spec, height, width)
     assert min(place.resized_height_px, place.resized_width_px) >= 1
+
+
+@pytest.mark.parametrize("kernel", ["triangle", "cubic"])
+@pytest.mark.parametrize(("length", "resized"), [(640, 224), (37, 300), (1000, 7), (5, 5), (481, 480)])
+def test_weights_are_whole_steps_whose_sums_are_exact_in_any_order(kernel: Filter, length: int, resized: int) -> None:
+    level = np.random.default_rng(0).integers(0, 256, length)
+    for _, start, stop, weights in bands(length, resized, 0, resized, kernel):
+        assert (weights.sum(1, dtype=np.float64) == 1).all()
+        products = weights * level[start:stop].astype(np.float32)
+        exact = (weights.astype(np.float64) * level[start:stop]).sum(1)
+        assert (products.cumsum(1, dtype=np.float32)[:, -1] == exact).all()
+        assert (products[:, ::-1].cumsum(1, dtype=np.float32)[:, -1] == exact).all()
+
+
+def test_bicubic_frames_are_the_same_with_and_without_intels_ipp() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    spec = FrameSpec(height_px=64, width_px=64, interpolation="bicubic", fit="stretch")
+    used = cv2.ipp.useIPP()
+    frame = FrameFitter(spec)(picture)[0].copy()
+    assert cv2.ipp.useIPP() == used  # left as it was
+    try:
+        cv2.ipp.setUseIPP(False)
+        assert (FrameFitter(spec)(picture)[0] == frame).all()
+    finally:
+        cv2.ipp.setUseIPP(used)

@@ -67,7 +67,7 @@ def test_the_wheel_contains_only_edgecnn_and_its_licence(wheel: Path) -> None:
     info = f"edgecnn-{edgecnn.__version__}.dist-info"
     assert {name.partition("/")[0] for name in names} == {"edgecnn", info}
     assert {f"{info}/licenses/LICENSE", f"{info}/licenses/NOTICE"} <= set(names)
-    assert [name for name in names if "__pycache__" in name] == []
+    assert [name for name in names if "__pycache__" in name or "/cpp/" in name] == []
 
 
 def test_the_source_archive_holds_tests_and_documents(packed: Path) -> None:
@@ -80,6 +80,7 @@ def test_the_source_archive_holds_tests_and_documents(packed: Path) -> None:
         "docs/decisions/0001-layout.md",
         "benchmarks/import_time.py",
         "examples/robot_loop.py",
+        "edgecnn/runners/cpp/CMakeLists.txt",
     }
     assert expected - names == set()
 

@@ -1,4 +1,5 @@
 // The C functions: errors become numbers, and a text for each thread.
+#include <algorithm>
 #include <cstring>
 #include <new>
 
@@ -125,6 +126,17 @@ edgecnn_status edgecnn_run(edgecnn_runner* runner, const uint8_t* bgr, int32_t h
 
 void edgecnn_result_free(edgecnn_result* result) {
     delete result;
+}
+
+void edgecnn_stage_times(const edgecnn_runner* runner, int64_t* fit_ns, int64_t* infer_ns, int64_t* finish_ns) {
+    const edgecnn::StageTimes times = runner->runner.stage_times();
+    const std::int64_t from[] = {times.fit_ns, times.infer_ns, times.finish_ns};
+    int64_t* to[] = {fit_ns, infer_ns, finish_ns};
+    for (int i = 0; i < 3; ++i) {
+        if (to[i] != nullptr) {
+            *to[i] = from[i];
+        }
+    }
 }
 
 edgecnn_task edgecnn_result_task(const edgecnn_result* result) {

@@ -57,6 +57,9 @@ edgecnn_status edgecnn_run(edgecnn_runner *runner, const uint8_t *bgr, int32_t h
                            size_t stride_bytes, edgecnn_result **result);
 void edgecnn_result_free(edgecnn_result *result);
 
+/* Durations of the last picture's stages; each pointer may be NULL. */
+void edgecnn_stage_times(const edgecnn_runner *runner, int64_t *fit_ns, int64_t *infer_ns, int64_t *finish_ns);
+
 edgecnn_task edgecnn_result_task(const edgecnn_result *result);
 /* Objects or classes in the result, best first; 0 for a segmentation. */
 size_t edgecnn_result_count(const edgecnn_result *result);

@@ -1,0 +1,153 @@
+"""The C++ runner, built here, behind its C functions: what a program in another language sees."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from ctypes import POINTER, byref, c_char_p, c_float, c_int32, c_int64, c_size_t, c_uint8, c_void_p
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecnn.results import Classification, Detections, Result, SegmentationMap, UInt8Array
+from tests.builders.repository import REPOSITORY
+
+SOURCE = REPOSITORY / "runners" / "cpp"
+STATUS = ("ok", "bundle", "spec", "device", "other")
+_HEADERS = ("opencv4/opencv2/imgproc.hpp", "nlohmann/json.hpp", "openssl/evp.h")
+
+
+def what_is_missing() -> str:
+    """What of the tools and headers is not on this machine; "" where all are."""
+    tools = [tool for tool in ("cmake", "g++", "make") if shutil.which(tool) is None]
+    headers = [header for header in _HEADERS if not any(Path("/usr/include").glob(header))]
+    return ", ".join(tools + headers)
+
+
+def build(folder: Path) -> Path:
+    """Build the library and its programs as the how-to says, of a copy of the sources; the folder of what was made."""
+    shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns("build"), dirs_exist_ok=True)
+    # The python3 that CMake asks where OpenVINO lies.
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    command = ["cmake", "--workflow", "--preset", "release"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "warning:" not in done.stderr, done.stderr
+    return folder / "build"
+
+
+class _Options(ctypes.Structure):
+    _fields_ = (
+        ("size", c_size_t),
+        ("format", c_char_p),
+        ("precision", c_char_p),
+        ("device", c_char_p),
+        ("threads", c_int32),
+        ("score", c_float),
+        ("nms_iou", c_float),
+    )
+
+
+class CppError(Exception):
+    """What a C function said: its status and its text."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(f"{STATUS[status]}: {text}")
+        self.status = STATUS[status]
+
+
+class Library:
+    """The built library."""
+
+    def __init__(self, folder: Path) -> None:
+        self.c = ctypes.CDLL(str(folder / "libedgecnn.so"))
+        self.c.edgecnn_options_default.restype = _Options
+        self.c.edgecnn_error.restype = c_char_p
+        self.c.edgecnn_run.argtypes = [c_void_p, c_void_p, c_int32, c_int32, c_size_t, POINTER(c_void_p)]
+        self.c.edgecnn_stage_times.argtypes = [c_void_p, *[POINTER(c_int64)] * 3]
+        self.c.edgecnn_label.argtypes, self.c.edgecnn_label.restype = [c_void_p, c_size_t], c_char_p
+        self.c.edgecnn_label_count.argtypes, self.c.edgecnn_label_count.restype = [c_void_p], c_size_t
+        for name, kind in (
+            ("task", c_int32),
+            ("count", c_size_t),
+            ("boxes", POINTER(c_float)),
+            ("scores", POINTER(c_float)),
+            ("class_ids", POINTER(c_int64)),
+        ):
+            function = getattr(self.c, f"edgecnn_result_{name}")
+            function.argtypes, function.restype = [c_void_p], kind
+        self.c.edgecnn_result_class_map.argtypes = [c_void_p, POINTER(c_int32), POINTER(c_int32)]
+        self.c.edgecnn_result_class_map.restype = POINTER(c_uint8)
+        self.c.edgecnn_result_free.argtypes = self.c.edgecnn_close.argtypes = [c_void_p]
+
+    def check(self, status: int) -> None:
+        if status != 0:
+            raise CppError(status, self.c.edgecnn_error().decode("utf-8", "replace"))
+
+    def open(self, bundle: Path, **options: Any) -> CppRunner:
+        """A runner; options as the C structure has them."""
+        given = self.c.edgecnn_options_default()
+        for name, value in options.items():
+            setattr(given, name, value.encode() if isinstance(value, str) else value)
+        handle = c_void_p()
+        self.check(self.c.edgecnn_open(os.fsencode(bundle), byref(given), byref(handle)))
+        return CppRunner(self, handle)
+
+
+class CppRunner:
+    """An open runner, whose results are those of the Python package."""
+
+    def __init__(self, library: Library, handle: c_void_p) -> None:
+        self.library, self.handle = library, handle
+        count = library.c.edgecnn_label_count(handle)
+        self.labels = tuple(library.c.edgecnn_label(handle, i).decode() for i in range(count))
+
+    def __call__(self, picture: UInt8Array) -> Result:
+        height, width, _ = picture.shape
+        result, c = c_void_p(), self.library.c
+        data = picture.ctypes.data
+        self.library.check(c.edgecnn_run(self.handle, data, height, width, picture.strides[0], byref(result)))
+        try:
+            return self._copied(result)
+        finally:
+            c.edgecnn_result_free(result)
+
+    def stage_times_ns(self) -> tuple[int, int, int]:
+        """Fit, infer and finish of the last picture."""
+        times = c_int64(), c_int64(), c_int64()
+        self.library.c.edgecnn_stage_times(self.handle, *map(byref, times))
+        fit, infer, finish = (each.value for each in times)
+        return fit, infer, finish
+
+    def close(self) -> None:
+        self.library.c.edgecnn_close(self.handle)
+        self.handle = c_void_p()
+
+    def __enter__(self) -> CppRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _copied(self, result: c_void_p) -> Result:
+        c = self.library.c
+        task, count = c.edgecnn_result_task(result), c.edgecnn_result_count(result)
+        if task == 2:
+            height, width = c_int32(), c_int32()
+            pixels = c.edgecnn_result_class_map(result, byref(height), byref(width))
+            return SegmentationMap(_array(pixels, (height.value, width.value), np.uint8), self.labels)
+        scores = _array(c.edgecnn_result_scores(result), (count,), np.float32)
+        class_ids = _array(c.edgecnn_result_class_ids(result), (count,), np.int64)
+        if task == 1:
+            return Classification(class_ids, scores, self.labels)
+        return Detections(
+            _array(c.edgecnn_result_boxes(result), (count, 4), np.float32), scores, class_ids, self.labels
+        )
+
+
+def _array(pointer: Any, shape: tuple[int, ...], dtype: type) -> Any:
+    return np.ctypeslib.as_array(pointer, shape).copy() if pointer else np.zeros(shape, dtype)

@@ -1,0 +1,210 @@
+"""The C++ runner gives the answers of the Python package, to the bit, and refuses what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edgecnn import Bundle, open_runner
+from edgecnn.bundle.shipped import shipped_bundle
+from edgecnn.errors import BundleError, EdgeCnnError
+from edgecnn.photographs import photographs
+from edgecnn.results import Result, UInt8Array
+from tests.builders.cpp_runner import CppError, Library, build, what_is_missing
+from tests.builders.repository import REPOSITORY
+
+pytestmark = [pytest.mark.slow, pytest.mark.runtime]
+
+PROBE = REPOSITORY / "edgecnn" / "assets" / "probe.edge"
+MOST_PICTURES = 100
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    if missing := what_is_missing():
+        pytest.skip(f"the C++ runner is built here, which needs {missing}")
+    pytest.importorskip("openvino")
+    return Library(build(tmp_path_factory.mktemp("cpp")))
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[UInt8Array]:
+    """A hundred pictures: COCO's where they lie beside the repository, otherwise parts of photographs."""
+    folder = REPOSITORY.parent / "shared" / "data" / "coco128"
+    found = [cv2.imread(str(path)) for path in sorted(folder.rglob("*.jpg"))[:MOST_PICTURES]]
+    rng = np.random.default_rng(19)
+    whole = list(photographs().values())
+    while len(found) < MOST_PICTURES:
+        photograph = whole[len(found) % len(whole)]
+        height, width = (int(rng.integers(side // 4, side + 1)) for side in photograph.shape[:2])
+        found.append(np.ascontiguousarray(photograph[-height:, -width:]))
+    return found  # type: ignore[return-value]
+
+
+def bits(result: Any) -> list[bytes]:
+    names = ("boxes_xyxy_px", "scores", "class_ids") if hasattr(result, "boxes_xyxy_px") else ("scores", "class_ids")
+    names = ("classes",) if hasattr(result, "classes") else names
+    return [getattr(result, name).tobytes() for name in names]
+
+
+def copied(bundle: Path, folder: Path, **changes: Any) -> Path:
+    """A copy of a bundle with other values in its manifest: "frame.fit" in place of frame → fit."""
+    copy = folder / f"{len(list(folder.iterdir()))}.edge"
+    shutil.copytree(bundle, copy)
+    manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+    for name, value in changes.items():
+        *owners, last = name.split(".")
+        place = manifest
+        for owner in owners:
+            place = place[int(owner) if owner.isdigit() else owner]
+        place[last] = value
+    (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return copy
+
+
+def differing(
+    library: Library, bundle: Path, pictures: list[UInt8Array], **options: Any
+) -> tuple[list[int], list[Result]]:
+    """Which pictures get other answers, and Python's answers."""
+    answers = []
+    with (
+        open_runner(bundle, format="openvino", threads=1, verify=False, **options) as python,
+        library.open(bundle, threads=1, **options) as cpp,
+    ):
+        assert cpp.labels == python.task.labels
+        different = []
+        for index, picture in enumerate(pictures):
+            answers.append(python(picture))
+            if bits(cpp(picture)) != bits(answers[-1]):
+                different.append(index)
+    return different, answers
+
+
+@pytest.mark.parametrize("name", ["default-detector", "default-segmenter"])
+def test_what_ships_answers_as_in_python_to_the_bit(library: Library, pictures: list[UInt8Array], name: str) -> None:
+    bundle = shipped_bundle(name)
+    assert bundle is not None
+    different, answers = differing(library, bundle, pictures)
+    assert different == []
+    assert sum(map(len, answers)) > 20  # something was found  # type: ignore[arg-type]
+
+
+def test_many_boxes_are_selected_as_in_python(library: Library, pictures: list[UInt8Array]) -> None:
+    bundle = shipped_bundle("default-detector")
+    assert bundle is not None
+    different, answers = differing(library, bundle, pictures[:20], score=0.001, nms_iou=0.65)
+    assert different == []
+    assert max(map(len, answers)) > 50  # type: ignore[arg-type]
+
+
+FRAMES = {
+    "letterbox": {"fit": "letterbox"},
+    "letterbox-top-left": {"fit": "letterbox", "alignment": "top-left", "pad_value": 0},
+    "letterbox-antialiased": {"fit": "letterbox", "antialias": True},
+    "stretch": {"fit": "stretch"},
+    "nearest": {"fit": "stretch", "interpolation": "nearest"},
+    "area": {"fit": "letterbox", "interpolation": "area"},
+    "bicubic": {"fit": "letterbox", "interpolation": "bicubic"},
+    "bicubic-antialiased": {"fit": "stretch", "interpolation": "bicubic", "antialias": True},
+    "centre-crop": {"fit": "centre-crop", "resize_short_px": 37},
+    "centre-crop-antialiased": {"fit": "centre-crop", "resize_short_px": 48, "antialias": True},
+    "centre-crop-bicubic-antialiased": {
+        "fit": "centre-crop",
+        "resize_short_px": 36,
+        "interpolation": "bicubic",
+        "antialias": True,
+    },
+}
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_pictures_are_fitted_as_in_python(
+    library: Library, pictures: list[UInt8Array], frame: str, tmp_path: Path
+) -> None:
+    bundle = copied(PROBE, tmp_path, **{f"frame.{name}": value for name, value in FRAMES[frame].items()})
+    tiny = [picture[:20, :9] for picture in pictures[:3]]  # enlarged; rows with gaps
+    different, answers = differing(library, bundle, pictures + tiny)
+    assert different == []
+    assert len({tuple(bits(answer)) for answer in answers}) > 50  # the answers tell pictures apart
+
+
+REFUSED = {
+    "a newer schema": {"schema": 2},
+    "a path that leaves the bundle": {"artifacts.0.files.0.path": "../probe.edge/openvino-fp32-68e32ecd35.xml"},
+    "an absolute path": {"artifacts.0.files.0.path": "/etc/hostname"},
+    "another hash": {"artifacts.0.files.0.sha256": "0" * 64},
+    "another size": {"artifacts.0.files.1.bytes": 7},
+    "an unlisted file": {"artifacts.0.files": None},
+    "a missing file": {"artifacts.0.files.1.path": "weights.bin"},
+    "a frame of another size": {"frame.height_px": 64},
+    "an unknown field of the frame": {"frame.contrast": 2},
+    "too few labels": {"task.labels": ["a"]},
+    "a threshold beyond 1": {"task.top": 0},
+    "an unknown task": {"task.kind": "dream"},
+    "another output": {"outputs.0.name": "logits"},
+    "a huge batch": {"batch": 1 << 40},
+    "a number in place of a text": {"name": 7},
+    "a std of zero": {"frame.std": [1, 0, 1]},
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_python_refuses_is_refused(library: Library, what: str, tmp_path: Path) -> None:
+    changes: dict[str, Any] = dict(REFUSED[what])
+    if what == "an unlisted file":
+        (openvino,) = (a for a in Bundle.open(PROBE).manifest.artifacts if a.format == "openvino")
+        record = openvino.files[0]
+        changes = {"artifacts.0.files": [{"path": record.path, "sha256": record.sha256, "bytes": record.bytes}]}
+    bundle = copied(PROBE, tmp_path, **changes)
+    with pytest.raises(EdgeCnnError) as python:
+        open_runner(bundle, format="openvino", verify=False).close()
+    with pytest.raises(CppError) as cpp:
+        library.open(bundle)
+    assert isinstance(python.value, BundleError) and cpp.value.status == "bundle", (str(python.value), str(cpp.value))
+
+
+@pytest.fixture
+def probe(library: Library) -> Iterator[Any]:
+    with library.open(PROBE) as runner:
+        yield runner
+
+
+def test_what_is_no_picture_is_refused_and_the_runner_stays_usable(library: Library, probe: Any) -> None:
+    picture = next(iter(photographs().values()))
+    before = bits(probe(picture))
+    for height, width, stride in ((0, 10, 0), (10, 0, 0), (-1, -1, 0), (10, 10, 29), (1 << 30, 1 << 30, 0)):
+        data = picture.ctypes.data
+        with pytest.raises(CppError, match="picture must be"):
+            library.check(library.c.edgecnn_run(probe.handle, data, height, width, stride, _nowhere()))
+    with pytest.raises(CppError, match="picture must be"):
+        library.check(library.c.edgecnn_run(probe.handle, None, 10, 10, 0, _nowhere()))
+    assert bits(probe(picture)) == before
+
+
+def _nowhere() -> Any:
+    from ctypes import byref, c_void_p
+
+    return byref(c_void_p())
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"format": "onnxx"}, "format must be"),
+        ({"precision": "fp64"}, "holds no openvino fp64"),
+        ({"device": "npu"}, "not available"),
+        ({"threads": -1}, "threads"),
+        ({"score": 0.5}, "has no such threshold"),
+        ({"size": 1}, "sizeof"),
+    ],
+)
+def test_impossible_options_are_refused(library: Library, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(CppError, match=says):
+        library.open(PROBE, **options)
