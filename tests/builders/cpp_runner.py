@@ -102,15 +102,15 @@ class CppRunner:
     """An open runner, whose results are those of the Python package."""
 
     def __init__(self, library: Library, handle: c_void_p) -> None:
-        self.library, self.handle = library, handle
+        self.shared, self.handle = library, handle
         count = library.c.edgecnn_label_count(handle)
         self.labels = tuple(library.c.edgecnn_label(handle, i).decode() for i in range(count))
 
     def __call__(self, picture: UInt8Array) -> Result:
         height, width, _ = picture.shape
-        result, c = c_void_p(), self.library.c
+        result, c = c_void_p(), self.shared.c
         data = picture.ctypes.data
-        self.library.check(c.edgecnn_run(self.handle, data, height, width, picture.strides[0], byref(result)))
+        self.shared.check(c.edgecnn_run(self.handle, data, height, width, picture.strides[0], byref(result)))
         try:
             return self._copied(result)
         finally:
@@ -119,12 +119,12 @@ class CppRunner:
     def stage_times_ns(self) -> tuple[int, int, int]:
         """Fit, infer and finish of the last picture."""
         times = c_int64(), c_int64(), c_int64()
-        self.library.c.edgecnn_stage_times(self.handle, *map(byref, times))
+        self.shared.c.edgecnn_stage_times(self.handle, *map(byref, times))
         fit, infer, finish = (each.value for each in times)
         return fit, infer, finish
 
     def close(self) -> None:
-        self.library.c.edgecnn_close(self.handle)
+        self.shared.c.edgecnn_close(self.handle)
         self.handle = c_void_p()
 
     def __enter__(self) -> CppRunner:
@@ -134,7 +134,7 @@ class CppRunner:
         self.close()
 
     def _copied(self, result: c_void_p) -> Result:
-        c = self.library.c
+        c = self.shared.c
         task, count = c.edgecnn_result_task(result), c.edgecnn_result_count(result)
         if task == 2:
             height, width = c_int32(), c_int32()
