@@ -13,7 +13,7 @@ from edgecnn.runners.live.loop.recent import RecentDurations, RecentGrowth
 
 STAGES: Final = ("capture", "fit", "infer", "finish", "deliver")
 STUCK_S: Final = 30.0
-_NEWEST_S: Final = 5.0
+NEWEST_S: Final = 5.0
 _STEP = math.log(1.01)
 _FASTEST_NS = 100
 _BUCKETS = int(math.log(1e4 * 1e9 / _FASTEST_NS) / _STEP)
@@ -115,7 +115,7 @@ def why_stuck(counters: LiveCounters, *, since_s: float) -> str | None:
         since_s: time since the loop began.
     """
     capture, infer = counters.stages["capture"].newest, counters.stages["infer"].newest
-    waiting = capture.figures(STUCK_S).count - capture.figures(STUCK_S - _NEWEST_S).count
+    waiting = capture.figures(STUCK_S).count - capture.figures(STUCK_S - NEWEST_S).count
     since_s = min(since_s, time.monotonic() - counters.expected_since_s)
     if waiting and not infer.figures(STUCK_S).count and since_s > STUCK_S:
         return f"frames come, but the network has given no result for {STUCK_S:g} s"

@@ -190,7 +190,7 @@ def test_a_browser_shows_the_run_and_steers_it(shown: Shown, tmp_path: Path) -> 
     shown.until(f"[0, 1, 2, 3].every(chart => {charts}[chart] !== given[chart])", before)
 
     # the slider changes what the run answers
-    shown.expect("#score-now").to_have_text("0.30")
+    shown.expect("#score-now").to_have_text("0.40")
     page.locator("#score").fill("1")
     shown.expect("#score-now").to_have_text("1.00")
     shown.expect("#sees").to_have_text("nothing")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from edgecnn.results import Classification, SegmentationMap
+from edgecnn.runners.live.loop import counters as loop_counters
 from edgecnn.runners.live.loop.counters import LiveCounters
 from edgecnn.runners.live.sinks.web import newest, watched
 
@@ -172,8 +173,8 @@ def test_ready_is_who_has_fresh_results_and_healthy_who_answers(page: Page, monk
     status = watched.Status(replace(page.sink._watched, counters=stuck), page.sink._pictures)
     stuck.stages["capture"].add(1)
     assert status.why_not_healthy() is None  # not yet
-    monkeypatch.setattr(watched, "STUCK_S", 0.4)
-    monkeypatch.setattr(watched, "READY_S", 0.4)
+    monkeypatch.setattr(loop_counters, "STUCK_S", 0.4)
+    monkeypatch.setattr(loop_counters, "NEWEST_S", 0.4)
     until(lambda: time.monotonic() - status._started_s > 0.4)
     assert status.why_not_healthy() is None  # the camera is silent: it is being opened again
     stuck.stages["capture"].add(1)
