@@ -194,7 +194,7 @@ class Runner:
         They answer in turns. Closing it leaves the network open; closing this one ends both.
         """
         other = Runner(self.backend, frame=self.frame, task=self.task, batch=self._batch, artifact=self.artifact)
-        other.format, other.signed = self.format, self.signed
+        other.format, other.signed, other.why_chosen = self.format, self.signed, self.why_chosen
         other._lock, other._owner = self._lock, self
         return other
 

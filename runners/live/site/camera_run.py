@@ -140,7 +140,7 @@ class CameraRun:
             if self._stopping.is_set():
                 return
             self._log(f"runs {self.runner.format} {self.runner.precision} on {self.runner.backend.opened.summary}")
-            for remark in running.start.remarks:
+            for remark in (*([self.runner.why_chosen] if self.runner.why_chosen else []), *running.start.remarks):
                 self._log(remark)
             self.failure = None
             running.deliver(Signals(), max_age_ms=plan.max_age_ms, limit=plan.limit)

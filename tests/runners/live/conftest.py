@@ -67,7 +67,7 @@ class SquareRunner:
 class OpenRunner(SquareRunner):
     """What `open_runner` gives, as far as `run` looks at it."""
 
-    format, precision = "fake", "fp32"
+    format, precision, why_chosen = "fake", "fp32", ""
     task = Detect(labels=LABELS)
     backend = SimpleNamespace(
         opened=Opened(device_name="test", runtime="none", provider="none", precision="fp32", threads=1)
