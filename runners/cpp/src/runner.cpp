@@ -46,8 +46,8 @@ Task with_thresholds(Task task, const Options& options) {
 }
 
 void check_options(const Options& options) {
-    if (options.format != "openvino" && options.format != "onnx" && options.format != "tflite") {
-        throw SpecError("format must be openvino, onnx or tflite, got '" + shortened(options.format) + "'");
+    if (options.format != "openvino" && options.format != "onnx") {
+        throw SpecError("format must be openvino or onnx, got '" + shortened(options.format) + "'");
     }
     if (options.threads < 0) {
         throw SpecError("threads per inference: expected at least 1, or 0 for all cores, got " + std::to_string(options.threads));

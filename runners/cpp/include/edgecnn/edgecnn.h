@@ -28,7 +28,7 @@ typedef enum edgecnn_task { EDGECNN_DETECT = 0, EDGECNN_CLASSIFY = 1, EDGECNN_SE
 /* How to open a bundle: see edgecnn_options_default. */
 typedef struct edgecnn_options {
     size_t size;           /* sizeof(edgecnn_options): a later version may have more members */
-    const char *format;    /* "openvino", "onnx" or "tflite" */
+    const char *format;    /* "openvino" or "onnx" */
     const char *precision; /* "fp32", "fp16", "bf16" or "int8"; NULL for the most exact one that the bundle has */
     const char *device;    /* "cpu", "gpu" or "npu" */
     int32_t threads;       /* per inference; 0 for the cores that this process may use */

@@ -23,8 +23,7 @@ struct Picture {
 
 // How to open a bundle.
 struct Options {
-    // "openvino", "onnx" or "tflite"; OpenVINO opens all three. The bundle's evidence for the last two is of other runtimes,
-    // so they run only where they are asked for.
+    // "openvino" or "onnx". The bundle's evidence for ONNX is of ONNX Runtime, so it runs only where it is asked for.
     std::string format = "openvino";
     std::string precision;      // "fp32", "fp16", "bf16" or "int8"; "" for the most exact one that the bundle has
     std::string device = "cpu";  // "cpu", "gpu" or "npu"
