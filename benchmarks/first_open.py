@@ -116,7 +116,7 @@ def is_cheap(cases: dict[str, Any]) -> bool:
     """Whether a first start costs less than the bound, or later ones nothing."""
     later = cases["again"]["processor"]
     costs_nothing = later["added_99_ms"][0] <= 0 or later["added_ms"] <= NOTHING_MS
-    return cases["first"]["wall"]["added_ms"] < BOUND_MS or costs_nothing
+    return bool(cases["first"]["wall"]["added_ms"] < BOUND_MS or costs_nothing)
 
 
 if __name__ == "__main__":

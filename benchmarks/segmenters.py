@@ -71,7 +71,7 @@ def mean_iou(network: Network) -> tuple[float, int]:
         classes = answer if answer.ndim == 2 else answer.argmax(axis=-1 if answer.shape[-1] == CLASSES else 0)
         fitted = cv2.resize(classes.astype(np.uint8), truth.shape[::-1], interpolation=cv2.INTER_NEAREST)
         known = (truth > 0) & (truth < CLASSES)
-        np.add.at(counts, (truth[known], fitted[known]), 1)
+        np.add.at(counts, (truth[known].astype(np.intp), fitted[known].astype(np.intp)), 1)
     hits, union = np.diag(counts), counts.sum(0) + counts.sum(1) - np.diag(counts)
     there = counts.sum(1) > 0
     return round(float((hits[there] / union[there]).mean()), 4), len(masks)
