@@ -202,6 +202,7 @@ def test_every_error_has_an_exit_code_of_the_design() -> None:
         "BlindError",
         "AccuracyError",
         "SignatureError",
+        "SpeedError",
         "TrainingError",
     }
     assert {e.__name__ for e in found if e.exit_code == 3} == {

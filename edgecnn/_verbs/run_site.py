@@ -67,7 +67,7 @@ def checked_plan(config: str | Path, *, given: Mapping[str, Any] | None = None) 
     """
     plan = read_plan(config, given=given)
     if faults := plan.faults():
-        raise PlanError(str(config), faults)
+        raise PlanError.listing(str(config), faults)
     return plan
 
 
@@ -81,7 +81,7 @@ def read_plan(config: str | Path, *, given: Mapping[str, Any] | None = None) -> 
     tables.of_all.update(given or {})
     cameras = [plan for name in tables.of_each if (plan := _camera(name, tables)) is not None]
     if tables.faults:
-        raise PlanError(str(config), tables.faults)
+        raise PlanError.listing(str(config), tables.faults)
     of_all = tables.of_all
     return SitePlan(
         cameras=tuple(cameras),

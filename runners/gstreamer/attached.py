@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
-from edgecnn.results import Classification, Detections, Result
+from edgecnn.results import Detections, Result
 from edgecnn.runners.live.cameras.gstreamer import gstreamer
 from edgecnn.runners.live.tracking.tracker import UNTRACKED
 
@@ -42,13 +43,19 @@ def message_with(source: Any, text: str) -> Any:
 
 
 def attach(
-    buffer: Any, result: Result, objects: Detections | None, *, now_ns: int, first_seen_ns: dict[int, int]
+    buffer: Any,
+    objects: Detections | None,
+    scores: Mapping[str, float],
+    *,
+    now_ns: int,
+    first_seen_ns: dict[int, int],
 ) -> bool:
     """Attach what GstAnalytics has words for: boxes with label and score, track ids, classes.
 
     Args:
         buffer: to which metadata can be added.
-        result, objects: the result, and its objects where the task has any.
+        objects: the result's objects where the task has any.
+        scores: label → score of the whole picture; empty where the task has none.
         now_ns: the buffer's time.
         first_seen_ns: when each followed object was seen first; updated.
 
@@ -62,9 +69,8 @@ def attach(
     relations = module.buffer_add_analytics_relation_meta(buffer)
     if objects is not None:
         _attach_objects(module, relations, objects, quark, now_ns, first_seen_ns)
-    elif isinstance(result, Classification):
-        for label, score in result:
-            relations.add_one_cls_mtd(score, quark(label))
+    for label, score in scores.items():
+        relations.add_one_cls_mtd(score, quark(label))
     return True
 
 

@@ -181,7 +181,9 @@ class Inference(GstBase.BaseTransform):  # type: ignore[misc] # PyGObject's clas
             made = buffers.shared_copy(given)
         assert self._runner is not None
         times: dict[str, Any] = {"now_ns": pts_ns or 0, "first_seen_ns": self._first_seen_ns}
-        attached.attach(made, result, self._runner.task.objects(result), **times)
+        task = self._runner.task
+        scores = task.figures(result) if task.names_whole_picture else {}
+        attached.attach(made, task.objects(result), scores, **times)
         if self._values["messages"]:
             self.post_message(attached.message_with(self, attached.json_of(result, pts_ns)))
         return made

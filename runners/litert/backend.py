@@ -73,8 +73,9 @@ class LiteRtBackend:
     def __init__(
         self, path: Path, *, outputs: Sequence[TensorSpec], device: DeviceName, precision: str, threads: int
     ) -> None:
-        there = [found.provider for found in self.devices()]
-        words = [found.word.partition(":")[2] for found in self.devices()]
+        found = self.devices()
+        there = [each.provider for each in found]
+        words = [each.word.partition(":")[2] for each in found]
         row = choose_executor(device, RUNTIME, available=there, listed=words, called=litert_interpreter.PACKAGE)
         engine, _ = _ENGINES[row.provider]
         self._engine = engine(path, outputs=outputs, executor=row, precision=precision, threads=threads)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes.util
+import functools
 from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -104,6 +105,7 @@ class InterpreterEngine:
         self.__dict__.pop("_interpreter", None)
 
 
+@functools.cache  # asking starts ldconfig, gcc and ld
 def has_edge_tpu() -> bool:
     """Whether the Edge TPU's library is installed."""
     return ctypes.util.find_library("edgetpu") is not None

@@ -124,7 +124,7 @@ def test_quantize_keeps_it_up_to_date(tmp_path: Path) -> None:
         cv2.imwrite(str(pictures / f"{index}.png"), noise)
     words = {"sbom": True, "weights_license": "Apache-2.0"}
     edgecnn.convert(tiny_classifier(), out=tmp_path / "net.edge", to=["onnx"], **words)  # type: ignore[arg-type]
-    done = edgecnn.quantize(tmp_path / "net.edge", calibration=pictures, allow_drop=True)
+    done = edgecnn.quantize(tmp_path / "net.edge", calibration=pictures, allow_drop=True, keep_slower=True)
     assert done.bundle is not None and not any("materials" in warning for warning in done.warnings)
     bundle = Bundle.open(done.bundle.folder)
     names = {part["name"] for part in read(bundle)["components"]}

@@ -72,7 +72,7 @@ def test_each_picture_is_answered_with_its_own_header_and_what_the_runner_says(
                 )
                 for one in message.detections
             ]
-            np.testing.assert_allclose(found, expected.boxes_xyxy_px, atol=1e-9)
+            np.testing.assert_allclose(np.reshape(found, (-1, 4)), expected.boxes_xyxy_px, atol=1e-9)
             guesses = [one.results[0].hypothesis for one in message.detections]
             assert [int(guess.class_id) for guess in guesses] == expected.class_ids.tolist()
             assert [guess.score for guess in guesses] == expected.scores.tolist()

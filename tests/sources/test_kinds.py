@@ -166,7 +166,7 @@ def test_a_label_file_is_read(tmp_path: Path) -> None:
         (b"a\nb\nc\nd\n", SpecError, "has 3 classes, but 4 labels were given"),
         (b"\n \n", DataError, r"labels\.txt is empty: expected one class name per line"),
         (b"", DataError, "is empty"),
-        (b"caf\xe9\nb\nc\n", DataError, r"labels\.txt cannot be read: .*utf-8"),
+        (b"caf\xe9\nb\nc\n", DataError, r"labels\.txt is not UTF-8 text"),
         (None, DataError, r"labels\.txt cannot be read: .*No such file"),
     ],
     ids=["too few", "too many", "blank", "empty", "no UTF-8", "absent"],

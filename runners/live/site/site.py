@@ -8,7 +8,7 @@ import queue
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any, Final
@@ -29,18 +29,13 @@ _CLOSE_S: Final = 1.4  # for all cameras: a program ends within two seconds
 
 
 class PlanError(SpecError):
-    """A file that asks for something impossible; lists every fault.
+    """A file that asks for something impossible; lists every fault."""
 
-    Attributes:
-        faults: one line each.
-    """
-
-    faults: tuple[str, ...] = ()
-
-    def __init__(self, file: str, faults: list[str]) -> None:
-        self.faults = tuple(faults)
+    @classmethod
+    def listing(cls, file: str, faults: Sequence[str]) -> PlanError:
+        """With one line for each fault."""
         count = "1 error" if len(faults) == 1 else f"{len(faults)} errors"
-        super().__init__("\n".join([f"{file} has {count}:", *(f"  {fault}" for fault in faults)]))
+        return cls("\n".join([f"{file} has {count}:", *(f"  {fault}" for fault in faults)]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +123,7 @@ class Site:
         try:
             plan = self._read_again()
             if faults := plan.faults():
-                raise PlanError("the file", faults)
+                raise PlanError.listing("the file", faults)
             self._follow(plan)
         except EdgeCnnError as wrong:
             for line in str(wrong).splitlines():

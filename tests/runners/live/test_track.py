@@ -169,7 +169,7 @@ def test_without_the_package_the_error_names_the_extra(without: Callable[..., No
 class _OpenSquareRunner(SquareRunner):
     """What `open_runner` gives, as far as `run` looks at it."""
 
-    format, precision = "fake", "fp32"
+    format, precision, why_chosen = "fake", "fp32", ""
     backend = OpenRunner.backend
 
     def __init__(self, task: Any = None, result: Result | None = None) -> None:
