@@ -151,8 +151,8 @@ def test_the_live_page_is_served_there(device: DeviceEnvironment, wheel: Path) -
     constraints = device.folder / "constraints.txt"
     device.run("python", "-m", "pip", "install", "--quiet", f"{wheel}[web]", "--constraint", constraints)
     said = json.loads(device.run("python", "-c", WATCHED))
-    assert said["status"]["sources"][0]["state"] == "recording"
-    assert said["status"]["score"] == 0.3
+    assert said["status"]["sources"][0]["state"] == "file"
+    assert said["status"]["score"] == 0.4
     assert "cat" in " ".join(said["status"]["sources"][0]["sees"])
     assert said["html"].startswith("<!doctype html>")
     assert said["jpeg"] > 10_000

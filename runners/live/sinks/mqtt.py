@@ -277,12 +277,18 @@ class MqttSink:
 
     def _on_message(self, client: paho.Client, data: object, message: paho.MQTTMessage) -> None:
         """A command; or an entity of an earlier run, which is taken back if there is none of that name now."""
-        if message.topic.endswith("/config"):
-            if message.payload and message.topic not in self._discovery:
-                self._publish(message.topic, b"", qos=1, retain=True)
-        elif self._device is not None and not message.retain:  # a retained command would come at each start
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            return
+        if self._device is None or "+" in topic or "#" in topic:  # nothing that was asked for
+            return
+        if paho.topic_matches_sub(self._device.all_configs, topic):
+            if message.payload and topic not in self._discovery:
+                self._publish(topic, b"", qos=1, retain=True)
+        elif not message.retain:  # a retained command would come at each start
             try:
-                self._device.obey(message.topic, bytes(message.payload))
+                self._device.obey(topic, bytes(message.payload))
             except SpecError as wrong:
                 self._report(str(wrong))
             self._publish_state()
