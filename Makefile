@@ -33,7 +33,7 @@ docs: $(STAMP) ## the documentation site, in build/site; a broken link fails
 	$(BIN)/python docs/site/assemble.py
 	$(BIN)/zensical build --strict
 
-test: lint ## lint, types, import rules, tests, and the packaging check (9 minutes on 2 cores)
+test: lint ## lint, types, import rules, tests, and the packaging check (15 minutes on 2 cores)
 	$(PYTEST) -m "not slow and not device"
 
 test-slow: $(STAMP) ## the tests that take longer (20 minutes on 2 cores)

@@ -48,9 +48,11 @@ def run(words: Sequence[str]) -> int:
     """Run a command line in a process of its own, and again without what ended it; returns the exit code."""
     crashed: dict[str, str] = {}
     while True:
-        code, step = _once(words, crashed)
+        code, step, stopped_by = _once(words, crashed)
         if code >= 0:
             return code
+        if stopped_by:  # its end was asked for, however native code takes a signal
+            return 128 + stopped_by
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         if name not in _CRASHES:
             _output.fail(f"its process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else ""))
@@ -62,8 +64,9 @@ def run(words: Sequence[str]) -> int:
         _output.note(f"making {step} crashed with {name}; the lines above say where; started again without it")
 
 
-def _once(words: Sequence[str], crashed: dict[str, str]) -> tuple[int, str]:
-    """The exit code of one process, negative for a signal, and the step that it was doing."""
+def _once(words: Sequence[str], crashed: dict[str, str]) -> tuple[int, str, int]:
+    """The exit code of one process, negative for a signal; the step that it was doing; the signal handed on, or 0."""
+    stopped_by = 0
     with tempfile.TemporaryFile() as steps:
         environment = {**os.environ, _STEPS: str(steps.fileno()), _CRASHED: json.dumps(crashed)}
         # A group of its own: Ctrl-C comes here, and is handed on once.
@@ -75,6 +78,8 @@ def _once(words: Sequence[str], crashed: dict[str, str]) -> tuple[int, str]:
         )
 
         def hand_on(number: int, frame: FrameType | None) -> None:
+            nonlocal stopped_by
+            stopped_by = number
             process.send_signal(number)
 
         def stop(number: int, frame: FrameType | None) -> None:
@@ -85,7 +90,7 @@ def _once(words: Sequence[str], crashed: dict[str, str]) -> tuple[int, str]:
         before = {name: signal.signal(getattr(signal, name), hand_on) for name in _HANDED_ON}
         before["SIGTSTP"] = signal.signal(signal.SIGTSTP, stop)
         try:
-            return process.wait(), step_in(steps.fileno())
+            return process.wait(), step_in(steps.fileno()), stopped_by
         finally:
             for name, handler in before.items():
                 signal.signal(getattr(signal, name), handler)
