@@ -5,7 +5,6 @@ from __future__ import annotations
 import tests.own_cores  # noqa: F401 - before anything starts threads
 
 # isort: split
-import ctypes
 import os
 import re
 import signal
@@ -31,27 +30,6 @@ from tests.needs import pytest_pycollect_makemodule, pytest_runtest_call, pytest
 # No deadline: a busy machine is no failure. In CI, the same examples each time: a change is judged by what it changed.
 settings.register_profile("edgecnn", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("edgecnn")
-
-
-class _SignalStack(ctypes.Structure):
-    """What sigaltstack(2) reads and writes."""
-
-    _fields_ = (("base", ctypes.c_void_p), ("flags", ctypes.c_int), ("size_bytes", ctypes.c_size_t))
-
-
-_signal_stack = _SignalStack()
-
-
-def pytest_runtest_logstart() -> None:
-    """Give signals the stack back that pytest gave them.
-
-    Quantizing for OpenVINO leaves them a stack of its own, and frees it: the next Ctrl-C, which Python takes on that
-    stack, would end the process (seen with OpenVINO 2026.4 and NNCF 3).
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).sigaltstack(ctypes.byref(_signal_stack) if _signal_stack.base else None, None)
-        if not _signal_stack.base:
-            ctypes.CDLL(None).sigaltstack(None, ctypes.byref(_signal_stack))
 
 
 def pytest_configure() -> None:

@@ -16,6 +16,7 @@ from edgecnn.formats.devices import DeviceName
 from edgecnn.formats.openvino import RUNTIME
 from edgecnn.results import UInt8Array
 from edgecnn.runners.backend import Arrays, FoundDevice, absent_device, choose_executor
+from edgecnn.runners.openvino.core import CORE
 from edgecnn.runners.proof import check_execution
 
 # By default OpenVINO runs float files in bf16 where the CPU has it, and in f16 on GPUs (relative
@@ -58,21 +59,20 @@ class OpenVinoBackend:
     @classmethod
     def devices(cls) -> Sequence[FoundDevice]:
         """Devices that OpenVINO's plug-ins find."""
-        core = openvino.Core()
         return [
             FoundDevice(
                 word=f"{RUNTIME.name}:{name}",
                 kind=name.partition(".")[0].lower(),
                 provider=name,
-                device_name=_device_name(core, name),
+                device_name=_device_name(name),
             )
-            for name in core.available_devices
+            for name in CORE.available_devices
         ]
 
     def __init__(
         self, path: Path, *, outputs: Sequence[TensorSpec], device: DeviceName, precision: str, threads: int
     ) -> None:
-        core, provider, compiled = compile_file(path, device=device, precision=precision, threads=threads)
+        provider, compiled = compile_file(path, device=device, precision=precision, threads=threads)
         try:
             self._request = compiled.create_infer_request()
         except Exception as failed:
@@ -88,7 +88,7 @@ class OpenVinoBackend:
             Opened(
                 runtime=f"openvino {openvino.__version__.split('-')[0]}",
                 provider=provider,
-                device_name=_device_name(core, provider),
+                device_name=_device_name(provider),
                 precision=precision,
                 threads=threads,
                 operators=operators,
@@ -115,16 +115,15 @@ class OpenVinoBackend:
 
 def compile_file(
     path: Path, *, device: DeviceName, precision: str, threads: int, profiling: bool = False
-) -> tuple[Any, str, Any]:
-    """The core, OpenVINO's name of the device, and the file compiled for it.
+) -> tuple[str, Any]:
+    """OpenVINO's name of the device, and the file compiled for it.
 
     Raises:
         DeviceError: the device does not exist, can't compute in this precision, or OpenVINO fails on the file.
     """
-    core = openvino.Core()
-    provider = _provider(core, device)
+    provider = _provider(device)
     wanted = _CAPABILITIES.get(precision)
-    capabilities = core.get_property(provider, "OPTIMIZATION_CAPABILITIES") if wanted is not None else ()
+    capabilities = CORE.get_property(provider, "OPTIMIZATION_CAPABILITIES") if wanted is not None else ()
     if wanted is not None and wanted not in capabilities:
         known = ", ".join(capabilities).lower()
         raise DeviceError(f"openvino's {provider} cannot compute in {precision} here: choose one of {known}")
@@ -136,7 +135,7 @@ def compile_file(
     if profiling:
         config["PERF_COUNT"] = "YES"
     try:
-        return core, provider, core.compile_model(path, provider, config)
+        return provider, CORE.compile_model(path, provider, config)
     except Exception as failed:
         raise DeviceError(f"openvino cannot compile {path.name} for {provider}: {failed}") from failed
 
@@ -146,11 +145,11 @@ def computes_in(kernel: str) -> str:
     return _ARITHMETIC.get(kernel.rpartition("_")[2].lower(), "")
 
 
-def _provider(core: Any, device: DeviceName) -> str:
+def _provider(device: DeviceName) -> str:
     """OpenVINO's name of the device: "CPU", "GPU", "GPU.1"."""
-    available = core.available_devices
+    available = CORE.available_devices
     kinds = list(dict.fromkeys(name.partition(".")[0] for name in available))
-    why = "" if available else _why_none(core)
+    why = "" if available else _why_none()
     row = choose_executor(device, RUNTIME, available=kinds, listed=available, why=why)
     if device.index is None:
         return row.provider
@@ -161,18 +160,18 @@ def _provider(core: Any, device: DeviceName) -> str:
     return row.provider if row.provider in available else numbered
 
 
-def _why_none(core: Any) -> str:
+def _why_none() -> str:
     """Why not even the processor is listed: OpenVINO leaves out a device whose plug-in fails, and says nothing."""
     try:
-        core.get_property("CPU", "FULL_DEVICE_NAME")
+        CORE.get_property("CPU", "FULL_DEVICE_NAME")
     except RuntimeError as failed:
         lines = [line.strip() for line in str(failed).splitlines()]
         return next((line for line in reversed(lines) if line and not line.startswith("Exception from")), "")
     return ""
 
 
-def _device_name(core: Any, provider: str) -> str:
-    return str(core.get_property(provider, "FULL_DEVICE_NAME")).strip()
+def _device_name(provider: str) -> str:
+    return str(CORE.get_property(provider, "FULL_DEVICE_NAME")).strip()
 
 
 def _only(used: Sequence[str], provider: str) -> bool:

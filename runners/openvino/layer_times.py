@@ -16,7 +16,7 @@ _MODULE = re.compile(r"__module\.(?P<path>[^/]+)")
 
 def time_layers(path: Path, request: LayerRequest, frame: UInt8Array) -> list[LayerTime]:
     """The layers that OpenVINO ran, with their median times."""
-    _, _, compiled = compile_file(
+    _, compiled = compile_file(
         path, device=request.device, precision=request.precision, threads=request.threads, profiling=True
     )
     infer = compiled.create_infer_request()

@@ -195,8 +195,8 @@ def test_torch_without_a_gpu_says_what_it_needs() -> None:
 
 @pytest.mark.runtime
 def test_where_openvino_finds_not_even_a_processor_its_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    openvino = pytest.importorskip("openvino", reason="needs the extra [openvino]")
-    from edgecnn.runners.openvino.backend import compile_file
+    pytest.importorskip("openvino", reason="needs the extra [openvino]")
+    from edgecnn.runners.openvino import backend
 
     class Core:
         """OpenVINO's on a board whose cores it may not use; it then lists nothing (seen with 2026.4)."""
@@ -209,7 +209,7 @@ def test_where_openvino_finds_not_even_a_processor_its_reason_is_told(monkeypatc
                 "CPU affinity check failed. No CPU is eligible to run inference.\n\n"
             )
 
-    monkeypatch.setattr(openvino, "Core", Core)
+    monkeypatch.setattr(backend, "CORE", Core())
     reason = r"available here: none\. CPU affinity check failed.* openvino:cpu needs only its package \(pip install"
     with pytest.raises(DeviceError, match=reason):
-        compile_file(Path("network.xml"), device=parse_device("cpu"), precision="fp32", threads=1)
+        backend.compile_file(Path("network.xml"), device=parse_device("cpu"), precision="fp32", threads=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -472,8 +474,9 @@ def test_openvino_runs_its_float_file_in_bf16_where_that_is_asked_for(
     tiny_bundle: Path, answers: Callable[[str, UInt8Array], Result], photograph: UInt8Array
 ) -> None:
     require_format("openvino")
-    openvino = pytest.importorskip("openvino")
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    from edgecnn.runners.openvino.core import CORE
+
+    if "BF16" not in CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         with pytest.raises(DeviceError, match="cannot compute in bf16"):
             open_runner(tiny_bundle, format="openvino", precision="bf16")
         return
@@ -510,3 +513,22 @@ def test_opening_and_closing_many_times_holds_no_files_open(
         with open_runner(tiny_bundle, format=format_name) as runner:
             runner(photograph)
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+@pytest.mark.runtime
+def test_ctrl_c_is_an_exception_also_after_two_openvino_runners_ended_in_their_order() -> None:
+    require_format("openvino")
+    program = """
+import signal
+import edgecnn
+first, second = (edgecnn.open_runner("default-detector", format="openvino", verify=False) for _ in range(2))
+first.close()
+second.close()
+del first, second
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "stopped\n"), done.stderr

@@ -12,6 +12,7 @@ from typing import Any
 from edgecnn.converters.int8.openvino.graph import LAYER_TYPES, Model
 from edgecnn.errors import ConversionError
 from edgecnn.results import UInt8Array
+from edgecnn.runners.openvino.core import kept_signal_stack
 from edgecnn.tool_output import quiet
 
 _REPORTER = "openvino_telemetry"
@@ -78,7 +79,7 @@ def quantize_layers(model: Model, frames: Sequence[UInt8Array], operators: Colle
     )
     try:
         # NNCF's progress bar writes to Python's stdout, which may not be the process's.
-        with quiet("NNCF"), contextlib.redirect_stdout(io.StringIO()):
+        with quiet("NNCF"), contextlib.redirect_stdout(io.StringIO()), kept_signal_stack():
             quantized = nncf.quantize(
                 model,
                 nncf.Dataset(list(frames)),

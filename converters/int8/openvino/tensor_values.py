@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
 from edgecnn.converters.int8.base import Progress
@@ -15,6 +14,7 @@ from edgecnn.converters.int8.openvino.graph import Model, Output, by_name, chann
 from edgecnn.converters.int8.openvino.statistics import TensorStatistics
 from edgecnn.errors import ConversionError
 from edgecnn.results import UInt8Array
+from edgecnn.runners.openvino.core import CORE
 
 Watched = Callable[[UInt8Array], dict[str, NDArray[Any]]]
 
@@ -23,7 +23,6 @@ class GraphRunner:
     """Reads and runs graphs as edgecnn's runner does: on the CPU, with float layers in 32 bits."""
 
     def __init__(self, threads: int) -> None:
-        self._core = openvino.Core()
         self._threads = threads
 
     def read(self, file: Path) -> Model:
@@ -33,7 +32,7 @@ class GraphRunner:
             ConversionError: OpenVINO cannot read it.
         """
         try:
-            return self._core.read_model(file)
+            return CORE.read_model(file)
         except RuntimeError as failed:
             raise ConversionError(f"OpenVINO cannot read {file}: {first_line(failed)}; convert again") from failed
 
@@ -49,7 +48,7 @@ class GraphRunner:
             "INFERENCE_NUM_THREADS": str(self._threads),
         }
         try:
-            return self._core.compile_model(model, "CPU", config)
+            return CORE.compile_model(model, "CPU", config)
         except RuntimeError as failed:
             raise ConversionError(f"OpenVINO cannot compile this graph: {first_line(failed)}") from failed
 

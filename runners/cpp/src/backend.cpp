@@ -69,6 +69,13 @@ ov::AnyMap settings(const std::string& provider, const std::string& precision, i
     return all;
 }
 
+// One for the process, never let go: of two that end in the order in which they began, the second gives signals a stack
+// that the first has freed (sigaltstack), and a host that takes signals there, such as Go's or Python's, would crash.
+ov::Core& shared_core() {
+    static ov::Core* const core = new ov::Core;
+    return *core;
+}
+
 std::string provider_of(ov::Core& core, const std::string& device, const std::string& precision) {
     std::string provider = device;
     std::transform(provider.begin(), provider.end(), provider.begin(), [](unsigned char c) { return std::toupper(c); });
@@ -131,7 +138,7 @@ Backend::Backend(const std::string& path, const Artifact& artifact, const Manife
                  const std::string& precision, int threads)
     : parts_(std::make_unique<Parts>()) {
     try {
-        ov::Core core;
+        ov::Core& core = shared_core();
         const std::string provider = provider_of(core, device, precision);
         parts_->compiled = core.compile_model(path, provider, settings(provider, precision, threads));
         check_arithmetic(parts_->compiled, artifact, precision);

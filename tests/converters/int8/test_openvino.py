@@ -33,6 +33,7 @@ from edgecnn.converters.int8.search.plan import Plan, RangeMethod  # noqa: E402
 from edgecnn.converters.layers import weights_fingerprint  # noqa: E402
 from edgecnn.errors import ConversionError  # noqa: E402
 from edgecnn.results import UInt8Array  # noqa: E402
+from edgecnn.runners.openvino.core import CORE  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -139,7 +140,7 @@ def written(writer: OpenVinoInt8Writer, folder: Path, layers: Sequence[str], **w
 
 
 def nodes_of(file: Path) -> dict[str, Any]:
-    return by_name(openvino.Core().read_model(file))
+    return by_name(CORE.read_model(file))
 
 
 def signal_to_noise_db(signal: NDArray[Any], other: NDArray[Any]) -> float:
@@ -185,7 +186,7 @@ def test_a_layer_is_offered_unless_only_a_slow_fallback_computes_it_in_int8(tmp_
     file = network.save(network.layer("convolution", few, (16, 10, 1, 1), name="after"), tmp_path)
     writer = OpenVinoInt8Writer(file, network.records, threads=1)
     # Processors with AMX have no other kernel for so few channels a group; those without it have one.
-    compiled = openvino.Core().compile_model(writer._quantized, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = CORE.compile_model(writer._quantized, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     node_infos = [node.get_rt_info() for node in compiled.get_runtime_model().get_ops()]
     kernels = [
         info["primitiveType"].astype(str) for info in node_infos if info["layerType"].astype(str) == "Convolution"
@@ -227,7 +228,7 @@ def test_all_in_int8_it_answers_nearly_the_same(
 
 
 def test_names_of_input_and_outputs_stay(writer: OpenVinoInt8Writer, tmp_path: Path) -> None:
-    model = openvino.Core().read_model(written(writer, tmp_path, writer.layers))
+    model = CORE.read_model(written(writer, tmp_path, writer.layers))
     assert not model.has_rt_info("nncf")  # settings that don't hold for this file
     assert [model.inputs[0].get_any_name(), model.outputs[0].get_any_name()] == ["frame", "scores"]
 
@@ -314,7 +315,7 @@ def test_the_shift_of_a_wrong_weight_is_what_it_makes(kind: str, shape: tuple[in
     errors = np.random.default_rng(3).normal(0, 0.01, shape).astype(np.float32)
     node = Network().with_weights(kind, opset13.constant(x), errors, name="layer", bias=False, stride=2)
     model = openvino.Model([opset13.result(node)], [], "layer")
-    made = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([])[0]
+    made = CORE.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([])[0]
     inside = made[0, :, 1:-1, 1:-1].mean(axis=(1, 2))  # at the border there is less
     np.testing.assert_allclose(output_shift(node, errors, means), inside, rtol=1e-4, atol=1e-6)
 
@@ -365,7 +366,7 @@ def test_outputs_of_the_half_precision_twin_are_found_by_the_same_names(
     writer: OpenVinoInt8Writer, float_file: Path, tmp_path: Path
 ) -> None:
     twin = tmp_path / "twin.xml"
-    openvino.save_model(openvino.Core().read_model(float_file), twin, compress_to_fp16=True)
+    openvino.save_model(CORE.read_model(float_file), twin, compress_to_fp16=True)
     was, now = (writer.layer_outputs(each, frames()[0]) for each in (float_file, twin))
     assert set(now) == set(writer.layers)
     assert all(now[layer].dtype == np.float32 for layer in now)
