@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from edgecnn.errors import StorageError
+from edgecnn.errors import SpecError, StorageError
 from edgecnn.results import Result, UInt8Array
 from edgecnn.runners.live.frame import Frame
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Annotated", "EndOfRun", "Sink", "storage_error"]
+__all__ = ["Annotated", "EndOfRun", "Sink", "check_folder", "storage_error"]
 
 
 class EndOfRun(Exception):
@@ -64,3 +64,13 @@ def storage_error(path: Path, failed: OSError) -> StorageError:
     if failed.errno in {errno.ENOSPC, errno.EDQUOT}:
         return StorageError(f"the disk is full: {path} could not be written any further")
     return StorageError(f"{path} cannot be written: {failed.strerror or failed}")
+
+
+def check_folder(path: str | Path, words: Mapping[str, Any], *, tracks: bool) -> None:
+    """Refuse a file whose folder is missing; "-" is stdout.
+
+    Raises:
+        SpecError: there is no such folder.
+    """
+    if path != "-" and not Path(path).parent.is_dir():
+        raise SpecError(f"{path}: the folder {Path(path).parent} does not exist")

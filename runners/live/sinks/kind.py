@@ -90,6 +90,8 @@ class SinkKind:
         draws: True if it shows pictures with results drawn on them.
         per_source: True if each of several sources gets its own; its argument is a path, which gets a number.
         words: further options of `run` for this kind only.
+        checks: "package.module:function" that raises SpecError for what can't be meant, and opens nothing; gets the
+            argument, the words by name, and whether objects are tracked.
     """
 
     name: str
@@ -100,6 +102,17 @@ class SinkKind:
     draws: bool = False
     per_source: bool = False
     words: tuple[str, ...] = ()
+    checks: str = ""
+
+    def check(self, argument: Any, words: Mapping[str, Any], *, tracks: bool) -> None:
+        """Refuse what can't be meant, before anything opens.
+
+        Raises:
+            SpecError: the sink would refuse it when it opens.
+            MissingDependencyError: a package that it needs is not installed.
+        """
+        if self.checks:
+            self._function(self.checks)(argument, words, tracks=tracks)
 
     def make(self, argument: Any, setting: Setting) -> Sink:
         """The sink.
@@ -107,14 +120,17 @@ class SinkKind:
         Raises:
             MissingDependencyError: a package that it needs is not installed.
         """
-        module, _, function = self.opens.partition(":")
+        sink: Sink = self._function(self.opens)(argument, setting)
+        return sink
+
+    def _function(self, place: str) -> Callable[..., Any]:
+        module, _, function = place.partition(":")
         try:
-            opener = getattr(import_module(module), function)
+            found: Callable[..., Any] = getattr(import_module(module), function)
         except ModuleNotFoundError as missing:
             if (missing.name or "").partition(".")[0] == "edgecnn":
                 raise
             raise MissingDependencyError(
                 f"--{self.name}", missing.name or module, extra=self.extra or None, install="install it"
             ) from missing
-        sink: Sink = opener(argument, setting)
-        return sink
+        return found

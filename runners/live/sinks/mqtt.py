@@ -6,7 +6,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -67,6 +67,15 @@ class Broker:
     def name(self) -> str:
         """Host and port: may be printed and logged."""
         return f"{self.host}:{self.port}"
+
+
+def check_mqtt(url: str, words: Mapping[str, Any], *, tracks: bool) -> None:
+    """Refuse a URL that can't be one of a broker.
+
+    Raises:
+        SpecError: as `parse_broker`.
+    """
+    parse_broker(url)
 
 
 def parse_broker(url: str) -> Broker:

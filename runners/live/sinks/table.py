@@ -18,6 +18,7 @@ RECORD: Final = SinkKind(
     metavar="PATH",
     about="Write annotated video (.mp4, .mkv, .mov, .avi); for pictures, a file or a folder.",
     opens=f"{_ROOM}.recording:open_record",
+    checks=f"{_ROOM}:check_folder",
     draws=True,
     per_source=True,
     words=("rotate", "keep"),
@@ -27,6 +28,7 @@ JSONL: Final = SinkKind(
     metavar="FILE|-",
     about="Write one JSON object per frame; - is stdout.",
     opens=f"{_ROOM}.jsonl:open_jsonl",
+    checks=f"{_ROOM}:check_folder",
     words=("rotate", "keep"),
 )
 EVENTS: Final = SinkKind(
@@ -34,6 +36,7 @@ EVENTS: Final = SinkKind(
     metavar="FOLDER",
     about="Write a clip, the best picture and a JSON record of objects that stay in a zone.",
     opens=f"{_ROOM}.events:open_events",
+    checks=f"{_ROOM}.events:check_events",
     draws=True,
     words=("event_after", "event_before", "event_apart", "keep_events"),
 )
@@ -42,6 +45,7 @@ MQTT: Final = SinkKind(
     metavar="URL",
     about="Publish one JSON object per frame: mqtt://USER:PASSWORD@HOST/TOPIC, or mqtts://.",
     opens=f"{_ROOM}.mqtt:open_mqtt",
+    checks=f"{_ROOM}.mqtt:check_mqtt",
     extra="live",
     words=("mqtt_qos", "home_assistant", "mqtt_topic"),
 )

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from edgecnn.errors import EdgeCnnError
+from edgecnn.errors import EdgeCnnError, SpecError
 from edgecnn.runners.live.cameras.reconnect import CameraState, Reconnect
 from edgecnn.runners.live.live_run import LiveRun
 from edgecnn.runners.live.loop.counters import LiveCounters
@@ -119,7 +119,9 @@ class CameraRun:
 
     @property
     def _again(self) -> bool:
-        """A recording that fails fails again, and so does what was told to give up."""
+        """A recording that fails fails again; so do what can't be meant, and what was told to give up."""
+        if isinstance(self.failure, SpecError):
+            return False
         reconnect = self.plan.sources.reconnect
         return self._live and (reconnect is None or reconnect.give_up_s is None)
 

@@ -78,6 +78,7 @@ class CameraPlan:
             task: its network's task; None where the network is missing, which is another fault.
         """
         words = self.sources.sources
+        follows = bool(self.objects.track or self.objects.zones or self.objects.count_lines)
         for key, check in {
             "source": lambda: _check_source(words[0]),
             "zones, lines": lambda: parse_counters(self.objects.count_lines, self.objects.zones),
@@ -86,11 +87,10 @@ class CameraPlan:
             "record, jsonl": lambda: refuse_overwriting(
                 words, *(_path(self.sinks.asked.get(name)) for name in ("record", "jsonl"))
             ),
-            "sinks": lambda: _check_sinks(self.sinks),
+            "sinks": lambda: _check_sinks(self.sinks, tracks=follows),
         }.items():
             if (wrong := _fault(check)) is not None:
                 yield f"{key}: {wrong}"
-        follows = self.objects.track or self.objects.zones or self.objects.count_lines
         if follows and task is not None and not task.finds_objects():
             yield f"zones, lines: only a detector's objects can be counted, but the network's task is {task.name}"
 
@@ -185,15 +185,10 @@ def _check_source(words: str | int | Path) -> None:
             raise SpecError(f"{words} does not exist{near_path(path)}")
 
 
-def _check_sinks(sinks: SinksAsked) -> None:
+def _check_sinks(sinks: SinksAsked, *, tracks: bool) -> None:
     for name, argument in sinks.asked.items():
-        SINKS.get(name)
-        if name == "mqtt" and argument is not None:
-            from edgecnn.runners.live.sinks.mqtt import parse_broker
-
-            parse_broker(argument)
-        elif name in ("record", "jsonl") and argument not in (None, "-") and not Path(argument).parent.is_dir():
-            raise SpecError(f"{argument}: the folder {Path(argument).parent} does not exist")
+        if argument not in (None, False):
+            SINKS.get(name).check(argument, sinks.words, tracks=tracks)
 
 
 def _path(argument: object) -> str | Path | None:

@@ -18,11 +18,12 @@ import pytest
 pytest.importorskip("paho.mqtt", reason="needs paho-mqtt: pip install 'edgecnn[live]'")
 pytest.importorskip("prometheus_client", reason="needs prometheus-client: pip install 'edgecnn[live]'")
 
+from edgecnn.errors import StorageError
 from edgecnn.results import Result
 from edgecnn.runners.live.frame import Frame
 from edgecnn.runners.live.sinks import Annotated
 
-from .conftest import StreamServer, count_frames, until
+from .conftest import StreamServer, count_frames, until, write_video
 from .test_metrics import families, fetch, free_port, value
 from .test_mqtt import AtCount, Broker, Listener, needs_broker
 
@@ -179,3 +180,17 @@ def test_a_signal_ends_the_program_with_its_files_closed(
     assert program.returncode == 128 + number, out.decode()
     assert count_frames(video) >= 1 and not list(tmp_path.glob(".*"))
     assert all(json.loads(line) for line in lines.read_text().splitlines())
+
+
+@pytest.mark.parametrize("free_bytes", [0, 40_000])
+def test_a_full_disk_leaves_whole_events_or_none(
+    run_squares: Any, small_disk: Path, tmp_path: Path, free_bytes: int
+) -> None:
+    source = write_video(tmp_path / "in.avi", frames=60, fps=20)
+    (small_disk / "others.bin").write_bytes(bytes(max(shutil.disk_usage(small_disk).free - free_bytes, 0)))
+    folder = small_disk / "events"
+    with contextlib.suppress(StorageError):
+        run_squares(source, zones=["whole=0,0,160,0,160,120,0,120"], events=folder, event_after=0.3)
+    files = [sorted(path.name for path in event.iterdir()) for event in folder.glob("*")]
+    assert all(names == ["best.jpg", "clip.mp4", "event.json"] for names in files), files
+    assert not list(folder.glob(".*"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,23 @@ from edgecnn.runners.live.sinks.events.limits import KeepLimits
 from edgecnn.runners.live.sinks.events.sink import EventSink
 from edgecnn.runners.live.sinks.kind import Setting
 
-__all__ = ["EventSink", "KeepLimits", "open_events"]
+__all__ = ["EventSink", "KeepLimits", "check_events", "open_events"]
+
+
+_TIMES = ("event_after", "event_before", "event_apart")
+
+
+def check_events(folder: str | Path, words: Mapping[str, Any], *, tracks: bool) -> None:
+    """Refuse events that can't be.
+
+    Raises:
+        SpecError: no objects are tracked, or a limit is not possible.
+    """
+    if not tracks:
+        raise SpecError("--events needs objects that are tracked: give --zone, or --track for the whole picture")
+    for word in _TIMES:
+        _seconds(words, word)
+    KeepLimits.parse(words.get("keep_events"))
 
 
 def open_events(folder: str | Path, setting: Setting) -> EventSink:
@@ -21,9 +38,8 @@ def open_events(folder: str | Path, setting: Setting) -> EventSink:
         SpecError: the run tracks no objects, or a limit is not possible.
     """
     words = setting.words
-    if not setting.tracks:
-        raise SpecError("--events needs objects that are tracked: give --zone, or --track for the whole picture")
-    after_s, before_s, apart_s = (_seconds(words, word) for word in ("event_after", "event_before", "event_apart"))
+    check_events(folder, words, tracks=setting.tracks)
+    after_s, before_s, apart_s = (_seconds(words, word) for word in _TIMES)
 
     def tell(record: dict[str, Any]) -> None:
         for listener in setting.on_event:
@@ -42,8 +58,8 @@ def open_events(folder: str | Path, setting: Setting) -> EventSink:
     )
 
 
-def _seconds(words: object, word: str) -> float:
-    value = float(words.get(word, 0.0))  # type: ignore[attr-defined]
+def _seconds(words: Mapping[str, Any], word: str) -> float:
+    value = float(words.get(word, 0.0))
     if not 0 <= value < math.inf:
         raise SpecError(f"--{word.replace('_', '-')}: expected 0 or more seconds, got {value:g}")
     return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -148,8 +149,10 @@ class EventSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish the event that lasts."""
-        if self._event is not None:
+        """Finish the event that lasts; one that could not even begin, on a full disk, is none."""
+        if self._event is not None and not self._event.objects:
+            self._event.drop()
+        elif self._event is not None:
             self._end(self._event.last_s)
         if self._count:
             self._report(f"{self._count} {'event' if self._count == 1 else 'events'} in {self._folder}")
@@ -165,13 +168,13 @@ class _Event:
         self._partial.mkdir()
         self._clip = VideoSink(self._partial / "clip.mp4", live=True)
         self._live = live
-        self._objects: dict[tuple[str, int], Stay] = {}
+        self.objects: dict[tuple[str, int], Stay] = {}
         self._best: UInt8Array | None = None
 
     def add(self, frame: Frame, picture: UInt8Array, stays: list[Stay], *, better: bool) -> None:
         """A further picture of it."""
         self.write(frame, picture)
-        self._objects |= {(stay.zone, stay.track_id): stay for stay in stays}
+        self.objects |= {(stay.zone, stay.track_id): stay for stay in stays}
         self.last_s = max([self.last_s, *(stay.last_s for stay in stays)])
         if self._best is None or (better and stays):
             self._best = picture
@@ -183,18 +186,28 @@ class _Event:
         self._clip.deliver(timed, None, Annotated(lambda: picture))  # type: ignore[arg-type] # the clip draws nothing
 
     def finish(self) -> dict[str, Any]:
-        """Make it whole, and let it appear; returns its record."""
-        self._clip.__exit__(None, None, None)
-        if self._best is not None:
-            best = cv2.imencode(".jpg", self._best, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
-            write_durably(self._partial / "best.jpg", best)
-        record = self._record()
-        write_durably(self._partial / "event.json", encode_json(record, indent=1))
+        """Make it whole, and let it appear; returns its record. If that fails, nothing of it stays."""
         try:
+            self._clip.__exit__(None, None, None)
+            if self._best is not None:
+                best = cv2.imencode(".jpg", self._best, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
+                write_durably(self._partial / "best.jpg", best)
+            record = self._record()
+            write_durably(self._partial / "event.json", encode_json(record, indent=1))
             os.replace(self._partial, self._folder)
         except OSError as failed:
-            raise StorageError(f"{self._folder} cannot be written: {failed.strerror}") from failed
+            self.drop()
+            raise storage_error(self._folder, failed) from failed
+        except StorageError:
+            self.drop()
+            raise
         return record
+
+    def drop(self) -> None:
+        """Leave nothing of it."""
+        with contextlib.suppress(OSError, StorageError):
+            self._clip.__exit__(None, None, None)
+        shutil.rmtree(self._partial, ignore_errors=True)
 
     def _record(self) -> dict[str, Any]:
         began_unix_ns = self._frame.captured_unix_ns
@@ -214,6 +227,6 @@ class _Event:
                     "box": stay.box,
                     "seconds": round(stay.last_s - stay.since_s, 3),
                 }
-                for stay in self._objects.values()
+                for stay in self.objects.values()
             ],
         }

@@ -102,6 +102,20 @@ def test_every_error_is_told_at_once_with_its_key_and_what_is_near(tmp_path: Pat
         assert any(fault.startswith(part) for fault in faults), (part, faults)
 
 
+def test_events_without_tracked_objects_are_told_before_anything_opens(tmp_path: Path) -> None:
+    video = tmp_path / "street.mp4"
+    video.touch()
+    file = site_file(tmp_path, camera("a", video, 'events = "kept"'))
+    (fault,) = read_plan(file).faults()
+    assert fault.startswith("[cameras.a] sinks: --events needs objects that are tracked: give --zone, or --track"), (
+        fault
+    )
+    file = site_file(tmp_path, camera("a", video, 'events = "kept"', "track = true", "event-after = -1"))
+    (fault,) = read_plan(file).faults()
+    assert "--event-after: expected 0 or more seconds" in fault
+    assert not (tmp_path / "kept").exists()
+
+
 def test_two_cameras_never_write_the_same_file_or_topic(tmp_path: Path) -> None:
     same = ('jsonl = "x.jsonl"', 'mqtt = "mqtt://h/a"')
     file = site_file(tmp_path, camera("a", 0, *same) + camera("b", 1, *same))
