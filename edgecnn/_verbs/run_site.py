@@ -133,9 +133,8 @@ def _sinks(name: str, values: Mapping[str, Any], own: Mapping[str, Any]) -> Sink
     asked = {key: values[key] for key in _SINKS if values.get(key) is not None}
     defaults = {s.key: s.default for s in settings_of(run)}
     words = {word: values.get(word, defaults[word]) for key in asked for word in _WORDS[key]}
-    for key in ("record", "jsonl"):
-        if key in asked and key not in own and asked[key] != "-":
-            path = Path(asked[key])
+    for key, path in SinksAsked(asked=asked).paths("file").items():
+        if key not in own:
             asked[key] = str(path.with_stem(f"{path.stem}-{name}"))
     if "mqtt" in asked and "mqtt" not in own:
         words["mqtt_topic"] = name

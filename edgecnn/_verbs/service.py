@@ -91,12 +91,12 @@ def service_unit(cameras: Path | None, *, name: str, user: str = "", secrets: Se
         raise SpecError("give the file of cameras: edgecnn service install street.toml")
     pairs = dict(text.partition("=")[::2] for text in secrets)
     plan = checked_plan(cameras)
-    files = [camera.sinks.asked.get(key) for camera in plan.cameras for key in ("record", "jsonl")]
+    written = [path for camera in plan.cameras for path in camera.sinks.paths("file", "folder").values()]
     return ServiceUnit(
         name=name,
         config=cameras.resolve(),
         python=Path(sys.executable),
         user=user,
-        writable=[Path(file).parent for file in files if file and Path(file).is_absolute()],
+        writable=[path.parent for path in written if path.is_absolute()],
         secrets={key: Path(path) for key, path in pairs.items()},
     )

@@ -27,6 +27,7 @@ from edgecnn.runners.live.run_summary import RunStart, RunSummary, StageSummary
 from edgecnn.runners.live.signals import Signalled, Signals
 from edgecnn.runners.live.sinks import Annotated, EndOfRun, Sink
 from edgecnn.runners.live.sinks.kind import Setting
+from edgecnn.runners.live.sinks.table import SINKS
 from edgecnn.runners.live.sinks.threaded import SinkGroup, ThreadedSink
 from edgecnn.runners.live.tracking.selection import SelectingRunner, Selection
 from edgecnn.runners.live.tracking.tracked_runner import TrackedRunner, tracked_runner
@@ -70,6 +71,11 @@ class SinksAsked:
     asked: Mapping[str, Any] = field(default_factory=dict)
     words: Mapping[str, Any] = field(default_factory=dict)
     more: Sequence[Sink | str] = ()
+
+    def paths(self, *what: str) -> dict[str, Path]:
+        """By option, what is written: "file", "folder"; stdout is neither."""
+        wanted = {name: argument for name, argument in self.asked.items() if argument not in (None, False, "-")}
+        return {name: Path(argument) for name, argument in wanted.items() if SINKS.get(name).writes in what}
 
 
 class LiveRun:

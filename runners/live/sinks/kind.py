@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from edgecnn._version import __version__
 from edgecnn.errors import MissingDependencyError
@@ -89,6 +89,8 @@ class SinkKind:
         extra: the extra of edgecnn that it needs; "" where it needs none.
         draws: True if it shows pictures with results drawn on them.
         per_source: True if each of several sources gets its own; its argument is a path, which gets a number.
+        writes: "file" or "folder" if its argument is the path of what it writes, else "". Several sources never write
+            the same file; "-" is stdout.
         words: further options of `run` for this kind only.
         checks: "package.module:function" that raises SpecError for what can't be meant, and opens nothing; gets the
             argument, the words by name, and whether objects are tracked.
@@ -101,6 +103,7 @@ class SinkKind:
     extra: str = ""
     draws: bool = False
     per_source: bool = False
+    writes: Literal["", "file", "folder"] = ""
     words: tuple[str, ...] = ()
     checks: str = ""
 

@@ -21,6 +21,7 @@ RECORD: Final = SinkKind(
     checks=f"{_ROOM}:check_folder",
     draws=True,
     per_source=True,
+    writes="file",
     words=("rotate", "keep"),
 )
 JSONL: Final = SinkKind(
@@ -29,6 +30,7 @@ JSONL: Final = SinkKind(
     about="Write one JSON object per frame; - is stdout.",
     opens=f"{_ROOM}.jsonl:open_jsonl",
     checks=f"{_ROOM}:check_folder",
+    writes="file",
     words=("rotate", "keep"),
 )
 EVENTS: Final = SinkKind(
@@ -38,6 +40,7 @@ EVENTS: Final = SinkKind(
     opens=f"{_ROOM}.events:open_events",
     checks=f"{_ROOM}.events:check_events",
     draws=True,
+    writes="folder",
     words=("event_after", "event_before", "event_apart", "keep_events"),
 )
 MQTT: Final = SinkKind(

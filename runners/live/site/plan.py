@@ -84,9 +84,7 @@ class CameraPlan:
             "zones, lines": lambda: parse_counters(self.objects.count_lines, self.objects.zones),
             "classes, scores": lambda: None if task is None else self.objects.selection.check(task),
             "score": lambda: None if task is None else task.with_thresholds(**self.thresholds),
-            "record, jsonl": lambda: refuse_overwriting(
-                words, *(_path(self.sinks.asked.get(name)) for name in ("record", "jsonl"))
-            ),
+            "record, jsonl": lambda: refuse_overwriting(words, *self.sinks.paths("file").values()),
             "sinks": lambda: _check_sinks(self.sinks, tracks=follows),
         }.items():
             if (wrong := _fault(check)) is not None:
@@ -140,13 +138,8 @@ class SitePlan:
 
     def _shared_outputs(self) -> list[str]:
         """Files and topics that two cameras would write."""
-        taken = Counter(
-            (kind, str(camera.sinks.asked[kind]), camera.sinks.words.get("mqtt_topic") if kind == "mqtt" else None)
-            for camera in self.cameras
-            for kind in ("record", "jsonl", "mqtt")
-            if camera.sinks.asked.get(kind) not in (None, "-")
-        )
-        return [f"{times} cameras have the same {kind}" for (kind, _, _), times in taken.items() if times > 1]
+        taken = Counter(item for camera in self.cameras for item in _outputs(camera.sinks))
+        return [f"{times} cameras have the same {kind}" for (kind, _), times in taken.items() if times > 1]
 
 
 def secrets_of(*words: object) -> str:
@@ -191,8 +184,11 @@ def _check_sinks(sinks: SinksAsked, *, tracks: bool) -> None:
             SINKS.get(name).check(argument, sinks.words, tracks=tracks)
 
 
-def _path(argument: object) -> str | Path | None:
-    return argument if isinstance(argument, str | Path) and argument != "-" else None
+def _outputs(sinks: SinksAsked) -> Iterator[tuple[str, str]]:
+    """What only one camera may write: by option, the file or the topic."""
+    yield from ((name, str(path)) for name, path in sinks.paths("file").items())
+    if sinks.asked.get("mqtt"):
+        yield "mqtt", f"{sinks.asked['mqtt']}\0{sinks.words.get('mqtt_topic')}"
 
 
 def _fault(check: Any) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecnn._verbs.service import service
+from edgecnn._verbs.service import service, service_unit
 from edgecnn.cli import _main
 from edgecnn.errors import DeviceError, SpecError, StorageError
 from edgecnn.runners.live.service.notify import ServiceNotifier
@@ -242,3 +242,10 @@ def test_print_shows_the_unit_and_changes_nothing(tmp_path: Path, capsys: pytest
     assert _main.main(["service", "install", str(file), "--print", "--name", "street"]) == 0
     assert "\n[Service]\nType=notify\n" in (shown := capsys.readouterr().out)
     assert "ReadWritePaths=/mnt\n" in shown
+
+
+def test_what_each_sink_writes_may_be_written_by_the_service(tmp_path: Path) -> None:
+    file = tmp_path / "street.toml"
+    table = '[cameras.door]\nsource = 0\ntrack = true\nevents = "/mnt/events"\njsonl = "/media/x.jsonl"\n'
+    file.write_text('bundle = "default-detector"\n' + table)
+    assert set(service_unit(file, name="street").writable) == {Path("/mnt"), Path("/media")}
