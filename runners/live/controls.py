@@ -21,14 +21,15 @@ class Controls:
 
     Attributes:
         paused: set while no frame is to be looked at.
-        recording: whether results are recorded now.
+        recording: the number of the recording that goes on, from 1; 0 while results aren't recorded.
         records: as given.
     """
 
     def __init__(self, runner: Runner, counters: LiveCounters, *, records: bool = False) -> None:
         self._runner, self._counters = runner, counters
         self.paused = threading.Event()
-        self.records = self.recording = records
+        self.records = records
+        self.recording = self._recordings = int(records)
 
     def pause(self, on: bool) -> None:
         """Look at no more frames, or at the newest again; a recording waits where it is."""
@@ -46,7 +47,9 @@ class Controls:
         """
         if not self.records:
             raise SpecError("this run has no recording to switch: start it with --record")
-        self.recording = on
+        if on and not self.recording:
+            self._recordings += 1
+        self.recording = self._recordings if on else 0
 
     @property
     def threshold(self) -> float | None:

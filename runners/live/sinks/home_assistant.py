@@ -180,7 +180,7 @@ class HomeAssistantDevice:
             state |= {"age_ms": round(frame.age_ns / 1e6, 1)} | self._values(result, old=old)
         if self._controls is not None:
             controls = self._controls
-            state |= {"paused": controls.paused.is_set(), "recording": controls.recording}
+            state |= {"paused": controls.paused.is_set(), "recording": bool(controls.recording)}
             state |= {"threshold": controls.threshold}
         return state
 

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from edgecnn.older_python import timeout
 
 MOST_CONNECTIONS: Final = 32
+_WAITING: Final = 128  # not yet accepted; one more would have to ask again, a second later
 _REQUEST_S: Final = 5.0  # time limit for receiving a request
 _ANSWER_S: Final = 10.0  # time limit for sending an answer
 _LONGEST_REQUEST_BYTES: Final = 16 << 10
@@ -35,7 +36,7 @@ class SmallServer:
     def __init__(self, listening: socket.socket, answer: Answer) -> None:
         self._listening, self._answer = listening, answer
         self._idle: dict[asyncio.StreamWriter, None] = {}  # oldest first: no request yet, or already answered
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         self._thread = threading.Thread(target=self._serve, name="web metrics", daemon=True)
@@ -56,7 +57,7 @@ class SmallServer:
 
     async def _until_stopped(self) -> None:
         server = await asyncio.start_server(
-            self._connected, sock=self._listening, limit=_LONGEST_REQUEST_BYTES, backlog=MOST_CONNECTIONS
+            self._connected, sock=self._listening, limit=_LONGEST_REQUEST_BYTES, backlog=_WAITING
         )
         await self._stopping.wait()
         server.close()
@@ -67,21 +68,30 @@ class SmallServer:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
-        if len(self._connections) > MOST_CONNECTIONS and self._idle:
-            oldest = next(iter(self._idle))
-            del self._idle[oldest]
-            oldest.transport.abort()
+        self._connections[task] = writer
+        room = self._make_room()
         self._idle[writer] = None
         try:
-            if len(self._connections) <= 2 * MOST_CONNECTIONS:
+            if room:
                 await self._serve_one(reader, writer)
         except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # clients' errors are not reported
         finally:
             self._idle.pop(writer, None)
-            self._connections.discard(task)
+            del self._connections[task]
             writer.transport.abort()
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been idle for longest, if need be; False where none is idle."""
+        # One that was closed lives on in its task for some turns of the loop: it takes no place.
+        if sum(not writer.transport.is_closing() for writer in self._connections.values()) <= MOST_CONNECTIONS:
+            return True
+        oldest = next((writer for writer in self._idle if not writer.transport.is_closing()), None)
+        if oldest is None:
+            return False
+        del self._idle[oldest]
+        oldest.transport.abort()
+        return True
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with timeout(_REQUEST_S):

@@ -20,14 +20,16 @@ class SwitchedSink:
 
     Args:
         make: makes the sink; called again each time it is switched on.
-        on: returns whether it is on now.
+        turn: returns the number of the turn that it is on for; 0 while it is off. A number that has changed is a turn
+            that ended: off and on again may have come between two results.
 
     Attributes:
         written: what all its sinks have written.
     """
 
-    def __init__(self, make: Callable[[], Sink], on: Callable[[], bool]) -> None:
-        self._make, self._on = make, on
+    def __init__(self, make: Callable[[], Sink], turn: Callable[[], int]) -> None:
+        self._make, self._turn = make, turn
+        self._begun = 0
         self._sink: Sink | None = None
         self._before: list[Sink] = []
 
@@ -39,16 +41,20 @@ class SwitchedSink:
 
     def deliver(self, frame: Frame, result: Result, annotated: Annotated) -> None:
         """Pass one result on, or not."""
-        if not self._on():
+        self._follow()
+        if self._sink is not None:
+            self._sink.deliver(frame, result, annotated)
+
+    def _follow(self) -> None:
+        turn = self._turn()
+        if turn != self._begun:
             self.__exit__(None, None, None)
-            return
-        if self._sink is None:
+        if turn and self._sink is None:
             self._sink = self._make().__enter__()
-        self._sink.deliver(frame, result, annotated)
+        self._begun = turn
 
     def __enter__(self) -> Self:
-        if self._on():
-            self._sink = self._make().__enter__()
+        self._follow()
         return self
 
     def __exit__(

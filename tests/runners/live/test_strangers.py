@@ -18,6 +18,7 @@ from .web_page import TOKEN, Page, served, until
 
 pytest.importorskip("prometheus_client", reason="needs prometheus-client: pip install 'edgecnn[live]'")
 from edgecnn.runners.live.sinks.metrics import MetricsSink
+from edgecnn.runners.live.sinks.small_server import MOST_CONNECTIONS, SmallServer
 
 pytestmark = pytest.mark.server
 
@@ -71,6 +72,30 @@ def test_metrics_are_served_whatever_strangers_hold(count: int, sends: bytes, me
         assert threading.active_count() == threads, "no thread a connection"
         assert descriptors() - before - count < 100
     until(lambda: descriptors() <= before + 1)
+
+
+@pytest.mark.parametrize("crowd", [MOST_CONNECTIONS * 3 // 2, MOST_CONNECTIONS * 3])
+def test_who_comes_last_of_a_crowd_is_answered(crowd: int) -> None:
+    goes_on, asked = threading.Event(), threading.Event()
+
+    def answer(path: str, headers: dict[str, str]) -> tuple[int, str, bytes]:
+        asked.set()
+        assert goes_on.wait(30)
+        return 200, "text/plain", b"ok"
+
+    listening = socket.create_server(("127.0.0.1", 0), backlog=MOST_CONNECTIONS)
+    port = listening.getsockname()[1]
+    with contextlib.closing(SmallServer(listening, answer)), contextlib.ExitStack() as stack:
+        stack.enter_context(sockets(port, MOST_CONNECTIONS))
+        first = stack.enter_context(contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)))
+        first.request("GET", "/")
+        assert asked.wait(30)  # the server's thread is busy: whoever comes now is accepted later, all at once
+        listening.listen(4 * MOST_CONNECTIONS)
+        stack.enter_context(sockets(port, crowd))
+        last = stack.enter_context(contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=30)))
+        last.request("GET", "/")
+        goes_on.set()
+        assert (first.getresponse().status, last.getresponse().status) == (200, 200)
 
 
 def test_who_says_nothing_is_let_go(metrics: int) -> None:
