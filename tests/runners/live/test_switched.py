@@ -52,7 +52,7 @@ def test_each_switching_on_is_a_file_of_its_own(seen: bool) -> None:
             sink.deliver(frame, None, None)  # type: ignore[arg-type]
         controls.record(on=False)
     assert [(file.frames, file.whole) for file in files] == [([1], True), ([3, 4], True)]
-    assert sink.written == ["0.mkv", "1.mkv"]
+    assert [str(path) for path in sink.written] == ["0.mkv", "1.mkv"]
 
 
 def test_a_run_that_does_not_record_cannot_be_made_to() -> None:
