@@ -4,7 +4,7 @@
 
 Of one detector in each format, the `infer` stage of `edgecnn bench` beside OpenVINO's `benchmark_app`, LiteRT's
 `litert-benchmark` and a bare ONNX Runtime loop. Every figure is the median of a process of its own; the processes take
-turns (ours, theirs, theirs, ours, …), so that a machine that slows down slows both, and what is told is the median of
+turns (ours, theirs, theirs, ours, …), so that a machine that slows down slows both, and the result is the median of
 the turns' ratios with its 95 % interval. On a machine that is not quiet, medians tell how the processor was shared and
 not what an inference costs: there the fastest sample of each process is compared instead, which wants a network that is
 faster than the scheduler's slices (--size 96). Then `bench` is run several times, to see by how much its p90 moves, and
@@ -86,10 +86,10 @@ def benchmark_app_ms(file: Path, threads: int, iterations: int) -> Times:
         config.write_text(json.dumps({"CPU": {"INFERENCE_NUM_THREADS": str(threads)}}))
         words = ["-d", "CPU", "-api", "sync", "-hint", "latency", "-infer_precision", "f32"]
         count = ["-load_config", str(config), "-niter", str(iterations)]
-        said = output_of([script("benchmark_app"), "-m", str(file), *words, *count])
-    found = {name: re.search(rf"{name}:\s+([\d.]+) ms", said) for name in ("Median", "Min")}
+        output = output_of([script("benchmark_app"), "-m", str(file), *words, *count])
+    found = {name: re.search(rf"{name}:\s+([\d.]+) ms", output) for name in ("Median", "Min")}
     median, fastest = found["Median"], found["Min"]
-    assert median and fastest, said
+    assert median and fastest, output
     return float(median[1]), float(fastest[1])
 
 
@@ -105,8 +105,8 @@ def litert_benchmark_ms(file: Path, threads: int, iterations: int) -> Times:
 
 def bare_loop_ms(file: Path, threads: int, iterations: int) -> Times:
     """The shortest program that runs an ONNX file."""
-    said = output_of([sys.executable, "-c", _BARE_LOOP, str(file), str(threads), str(iterations)])
-    median, fastest = (float(word) for word in said.split())
+    output = output_of([sys.executable, "-c", _BARE_LOOP, str(file), str(threads), str(iterations)])
+    median, fastest = (float(word) for word in output.split())
     return median, fastest
 
 
@@ -177,8 +177,13 @@ def repeat(bundle: Bundle, options: argparse.Namespace) -> dict[str, Any]:
         tries.append({"p90_ms": row["p90_ms"], "n": row["n"], "unstable": row["unstable"]})
     p90 = [one["p90_ms"] for one in tries]
     spread = max(p90) / min(p90) - 1
-    said = all(one["unstable"] for one in tries)
-    return {"tries": tries, "p90_spread": spread, "within_limit": spread <= P90_LIMIT, "said_that_it_is_unstable": said}
+    all_unstable = all(one["unstable"] for one in tries)
+    return {
+        "tries": tries,
+        "p90_spread": spread,
+        "within_limit": spread <= P90_LIMIT,
+        "all_reported_unstable": all_unstable,
+    }
 
 
 def children_cpu_s() -> float:
@@ -209,20 +214,20 @@ def main() -> int:
         for name in TOOLS:
             row = compare(made.bundle, name, options)
             rows.append(row)
-            told = [
+            notes = [
                 f"{what} {row[key]['value']:+.2%} [{row[key]['low']:+.2%}, {row[key]['high']:+.2%}]"
                 for what, key in (("medians", "difference_of_medians"), ("fastest", "difference_of_fastest"))
             ]
             print(
                 f"{name:9} bench {np.median(row['bench_median_and_fastest_ms'], axis=0).round(3)} ms, {row['tool']} "
-                f"{np.median(row['tool_median_and_fastest_ms'], axis=0).round(3)} ms: {', '.join(told)} "
+                f"{np.median(row['tool_median_and_fastest_ms'], axis=0).round(3)} ms: {', '.join(notes)} "
                 f"(limit {LIMIT:.0%}); others kept {row['others_busy_cores']} cores busy"
                 f"{'' if row['quiet'] else '  (not quiet: the fastest count)'}",
                 flush=True,
             )
         repeated = repeat(made.bundle, options)
         p90 = ", ".join(f"{one['p90_ms']:.2f}" for one in repeated["tries"])
-        believed = "each said that it is unstable" if repeated["said_that_it_is_unstable"] else "not all said unstable"
+        believed = "each said that it is unstable" if repeated["all_reported_unstable"] else "not all said unstable"
         print(f"p90 {p90} ms: {repeated['p90_spread']:.1%} apart (limit {P90_LIMIT:.0%}); {believed}")
     result = {
         "machine": msgspec.to_builtins(machine),
@@ -233,7 +238,7 @@ def main() -> int:
     }
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     agreed = all(row["agrees"] for row in rows)
-    return 0 if agreed and (repeated["within_limit"] or repeated["said_that_it_is_unstable"]) else 1
+    return 0 if agreed and (repeated["within_limit"] or repeated["all_reported_unstable"]) else 1
 
 
 if __name__ == "__main__":

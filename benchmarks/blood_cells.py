@@ -28,7 +28,7 @@ from benchmarks.flow_figures import (
     fastest_baseline,
     flow_figures,
     flow_lines,
-    say,
+    show_progress,
 )
 from edgecnn.datasets import BoxTruth, open_dataset
 from edgecnn.training.settings import TrainSettings
@@ -66,7 +66,7 @@ def backbones() -> dict[str, Any]:
                 data=data,
                 out=BUILD / f"lite0-{what}-{start}.model",
                 settings=settings,
-                progress=say,
+                progress=show_progress,
                 **grown,
             )
             split = None if classifies else "test"
@@ -114,11 +114,10 @@ def table(results: dict[str, Any]) -> str:
 
 def _flow_lines(flow: dict[str, Any]) -> list[str]:
     return [
-        "`edgecnn compress benchmarks/recipes/bccd.toml`: YOLOX-nano at 416x320, learned from BCCD's train split,",
+        "`edgecnn compress benchmarks/recipes/bccd.toml`: YOLOX-nano at 416x320, trained on BCCD's train split,",
         "pruned to half of its multiply-adds, fine-tuned with distillation, quantized. Measured on the official test",
-        f"split ({flow['networks'][-1]['n']} pictures). Latency of a picture of 640x480 px",
-        f"with fit and finish, all in turns; faster than the unpruned network in {fastest_baseline(flow)} fp32,",
-        "its fastest.",
+        f"split ({flow['networks'][-1]['n']} pictures). Latency of a picture of 640x480 px with fit and finish, all",
+        f"in turns; times faster than the unpruned network in {fastest_baseline(flow)} fp32, its fastest format.",
         "",
         *flow_lines(flow, columns={"AP50": "ap50", "AP": "value"}),
     ]
@@ -126,10 +125,11 @@ def _flow_lines(flow: dict[str, Any]) -> list[str]:
 
 def _backbone_lines(rows: dict[str, Any]) -> list[str]:
     lines = [
-        "## What ImageNet is worth",
+        "## With and without ImageNet weights",
         "",
-        "EfficientNet-Lite0 from ImageNet weights and from random ones, the same few epochs: as a classifier of cells",
-        "cut out of the pictures, and with an SSDlite head as a detector. On the test split.",
+        "EfficientNet-Lite0, started with ImageNet weights and with random weights, the same few epochs: as a",
+        "classifier of cells cut out of the pictures, and with an SSDlite head as a detector. Measured on the test",
+        "split.",
         "",
         "| | epochs | ImageNet | random |",
         "| --- | ---: | ---: | ---: |",

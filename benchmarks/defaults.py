@@ -176,18 +176,18 @@ def ship(name: str) -> dict[str, Any]:
     }
 
 
-def quantize(name: str, bundle: Bundle, said: Quantize, ignore_label: str | None) -> None:
+def quantize(name: str, bundle: Bundle, settings: Quantize, ignore_label: str | None) -> None:
     """Add int8 artifacts, calibrated on what may be used for what ships, searched on other pictures of `train`."""
     result = edgecnn.quantize(
         bundle,
-        to=said.to,
+        to=settings.to,
         calibration=BUILD / name / "images",
-        seed=said.seed,
+        seed=settings.seed,
         data=pictures_to_search_on(name),
-        max_drop=said.max_drop,
+        max_drop=settings.max_drop,
         evaluate_on=COCO / "val",
         ignore_label=ignore_label,
-        budget_minutes=said.budget_minutes,
+        budget_minutes=settings.budget_minutes,
     )
     for refused in result.refused:
         print(name, "refused:", refused.format, refused.reason, flush=True)

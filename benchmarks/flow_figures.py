@@ -26,7 +26,7 @@ def flow_figures(recipe: Path, data: Path, *, more: Mapping[str, str]) -> dict[s
         data: whose test split `more` is measured on.
         more: name in the figures → name in `Evaluation.details`, of what is wanted beside the metric.
     """
-    done = edgecnn.compress(recipe, out=BUILD / recipe.stem, progress=say)
+    done = edgecnn.compress(recipe, out=BUILD / recipe.stem, progress=show_progress)
     document = done.document()
     for row in document["networks"]:
         if row["stage"] != "start":  # as published, with other classes
@@ -49,14 +49,14 @@ def _more(model: Any, data: Path, more: Mapping[str, str], **which: Any) -> dict
 
 def _int8(folder: str | Path) -> dict[str, Any]:
     """What the evidence says of each int8 artifact."""
-    said = {}
+    quantized = {}
     for artifact in edgecnn.Bundle.open(folder).manifest.artifacts:
         evidence = artifact.evidence.quantization
         if evidence is not None:
-            said[artifact.format] = msgspec.to_builtins(
+            quantized[artifact.format] = msgspec.to_builtins(
                 {"int8_mac_share": evidence.int8_mac_share, "latency": evidence.latency, "recipe": evidence.recipe}
             )
-    return said
+    return quantized
 
 
 def flow_lines(flow: dict[str, Any], *, columns: Mapping[str, str]) -> list[str]:
@@ -86,17 +86,17 @@ def flow_lines(flow: dict[str, Any], *, columns: Mapping[str, str]) -> list[str]
         )
     refused = [f"\nRefused: {each['format']} {each['precision']} ({each['error']})." for each in flow["refused"]]
     machine, cores = flow["machine"]["cpu_model"], flow["machine"]["cores_allowed"]
-    where = f"Machine: {machine}, {cores} core{'' if cores == 1 else 's'}, beside other work."
+    where = f"Machine: {machine}, {cores} core{'' if cores == 1 else 's'}, on a busy machine."
     return [*lines, *refused, "", where, ""]
 
 
 def fastest_baseline(flow: dict[str, Any]) -> str:
-    """The format in which the unpruned network is fastest, which "times faster" is beside."""
+    """The format in which the unpruned network is fastest, which "times faster" compares with."""
     row = min(flow["baselines"], key=lambda each: each["latency_ms"] or float("inf"))
     return str(row["format"])
 
 
-def say(done: int, total: int, what: str) -> None:
+def show_progress(done: int, total: int, what: str) -> None:
     """Progress, where somebody watches."""
     if sys.stderr.isatty():
         print(f"\r{what} {done}/{total}\033[K", end="", file=sys.stderr, flush=True)

@@ -168,7 +168,7 @@ def measured(folder: Path) -> set[tuple[str, ...]]:
 
 def rounds(count: int, *, processes: int, seed: int, minutes: float) -> tuple[Counter[str], list[str]]:
     """Do them; what was done, and what was said that is no expected refusal."""
-    rng, counts, said = random.Random(seed), Counter[str](), list[str]()
+    rng, counts, unexpected = random.Random(seed), Counter[str](), list[str]()
     with tempfile.TemporaryDirectory() as place, workers(processes) as team:
         folder, data = Path(place) / "net.edge", pictures(Path(place) / "pictures")
         do("convert", folder, data, overwrite=False, number=0)
@@ -191,7 +191,7 @@ def rounds(count: int, *, processes: int, seed: int, minutes: float) -> tuple[Co
                     expected = any(words in outcome for words in _EXPECTED)
                     counts["refused" if expected else "failed"] += 1
                     if not expected:
-                        said.append(f"{verbs[index]}: {outcome[:300]}")
+                        unexpected.append(f"{verbs[index]}: {outcome[:300]}")
                 else:
                     counts[outcome] += 1
             after = measured(folder)
@@ -199,7 +199,7 @@ def rounds(count: int, *, processes: int, seed: int, minutes: float) -> tuple[Co
             counts["lost"] += not (folder / "LICENSE").exists()
             before = after
             counts["interleavings"] += 1
-    return counts, said
+    return counts, unexpected
 
 
 def main() -> int:
@@ -219,14 +219,14 @@ def main() -> int:
     if words.go_on and RESULTS.exists():
         old = json.loads(RESULTS.read_text())
     seed = words.seed + 7919 * old["runs"]
-    counts, said = rounds(words.rounds, processes=words.processes, seed=seed, minutes=words.minutes)
+    counts, unexpected = rounds(words.rounds, processes=words.processes, seed=seed, minutes=words.minutes)
     counts.update(old["counts"])
     document = {
         "machine": msgspec.to_builtins(describe_machine()),
         "processes": words.processes,
         "runs": old["runs"] + 1,
         "counts": dict(sorted({"lost": 0, "failed": 0, **counts}.items())),
-        "said": [*old["said"], *said],
+        "said": [*old["said"], *unexpected],
     }
     RESULTS.write_text(json.dumps(document, indent=1) + "\n")
     print(json.dumps(document["counts"], indent=1))

@@ -117,7 +117,7 @@ class Side:
         return answer
 
     @property
-    def has_outside(self) -> bool:
+    def times_the_call_itself(self) -> bool:
         """Whether it calls the runtime with a ready tensor, so that what lies outside of that call can be told."""
         return all(r["outside"] for r in self.rounds)
 
@@ -204,7 +204,7 @@ def measure(kind: str, pictures: Path, network: Path, *, rounds: int) -> dict[st
                     "bare_ms": median_and_interval(side.each_ms("bare")),
                     "beyond_ms": median_and_interval(side.beyond_ms()),
                     "beyond_undisturbed_ms": median_and_interval(side.beyond_ms(UNDISTURBED)),
-                    "outside_ms": median_and_interval(side.each_ms("outside")) if side.has_outside else None,
+                    "outside_ms": median_and_interval(side.each_ms("outside")) if side.times_the_call_itself else None,
                     "rounds_ns": side.rounds,
                 }
                 for name, side in sides.items()
@@ -217,7 +217,7 @@ def measure(kind: str, pictures: Path, network: Path, *, rounds: int) -> dict[st
             "of_peer_outside": {
                 name: ratio_and_interval(ours.each_ms("outside"), side.each_ms("outside"))
                 for name, side in theirs.items()
-                if side.has_outside
+                if side.times_the_call_itself
             },
         }
 
@@ -225,11 +225,11 @@ def measure(kind: str, pictures: Path, network: Path, *, rounds: int) -> dict[st
 def table(result: dict[str, Any]) -> str:
     """`docs/peers.md`."""
     lines = [
-        "# What a frame costs beyond inference, here and elsewhere",
+        "# Time of a frame beyond inference, here and in other packages",
         "",
         "Written by `python -m benchmarks.peers` from `benchmarks/results/peers.json`. The same network (YOLOv8n with",
-        "random weights, 640x640), the same 1080p pictures and thresholds; each side runs its own export, and",
-        '"beyond" is what a whole call (picture in, boxes out) takes more than a bare loop over the same file.',
+        "random weights, 640x640), the same 1080p pictures and thresholds. Each side runs its own export.",
+        '"Beyond" is the time of a whole call (picture in, boxes out) minus that of a bare loop over the same file.',
         "",
         "| runtime | | whole ms | bare ms | beyond ms (95 %) | our share | outside ms (95 %) | our share |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
@@ -249,13 +249,16 @@ def table(result: dict[str, Any]) -> str:
             lines.append(f"| {' | '.join(cells)} |")
     machine = result["machine"]
     busy = ", ".join(f"{row['others_busy_cores']:.1f} in {row['format']}" for row in result["rows"])
-    lines += ["", f"{machine['cpu_model']}, {machine['cores_allowed']} cores, of which others kept busy: {busy}."]
     lines += [
-        '"Outside" is the same calls less what they spend in the runtime\'s own call, so that what others do to an',
-        "inference does not count: where others use the machine it says more. Model API has its pre-processing",
-        "compiled into the graph, so there it can't be told.",
-        "Bare times differ between the sides because each has its own file and asks for its own precision: edgecnn for",
-        "fp32, the peers for OpenVINO's default, which is bf16 where the processor has it.",
+        "",
+        f"{machine['cpu_model']}, {machine['cores_allowed']} cores; cores kept busy by other programs: {busy}.",
+    ]
+    lines += [
+        '"Outside" is the time of the same calls minus the time in the runtime\'s own call. Other programs do not',
+        "change it by slowing down the inference, so on a busy machine it is the better figure. Model API compiles its",
+        "pre-processing into the graph, so this cannot be measured there. The bare times differ because each side has",
+        "its own file and its own precision: fp32 in edgecnn, OpenVINO's default in the others, which is bf16 if the",
+        "processor supports it.",
     ]
     return "\n".join(lines) + "\n"
 

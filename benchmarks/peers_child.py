@@ -174,11 +174,11 @@ def main() -> None:
                 outside.append(times[-1] - inside.ns)
         return times
 
-    def tell(answer: dict[str, Any]) -> None:
+    def send(answer: dict[str, Any]) -> None:
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
-    tell({"version": version, "boxes": found})
+    send({"version": version, "boxes": found})
     for line in sys.stdin:
         asked = json.loads(line)
         block(2, whole, lambda: next(around))
@@ -188,7 +188,7 @@ def main() -> None:
             for name in ("whole", "bare") if turn % 2 == 0 else ("bare", "whole"):
                 call, take = (whole, lambda: next(around)) if name == "whole" else (bare, lambda: ready)
                 samples[name] += block(asked["calls"], call, take)
-        tell({**samples, "outside": outside})
+        send({**samples, "outside": outside})
 
 
 if __name__ == "__main__":

@@ -23,12 +23,13 @@ PHOTOGRAPHS = ("astronaut", "cat")
 def table(demo: dict[str, Any]) -> str:
     """The run as Markdown."""
     networks = demo["networks"]
-    said = " | ".join(f"says of {name}.jpg" for name in PHOTOGRAPHS)
+    pictures = " | ".join(f"says of {name}.jpg" for name in PHOTOGRAPHS)
     names = " and ".join(f"`{network['word']}`" for network in networks)
+    stages = "fit + infer + finish"
     lines = [
         f"`make demo`: {names}, converted here and run.",
         "",
-        f"| network | format | {said} | error against torch | p50 ms | fit + infer + finish ms | cold start ms | MB |",
+        f"| network | format | {pictures} | error against torch | p50 ms | {stages} ms | cold start ms | MB |",
         "| --- | --- | --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [_row(network, figures) for network in networks for figures in network["latency"]]
@@ -41,12 +42,12 @@ def _row(network: dict[str, Any], figures: dict[str, Any]) -> str:
     artifact = figures["format"], figures["precision"]
     if figures["error"] is not None:
         raise SystemExit(f"{network['word']}, {' '.join(artifact)} failed: {figures['reason']}; run the demo again")
-    says = {s["photograph"]: s["says"] for s in network["stills"] if (s["format"], s["precision"]) == artifact}
+    answers = {s["photograph"]: s["says"] for s in network["stills"] if (s["format"], s["precision"]) == artifact}
     parity = next(a["parity"] for a in network["artifacts"] if (a["format"], a["precision"]) == artifact)
     cells = [
         network["word"].removeprefix("default-"),
         " ".join(artifact),
-        *(says[name] for name in PHOTOGRAPHS),
+        *(answers[name] for name in PHOTOGRAPHS),
         f"{parity['max_rel_err']:.1e}" if parity else "–",
         f"{figures['p50_ms']:.2f}",
         " + ".join(f"{figures['stages'][stage]:.2f}" for stage in ("fit", "infer", "finish")),

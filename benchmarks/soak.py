@@ -169,7 +169,7 @@ def thirds(readings: list[Reading]) -> dict[str, Any]:
     }
 
 
-def _second_half_less_first(values: list[float] | list[int]) -> float | None:
+def _drift(values: list[float] | list[int]) -> float | None:
     half = len(values) // 2
     return round(min(values[half:]) - min(values[:half]), 3) if half else None
 
@@ -184,7 +184,7 @@ def judge(readings: list[Reading]) -> dict[str, Any]:
     # What leaks raises the least that is allocated.
     allocated_mb = [r.allocated_kb / 1024 for r in readings if r.allocated_kb is not None]
     blocks = [r.python_blocks for r in readings if r.python_blocks is not None]
-    more_mb, more_blocks = _second_half_less_first(allocated_mb), _second_half_less_first(blocks)
+    more_mb, more_blocks = _drift(allocated_mb), _drift(blocks)
     fps_first, fps_last = parts["fps_thirds"]
     flat = {
         "memory": growth["value"] < GROWTH_LIMIT_MB_PER_H

@@ -206,8 +206,8 @@ def _quantized(
     progress: Progress,
 ) -> Artifact | Refusal:
     """One int8 artifact and the float artifact that it is made from, which is not kept in the bundle."""
-    if FORMATS.get(name).int8_writer is None:
-        why = f"{name} cannot be written in {precision} here: it has no int8 writer"
+    if (row := FORMATS.get(name)).int8_writer is None:
+        why = f"{name} cannot be written in {precision}: {row.why_no_int8}"
         return Trial(name, precision).refused(ConversionError(why))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

@@ -94,10 +94,10 @@ class Candidate:
 
     def opening(self) -> Opening:
         """The same request as `open`, for a child process."""
-        beside = sorted(self.file.parent.glob(f"{self.file.stem}.*"))
+        files = sorted(self.file.parent.glob(f"{self.file.stem}.*"))
         return Opening(
             path=self.file,
-            sha256=[sha256_of(file) for file in beside],
+            sha256=[sha256_of(file) for file in files],
             format=self.format,
             outputs=self.outputs,
             device=parse_device(self.device),

@@ -80,9 +80,9 @@ class NcnnConverter:
                 raise ConversionError(f"pnnx did not end within {_TIMEOUT_S} s") from late
             graph = program.with_name("model.ncnn.param")
             if done.returncode != 0 or not graph.is_file():
-                said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+                messages = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
                 raise ConversionError(
-                    f"pnnx failed on this graph (exit {done.returncode}): {said[-1] if said else 'no message'}"
+                    f"pnnx failed on this graph (exit {done.returncode}): {messages[-1] if messages else 'no message'}"
                 )
             text = graph.read_text(encoding="ascii")
             if unknown := sorted(set(_UNKNOWN.findall(text))):

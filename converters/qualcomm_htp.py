@@ -70,15 +70,15 @@ class QualcommHtpCompiler:
         quantized = folder / "quantized.onnx"
         quantized.write_bytes(with_least_noise.SerializeToString())
         path = folder / "model.onnx"
-        told = self._compiled(quantized, path)
+        report = self._compiled(quantized, path)
         quantized.unlink()
         # Operators that the compiler's own front end added outside the NPU are counted too.
-        off = Counter(told["elsewhere"].values())
+        off = Counter(report["elsewhere"].values())
         operators = len(self._graph.nodes)
         _write_counts(path, operators=operators, on_npu=operators - off.total())
         layers = rules.find_layers(self._graph, self._source.layers)
         off_layers = {
-            name for name, nodes in layers.items() if any(self._name(index) in told["elsewhere"] for index in nodes)
+            name for name, nodes in layers.items() if any(self._name(index) in report["elsewhere"] for index in nodes)
         }
         return Compiled(
             Converted([path], f"edgecnn QDQ, onnx {onnx.__version__}; {qnn.runtime_name()}, {self._target.name}"),
@@ -86,8 +86,8 @@ class QualcommHtpCompiler:
             operators=operators,
             off_device=dict(off),
             off_layers=frozenset(off_layers),
-            conversions=told["conversions"],
-            compile_s=round(told["compile_s"], 2),
+            conversions=report["conversions"],
+            compile_s=round(report["compile_s"], 2),
         )
 
     def _quantized(self, bits: int) -> tuple[Any, RangeMethod]:
@@ -122,7 +122,7 @@ class QualcommHtpCompiler:
         architecture = self._target.architecture.removeprefix("v")
         try:
             with Child(CHILD, timeout_s=_COMPILE_TIMEOUT_S) as child:
-                told = child.ask(
+                report = child.ask(
                     "compile",
                     model=str(quantized),
                     context=str(context),
@@ -136,14 +136,14 @@ class QualcommHtpCompiler:
                 raise ConversionError(
                     f"QNN's compiler refuses the network for {self._target.name}: {fault.reason}"
                 ) from failed
-            _, _, said = fault.reason.partition("it said: ")
+            _, _, message = fault.reason.partition("it said: ")
             raise ConversionError(
                 f"QNN's compiler crashed on this network, for {self._target.name}: {fault.crash}"
-                + (f"; it said: {said}" if said else "")
+                + (f"; it said: {message}" if message else "")
             ) from failed
         if not context.exists():
             raise ConversionError(f"QNN's compiler wrote nothing for {self._target.name}")
-        return told
+        return report
 
     def _name(self, index: int) -> str:
         return str(self._graph.nodes[index].output[0])

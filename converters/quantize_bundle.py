@@ -93,12 +93,12 @@ def quantize_bundle(
         with Bundle.open_locked(bundle):
             for name, twin in twins.items():
 
-                def tell(done: int, total: int, what: str, name: str = name) -> None:
+                def report(done: int, total: int, what: str, name: str = name) -> None:
                     if progress is not None:
                         progress(done, total, f"{name} {precision}: {what}")
 
                 result = make_int8(
-                    manifest, twin, bundle.folder, precision=precision, settings=settings, into=staging, progress=tell
+                    manifest, twin, bundle.folder, precision=precision, settings=settings, into=staging, progress=report
                 )
                 (made if isinstance(result, Artifact) else refused).append(result)  # type: ignore[arg-type]
             if not made:
@@ -155,11 +155,11 @@ def make_int8(
     if quantization.slower_than_float:
         for record in artifact.files:
             (into / record.path).unlink()
-        return trial.refused(_no_faster(trial.name, quantization))
+        return trial.refused(_not_faster(trial.name, quantization))
     return artifact
 
 
-def _no_faster(name: str, quantization: QuantizationEvidence) -> SpeedError:
+def _not_faster(name: str, quantization: QuantizationEvidence) -> SpeedError:
     latency = quantization.latency
     assert latency is not None
     threads = f"{latency.threads} thread{'' if latency.threads == 1 else 's'}"

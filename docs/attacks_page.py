@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
-_HEAD = """# What was tried against it
+_HEAD = """# Attacks that were tried
 
 <!-- written by docs/generate.py from benchmarks/results/: change the scripts in benchmarks/ -->
 
-What edgecnn promises about files, machines and networks of others is in [Security](../security.md). This page has the
-figures. Each comes from a script in `benchmarks/`; the machine is named beside it.
+[Security](../security.md) lists what edgecnn guarantees for untrusted files, machines and networks. This page has the
+figures. Each comes from a script in `benchmarks/`; the machine is given with it.
 """
 
 
@@ -28,7 +28,7 @@ def attacks() -> str:
 
 
 def _fuzz(found: dict[str, Any]) -> Iterable[str]:
-    """Targets by name of what comes in, both engines together."""
+    """One row for each target; the counts of both engines are added."""
     rows, totals = [], [0] * 4
     for name, engines in found["targets"].items():
         counts = {key: sum(tally[key] for tally in engines.values()) for key in next(iter(engines.values()))}
@@ -38,19 +38,15 @@ def _fuzz(found: dict[str, Any]) -> Iterable[str]:
     yield "## Fuzzing"
     yield ""
     yield (
-        f"`python -m benchmarks.fuzz`: {found['minutes']:.0f} minutes over all readers of foreign bytes, half by "
-        "mutation of real "
-        "files, half guided by coverage (atheris; not for what native code reads). *Refused* is an error of "
-        "edgecnn's family; "
-        "*everything else* is another exception, an end of the process, more than 10 s, or more than 1 GB. `make "
-        "fuzz` goes on."
+        f"`python -m benchmarks.fuzz`: {found['minutes']:.0f} minutes for all readers of untrusted bytes, half with "
+        "mutations of real files, half guided by coverage (atheris; not for native code). *Refused* is one of "
+        "edgecnn's own errors; *everything else* is another exception, a crash, more than 10 s, or more than 1 GB. "
+        "`make fuzz` continues it."
     )
     yield ""
     yield f"Machine: {_machine(found)}."
     yield ""
-    yield from _table(
-        ["what comes in", "inputs", "refused", "accepted", "everything else"], [*rows, ["**all**", *totals]]
-    )
+    yield from _table(["input", "inputs", "refused", "accepted", "everything else"], [*rows, ["**all**", *totals]])
 
 
 def _others(counts: dict[str, int]) -> int:
@@ -61,18 +57,14 @@ def _kills(found: dict[str, Any]) -> Iterable[str]:
     summary = found["summary"]
     worst, end = summary["worst_loss_s"], summary["sigterm_end_s"]
     whole = sum(count for how, count in summary["runs"].items() if how != "power cut")
-    yield "## Recordings that were cut short"
+    yield "## Interrupted recordings"
     yield ""
     yield (
         f"`python -m benchmarks.kills`: {whole} runs that recorded a stream of clocks were ended at random moments, "
-        "half "
-        "with ffmpeg and half with OpenCV's encoder, as .mp4, .mkv, .avi and .mov. A power cut is the file as it "
-        "was on disk at a "
-        "random moment. Afterwards each file was read: how much before the newest result that had been delivered "
-        "does it end? "
-        f"In {summary['wrong']} of {whole} runs was anything wrong: a file without frames, more than 2 s lost, "
-        "yesterday's recording "
-        "changed, something hidden left behind, or another exit code."
+        "half of them with ffmpeg and half with OpenCV's encoder, as .mp4, .mkv, .avi and .mov. A power cut is a copy "
+        "of the file on the disk at a random moment. The figure is the time between the newest delivered result and "
+        f"the last frame in the file. {summary['wrong']} of {whole} runs had a fault: a file without frames, more than "
+        "2 s lost, an older recording changed, a hidden file left, or another exit code."
     )
     yield ""
     yield f"Machine: {_machine(found)}; other programs kept it busy (load {_load(found)})."
@@ -81,7 +73,7 @@ def _kills(found: dict[str, Any]) -> Iterable[str]:
         [how, count, "playable, the old file kept" if worst.get(how) is None else f"{worst[how]:.2f} s"]
         for how, count in summary["runs"].items()
     ]
-    yield from _table(["ended by", "times", "most that was lost"], rows)
+    yield from _table(["ended by", "times", "largest loss"], rows)
     yield ""
     yield f"SIGTERM ended a run within {end['median']:.2f} s (median; longest {end['longest']:.2f} s)."
 
@@ -89,16 +81,13 @@ def _kills(found: dict[str, Any]) -> Iterable[str]:
 def _verbs(found: dict[str, Any]) -> Iterable[str]:
     counts = found["counts"]
     verbs = {"convert", "quantize", "bench", "evaluate", "inspect", "deploy"}
-    yield "## Several programs at one bundle"
+    yield "## Several programs with one bundle"
     yield ""
     yield (
         f"`python -m benchmarks.interleaved_verbs`: {counts['interleavings']} random interleavings of "
-        f"{found['processes']} processes "
-        "that convert, quantize, bench, evaluate, inspect and copy one bundle, some of them killed. After each, the "
-        "bundle has to open, "
-        "every file has to be the one that was verified, and no measurement may be gone. *Refused* is a verb that "
-        "another "
-        "one had taken the ground from, with a message that says so."
+        f"{found['processes']} processes that convert, quantize, bench, evaluate, inspect and copy one bundle; some "
+        "are killed. After each, the bundle must open, every file must be the verified one, and no measurement may be "
+        "lost. *Refused* is a verb that could not continue because another one had changed the bundle, with a message."
     )
     yield ""
     yield f"Machine: {_machine(found)}."
@@ -109,14 +98,12 @@ def _verbs(found: dict[str, Any]) -> Iterable[str]:
 
 
 def _first(found: dict[str, Any]) -> Iterable[str]:
-    yield "## Files that are opened by a child first"
+    yield "## Opening unknown files in a child process first"
     yield ""
     yield (
-        f"`python -m benchmarks.first_open`: programs of their own, in turns, {found['rounds']} of each, with the "
-        "detector that ships "
-        "and a copy that was never opened here; from `open_runner` to the first result. The difference is the "
-        "median over neighbours, "
-        "with its 99 % interval."
+        f"`python -m benchmarks.first_open`: separate programs in turns, {found['rounds']} of each, with the shipped "
+        "detector and with a copy that was never opened here, from `open_runner` to the first result. The difference "
+        "is the median over neighbouring pairs, with its 99 % interval."
     )
     yield ""
     yield f"Machine: {_machine(found)}; load {found['load_average']:.1f}."
@@ -126,7 +113,7 @@ def _first(found: dict[str, Any]) -> Iterable[str]:
         for case, text in (("first", "never opened here"), ("again", "opened here before")):
             wall, cpu = cases[case]["wall"], cases[case]["processor"]
             rows.append([name, text, *(_difference(each) for each in (wall, cpu)), f"{cases['untried_ms']:.0f} ms"])
-    columns = ["format", "", "added, by the clock", "added, of processor time", "start without a child"]
+    columns = ["format", "", "added time", "added processor time", "start without a child"]
     yield from _table(columns, rows)
 
 
@@ -139,27 +126,25 @@ def _signed(found: dict[str, Any]) -> Iterable[str]:
     yield "## Verifying a signature"
     yield ""
     yield (
-        f"`python -m benchmarks.signed_start`: {found['pairs']} pairs of starts, with a trusted key and without, of "
-        "the detector that "
-        f"ships ({found['bytes'] / 1e6:.1f} MB). Load {found['load_average']:.1f}."
+        f"`python -m benchmarks.signed_start`: {found['pairs']} pairs of starts of the shipped detector "
+        f"({found['bytes'] / 1e6:.1f} MB), with and without a trusted key. Load {found['load_average']:.1f}."
     )
     yield ""
     rows = [
         [name, *(_difference(each) for each in (figure["wall"], figure["processor"]))]
         for name, figure in found["figures"].items()
     ]
-    yield from _table(["format", "added, by the clock", "added, of processor time"], rows)
+    yield from _table(["format", "added time", "added processor time"], rows)
 
 
 def _watched(found: dict[str, Any]) -> Iterable[str]:
-    yield "## A process that watches exporters"
+    yield "## The process that watches exporters"
     yield ""
     figure = found["added"]
     yield (
-        "`python -m benchmarks.watched_start`: what the process costs that waits for `convert`, `quantize` and "
-        "`compress` and starts "
-        f"them again without what crashed: {_difference(figure['wall'])} by the clock, "
-        f"{_difference(figure['processor'])} of processor "
+        "`python -m benchmarks.watched_start`: the cost of the process that waits for `convert`, `quantize` and "
+        "`compress`, and starts them again without a step that crashed: "
+        f"{_difference(figure['wall'])}, {_difference(figure['processor'])} of processor "
         f"time (medians of {found['pairs']} pairs, 99 % intervals), {found['memory_mb']:.0f} MB while it waits. Load "
         f"{found['load_average']:.1f}."
     )

@@ -1,6 +1,6 @@
-"""Write the reference pages that are made of the code: python docs/generate.py [--check].
+"""Write the reference pages that are generated from code and results: python docs/generate.py [--check].
 
-`--check` writes nothing, and ends with 1 where a page is out of date.
+`--check` writes nothing; the exit code is 1 if a page is out of date.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def _verb(verb: VerbDefinition) -> str:
     lines = [f"## edgecnn {verb.name}", "", verb.help, "", "```text", words, "```"]
     for heading, rows in help_rows(verb, shared=False).items():
         lines += ["", f"**{heading}**", "", "| | |", "| --- | --- |"]
-        lines += [f"| `{_cell(said)}` | {_cell(what, prose=True)} |" for said, what in rows]
+        lines += [f"| `{_cell(spelling)}` | {_cell(what, prose=True)} |" for spelling, what in rows]
     return "\n".join([*lines, ""])
 
 
@@ -66,22 +66,21 @@ _PYTHONS_HEAD = """# Which Pythons
 
 <!-- written by docs/generate.py from benchmarks/results/pythons.json: change that -->
 
-What a device needs is made for Python 3.10 to 3.14, numpy 1.26 or 2, and OpenCV 4 or 5. Building (`convert`,
-`quantize`, `train`, `prune`, `compress`) needs 3.11 or newer. `python benchmarks/pythons.py` tries it:
+On a device, edgecnn supports Python 3.10 to 3.14, numpy 1.26 or 2, and OpenCV 4 or 5. To build (`convert`,
+`quantize`, `train`, `prune`, `compress`), Python 3.11 or newer is needed. `python benchmarks/pythons.py` tests it:
 
-- **ran**: `devices`, `run` on a photograph and `bench` in an environment of its own, on a machine at hand ({machine});
-  for ncnn, of which the detector that ships has no file, with the network that `devices` tries devices with.
+- **ran**: `devices`, `run` on a photograph and `bench` ran in a separate environment on {machine}. The shipped
+  detector has no ncnn file, so ncnn ran the small network with which `devices` tests devices.
 - **wheels**: not run; pip finds a wheel of every package.
 
-Interpreters are builds of CPython's releases; where there was none, that of a newer Debian, in its root file system
-(`--root`).
+The interpreters are CPython's releases, or that of a newer Debian in its root file system (`--root`).
 
-What isn't listed wasn't tried.
+Combinations that are not listed were not tested.
 """
 
 
 def pythons() -> str:
-    """The page of what was tried with which Python."""
+    """The page about Python versions."""
     results = json.loads(_PYTHONS.read_text(encoding="utf-8"))
     lines = [_PYTHONS_HEAD.format(machine=results["machine"])]
     lines += ["| Python | machine | runtime | | numpy | OpenCV |", "| --- | --- | --- | --- | --- | --- |"]

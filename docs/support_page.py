@@ -1,4 +1,4 @@
-"""docs/reference/support.md, made of benchmarks/results/support.json: nothing in it that was not tried."""
+"""Writes docs/reference/support.md from benchmarks/results/support.json; every figure in it was measured."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _HEAD = """# What runs where
 
 <!-- written by docs/generate.py from benchmarks/results/support.json, which benchmarks/support.py writes -->
 
-Every figure was measured, on one machine ({machine}), with {networks}.
-Each artifact went through the gates of `convert`, was opened on the device, and its results on {photographs}
-photographs were compared with the torch network's. A cell holds
+Every figure was measured on one machine ({machine}), with {networks}.
+Each artifact passed the gates of `convert` and was opened on the device. Its results on {photographs} photographs were
+compared with those of the torch network. The cells:
 
-- *float*: the largest difference from the torch network, relative; of a segmenter, the share of pixels whose class
-  differs. The limits are 1e-4 in fp32 (of pixels, 1e-3) and 1e-2 in fp16
+- *float*: the largest relative difference from the torch network; for a segmenter, the share of pixels whose class
+  differs. The limits are 1e-4 in fp32 (for pixels 1e-3) and 1e-2 in fp16
   ([parity before saturation](../decisions/0003-parity-before-saturation.md)).
-- *int8*: signal to noise in dB, of the worst output, calibrated on {photographs} pictures: it is written, and
-  runs; where results differ, the share that agrees (boxes, or pixels). How right it is wants more pictures, and
-  labelled ones: [int8 beside float](../int8.md).
-- *refused*, *failed*: with a number, that stands below with its reason.
-- *{not_tried}*: this machine has no such device, edgecnn has no network for it that anyone can get, or nobody
-  has run the script on it yet. It may work: `edgecnn devices` tries it where you are.
+- *int8*: the signal-to-noise ratio of the worst output in dB, calibrated on {photographs} pictures. It shows that the
+  artifact is written and runs. If results differ, the share that agrees follows (boxes or pixels). To measure the
+  accuracy, more pictures with labels are needed: [int8 and float](../int8.md).
+- *refused*, *failed*: the number leads to the reason below.
+- *{not_tried}*: this machine has no such device, or edgecnn has no freely available network for the task, or the script
+  has not run for this cell yet. It may work: `edgecnn devices` tries it on your machine.
 
-Of Arm, these tables say nothing. On an emulated Raspberry Pi 5, `tests/device/test_pi.py` has a small classifier answer
-in every format, in fp32 and (but for ncnn) int8, as it does on x86, and in fp32 as torch does.
+These tables do not cover Arm. On an emulated Raspberry Pi 5, `tests/device/test_pi.py` runs a small classifier in every
+format, in fp32 and (except ncnn) int8: the answers are those of x86, and in fp32 those of torch.
 """
 
 

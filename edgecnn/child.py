@@ -115,13 +115,13 @@ class Child:
         if not answer:
             raise self._how_it_ended().as_error()
         try:
-            said = json.loads(answer)
+            message = json.loads(answer)
         except (ValueError, RecursionError) as wrong:
             reason = f"its process answered {self._asked!r} with no JSON: {wrong}"
             raise Fault.crashed("answer", reason).as_error() from None
-        if isinstance(said, dict) and "fault" in said:
-            raise Fault.from_document(said["fault"]).as_error()
-        found = said.get("answer") if isinstance(said, dict) else None
+        if isinstance(message, dict) and "fault" in message:
+            raise Fault.from_document(message["fault"]).as_error()
+        found = message.get("answer") if isinstance(message, dict) else None
         if not isinstance(found, dict):
             reason = f"its process answered {self._asked!r} with neither an answer nor a fault"
             raise Fault.crashed("answer", reason).as_error()
@@ -236,11 +236,11 @@ def serve(handlers: Mapping[str, Callable[..., Any]]) -> None:
     while message := requests.get():
         request = json.loads(message)
         try:
-            said = {"answer": handlers[request["do"]](**request["arguments"])}
+            reply = {"answer": handlers[request["do"]](**request["arguments"])}
         except Exception as error:
-            said = {"fault": Fault.of(error).document()}
+            reply = {"fault": Fault.of(error).document()}
         working.clear()
-        _write(answers, said)
+        _write(answers, reply)
 
 
 def _write(pipe: IO[bytes], message: dict[str, Any]) -> None:

@@ -256,11 +256,11 @@ class Fault:
     def of_line(cls, line: str, exit_code: int) -> Fault:
         """From the last line of a command line elsewhere, "SpecError: …", and its exit code."""
         exit_code = exit_code if exit_code in _EXIT_CODES else InternalError.exit_code
-        said = _LINE.fullmatch(line.strip())
-        if said is None or said["kind"] not in _classes():
+        found = _LINE.fullmatch(line.strip())
+        if found is None or found["kind"] not in _classes():
             kind = {1: GateError, 2: SpecError}.get(exit_code, DeviceError)
             return cls(kind.__name__, line.strip()[:_LONGEST_REASON], exit_code)
-        return cls(said["kind"], said["reason"][:_LONGEST_REASON], exit_code)
+        return cls(found["kind"], found["reason"][:_LONGEST_REASON], exit_code)
 
     @classmethod
     def from_document(cls, document: Any) -> Fault:

@@ -275,7 +275,7 @@ class FrameFitter:
             self._resampler(image, out)
         else:
             interpolation = _OPENCV_INTERPOLATION[spec.interpolation]
-            with _the_same_everywhere(spec.interpolation):
+            with _without_ipp(spec.interpolation):
                 if out.shape[:2] == size and out.flags.c_contiguous:
                     cv2.resize(image, size[::-1], dst=out, interpolation=interpolation)
                 else:
@@ -283,7 +283,7 @@ class FrameFitter:
 
 
 @contextlib.contextmanager
-def _the_same_everywhere(interpolation: Interpolation) -> Iterator[None]:
+def _without_ipp(interpolation: Interpolation) -> Iterator[None]:
     """Context without Intel's IPP, which OpenCV has on x86 alone, for what it rounds otherwise: bicubic, by a level."""
     used = interpolation == "bicubic" and cv2.ipp.useIPP()
     if used:

@@ -26,7 +26,7 @@ class Journal:
     Args:
         path: the file; its folder is created. None keeps everything in memory.
         about: identifies the work (a digest of network, settings, data): a file of other work is started
-            again (see `about_of`).
+            again (see `journal_subject`).
 
     Raises:
         StorageError: disk full, or not writable.
@@ -99,7 +99,7 @@ class Journal:
                 self._values[what, of] = value
 
 
-def about_of(path: Path) -> str | None:
+def journal_subject(path: Path) -> str | None:
     """The identity of a journal's work; None where there is no journal.
 
     Raises:

@@ -52,11 +52,11 @@ def native_step(name: str, what: str) -> Iterator[None]:
             f"{what} crashed the process ({_crashed[name]}): what does it has a bug in one of the network's operators, "
             "or too little memory; the other artifacts were made without it"
         )
-    _tell(name)
+    _report(name)
     try:
         yield
     finally:
-        _tell("")
+        _report("")
 
 
 def crashed_from(text: str) -> dict[str, str]:
@@ -65,6 +65,6 @@ def crashed_from(text: str) -> dict[str, str]:
     return {str(name): str(how) for name, how in found.items()}
 
 
-def _tell(name: str) -> None:
+def _report(name: str) -> None:
     if _file is not None:
         os.pwrite(_file, name.encode()[:_LONGEST_BYTES].ljust(_LONGEST_BYTES), 0)

@@ -175,8 +175,8 @@ def _check(data: bytes, name: str) -> PictureHeader:
 def _check_png(data: bytes, name: str) -> None:
     kind = b""
     for kind, start, length in png_chunks(data):
-        said = int.from_bytes(data[start + length : start + length + 4], "big")
-        if zlib.crc32(memoryview(data)[start - 4 : start + length]) != said:
+        checksum = int.from_bytes(data[start + length : start + length + 4], "big")
+        if zlib.crc32(memoryview(data)[start - 4 : start + length]) != checksum:
             raise DataError(
                 f"{name} is damaged: the checksum of its {kind.decode('latin-1')!r} is wrong; copy it again"
             )

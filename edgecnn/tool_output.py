@@ -22,7 +22,7 @@ _depth = 0
 _level_before = 0
 
 
-class Said:
+class ToolOutput:
     """What a tool printed.
 
     Attributes:
@@ -33,23 +33,23 @@ class Said:
 
 
 @contextlib.contextmanager
-def quiet(tool: str) -> Iterator[Said]:
+def quiet(tool: str) -> Iterator[ToolOutput]:
     """Send all that is printed, by Python and below it, to the debug log; warnings and log levels come back after.
 
     What it yields knows what was printed, when the block is left.
     """
-    heard = Said()
+    output = ToolOutput()
     sys.stdout.flush()
     sys.stderr.flush()
     saved = os.dup(1), os.dup(2)
     level = logging.root.manager.disable
-    with tempfile.TemporaryFile() as said, warnings.catch_warnings():
+    with tempfile.TemporaryFile() as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.disable(logging.WARNING)
-        os.dup2(said.fileno(), 1)
-        os.dup2(said.fileno(), 2)
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
         try:
-            yield heard
+            yield output
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
@@ -57,9 +57,9 @@ def quiet(tool: str) -> Iterator[Said]:
                 os.dup2(original, descriptor)
                 os.close(original)
             logging.disable(level)
-            said.seek(0)
-            heard.text = said.read().decode(errors="replace")
-            logger.debug("%s said: %s", tool, heard.text)
+            file.seek(0)
+            output.text = file.read().decode(errors="replace")
+            logger.debug("%s said: %s", tool, output.text)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ def main(url: str, frames: int) -> None:
     """Print who is there whenever that changes, and what happens to the stream."""
     states: list[str] = []
     reconnect = edgecnn.Reconnect(stall_s=2)
-    said: set[int] = set()
+    printed: set[int] = set()
     with (
         edgecnn.open_camera(url, reconnect=reconnect, on_state=lambda state, _: states.append(state)) as camera,
         edgecnn.open_runner("default-detector") as runner,
@@ -21,9 +21,9 @@ def main(url: str, frames: int) -> None:
                 print("stream:", states.pop(0), flush=True)
             followed = tracker(found, captured_ns=frame.captured_ns)
             ids = set(followed.track_ids.tolist()) - {-1}
-            if ids != said:
+            if ids != printed:
                 print(f"frame {frame.index}: {sorted(ids)}", flush=True)
-                said = ids
+                printed = ids
             if seen >= frames:
                 break
 

@@ -183,5 +183,5 @@ def absent_device(
     text = f"device {device.text!r} is not available in {runtime}; available here: {', '.join(available) or 'none'}."
     if why:
         text += f" {why[0].upper()}{why[1:].rstrip('.')}."
-    ways = [f"{row.word_in_full} needs {row.needs or 'only its package'} ({row.how_to_install})" for row in wanted]
+    ways = [f"{row.full_name} needs {row.needs or 'only its package'} ({row.how_to_install})" for row in wanted]
     return DeviceError(f"{text} {'; '.join(ways) or 'Give one of these, or auto to let edgecnn choose'}")

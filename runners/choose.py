@@ -171,7 +171,7 @@ def opens_on(artifact: Artifact, device: DeviceName) -> bool:
     if not FORMATS.has(artifact.format):
         return False
     rows = device.executors(FORMATS.get(artifact.format).runtime)
-    return artifact.device in {row.word_in_full for row in rows}
+    return artifact.device in {row.full_name for row in rows}
 
 
 def describe_held(manifest: Manifest) -> str:

@@ -55,8 +55,8 @@ def choose_here(
         return _fastest(allowed, measured)
     if usual.artifact.precision in QUANTIZED:  # not every format ships in float
         usual = next((choice for choice in allowed if choice.artifact.precision not in QUANTIZED), usual)
-    said = f"not measured here yet: `edgecnn bench {bundle.manifest.name}` finds out which artifact is the fastest"
-    return usual, "" if exact else said
+    note = f"not measured here yet: `edgecnn bench {bundle.manifest.name}` finds out which artifact is the fastest"
+    return usual, "" if exact else note
 
 
 def remember_latencies(bundle: Bundle, latency_ms: Mapping[str, float], *, threads: int) -> bool:

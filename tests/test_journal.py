@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgecnn.errors import SpecError, StorageError
-from edgecnn.journal import Journal, about_of
+from edgecnn.journal import Journal, journal_subject
 from tests.builders.processes import start_python
 
 
@@ -25,14 +25,14 @@ def test_what_was_put_is_there_for_the_next_start(tmp_path: Path) -> None:
     assert ("metric", "c") not in again and again.get("metric", "c") is None
     assert again.get("step", "1") == {"macs": 3, "names": ["x"]}
     assert dict(again.of("metric")) == {"a": 0.5, "b": None}
-    assert about_of(path) == "one"
+    assert journal_subject(path) == "one"
 
 
 def test_a_different_job_starts_again(tmp_path: Path) -> None:
     path = tmp_path / "net.jsonl"
     Journal(path, about="one").put("metric", "a", 0.25)
     assert ("metric", "a") not in Journal(path, about="other")
-    assert about_of(path) == "other"
+    assert journal_subject(path) == "other"
     assert ("metric", "a") not in Journal(path, about="one")
 
 
@@ -70,7 +70,7 @@ def test_a_file_that_is_not_a_journal_is_reported(tmp_path: Path, content: bytes
     path = tmp_path / "net.jsonl"
     path.write_bytes(content)
     with pytest.raises(SpecError, match=r"net\.jsonl is damaged"):
-        about_of(path)
+        journal_subject(path)
 
 
 def test_lines_of_another_form_count_for_nothing(tmp_path: Path) -> None:

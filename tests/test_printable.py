@@ -72,8 +72,8 @@ def test_an_error_shows_what_it_quotes(text: str) -> None:
 @pytest.mark.parametrize("text", [*HOSTILE, "[/nothing]", "[bold]loud[/bold]"])
 def test_what_the_command_line_prints_is_shown(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     _output.print_table(f"title {text}", ("name", "n"), [(text, 1)], numeric=["n"])
-    _output.say(text)
-    _output.tell(text)
+    _output.print_line(text)
+    _output.print_remark(text)
     with _output.progress_bar(text) as progress:
         progress(1, 2, text)
     written = capsys.readouterr()

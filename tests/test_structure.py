@@ -80,8 +80,8 @@ def functions(tree: ast.Module) -> Iterator[tuple[str, int]]:
     """Each function's name, and how many lines its body has."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            told = ast.get_docstring(node, clean=False) is not None
-            body = node.body[1:] if told and len(node.body) > 1 else node.body
+            documented = ast.get_docstring(node, clean=False) is not None
+            body = node.body[1:] if documented and len(node.body) > 1 else node.body
             yield node.name, (node.end_lineno or 0) - body[0].lineno + 1
 
 

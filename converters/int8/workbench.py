@@ -168,11 +168,11 @@ class Int8Bench:
                 backend = self.source.made(one, precision=precision).open()
                 opened.callback(backend.close)
                 runners.append(self.source.runner(backend))
-            predictor = runners[0] if other is None else Crossed(runners[0], runners[1], self._seen_first)
+            predictor = runners[0] if other is None else Crossed(runners[0], runners[1], self._first_half)
             return self.settings.search_on.measure_draws(predictor, resamples=_DRAWS)
 
     @cached_property
-    def _seen_first(self) -> frozenset[str]:
+    def _first_half(self) -> frozenset[str]:
         """Content hashes of the pictures in the first half of the frames."""
         batch, hashes = self.source.batch, self.settings.calibration.hashes
         return frozenset(hashes[index] for index in range(len(self.frames) * batch) if index // batch % 2 == 0)

@@ -65,12 +65,12 @@ def _python() -> str:
 
 
 def _bundle() -> str:
-    """The manifest's schema, and what stands in a JSON line."""
+    """The page with the schemas of the manifest and of the JSON lines."""
     from edgecnn.bundle import Manifest
     from edgecnn.tasks import TASKS
 
     def a_task(kind: type) -> dict[str, Any]:
-        return {"type": "object", "description": "one of the tasks, told by its `kind`"}
+        return {"type": "object", "description": "one of the tasks; its `kind` says which"}
 
     types = [Manifest, *TASKS]
     _, records = msgspec.json.schema_components(types, schema_hook=a_task, ref_template="#/$defs/{name}")
@@ -78,8 +78,8 @@ def _bundle() -> str:
     lines = [
         "# Bundles",
         "",
-        "A bundle is a folder `NAME.edge`: `manifest.json`, and the files that it names with their SHA-256. What",
-        "the manifest says, record by record; a reader ignores fields that it doesn't know.",
+        "A bundle is a folder `NAME.edge`: `manifest.json`, and the files that it names with their SHA-256. These are",
+        "the records of the manifest. A reader ignores unknown fields.",
         "",
     ]
     for name, record in schema["$defs"].items():
@@ -113,7 +113,7 @@ def _type(spec: dict[str, Any]) -> str:
 
 
 def _decisions() -> str:
-    lines = ["# Decisions", "", "Choices that somebody will question, each with what spoke for it.", ""]
+    lines = ["# Decisions", "", "Design decisions and their reasons.", ""]
     for path in sorted((REPOSITORY / "docs" / "decisions").glob("*.md")):
         title = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
         lines.append(f"- [{title}](../decisions/{path.name})")

@@ -15,7 +15,7 @@ from edgecnn.options import Option, kinds
 from edgecnn.photographs import photographs
 from edgecnn.report.sbom import StatedLicenses, check_sbom, renew_sbom, stated_licenses
 from edgecnn.targets import load_target
-from edgecnn.targets.what_to_make import target_notes, what_to_make
+from edgecnn.targets.artifacts_to_make import artifacts_to_make, target_notes
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -109,7 +109,7 @@ def convert(
 
     built_for = None if target is None else load_target(target)
     has_pictures = calibration is not None or data is not None
-    formats, precisions, notes = what_to_make(to, precision, built_for, has_pictures=has_pictures)
+    formats, precisions, notes = artifacts_to_make(to, precision, built_for, has_pictures=has_pictures)
     if batch < 1:
         raise SpecError(f"batch must be at least 1, got {batch}")
     if sbom or weights_license or data_license:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 from edgecnn.formats import runtimes
-from edgecnn.formats.devices import executors_called
+from edgecnn.formats.devices import executors_by_name
 from edgecnn.measure.device_trials import try_devices
 from edgecnn.measure.devices_report import DevicesReport, find_runtime
 from edgecnn.measure.hardware import find_hardware
@@ -38,7 +38,7 @@ def devices(
     from edgecnn.runners.live.cameras.ffmpeg_program import reads_with
     from edgecnn.runners.live.recording.encoders import records_as
 
-    wanted = executors_called(device)
+    wanted = executors_by_name(device)
     tried = try_devices(wanted, progress=progress)
     return DevicesReport(
         machine=describe_machine(),

@@ -60,7 +60,7 @@ def compare_layers(
         ConversionError: a file cannot be read or run layer by layer.
     """
     opened = bundle if isinstance(bundle, Bundle) else Bundle.open(bundle)
-    reference, compared = opened.artifact_called(a), opened.artifact_called(b)
+    reference, compared = opened.artifact_by_label(a), opened.artifact_by_label(b)
     from edgecnn.converters.layer_comparison import compare_artifacts
 
     if data is None:

@@ -98,7 +98,7 @@ def run(
     event_apart: Annotated[float, Option(metavar="SECONDS", group=_EVENTS)] = 0.0,
     keep_events: Annotated[str | None, Option(metavar="AGE,SIZE", group=_EVENTS)] = None,
     mqtt: Annotated[str | None, Option(metavar="URL", envvar="EDGECNN_MQTT", group=options.OUTPUT)] = None,
-    mqtt_qos: Annotated[int, Option(kind=kinds.whole_between(0, 2), group=options.OUTPUT)] = 0,
+    mqtt_qos: Annotated[int, Option(kind=kinds.integer_between(0, 2), group=options.OUTPUT)] = 0,
     home_assistant: Annotated[bool, Option(group=options.OUTPUT)] = False,
     metrics: Annotated[
         str | int | None,

@@ -15,7 +15,7 @@ from edgecnn.errors import SpecError
 from edgecnn.older_python import moment_of
 from edgecnn.options import Option, kinds
 from edgecnn.printable import shortened
-from edgecnn.runners.live.cameras.urls import revealed
+from edgecnn.runners.live.cameras.urls import resolved_secret
 
 _SIGNER = "Signer"
 _HOLDS = "Validity"
@@ -104,7 +104,7 @@ def _password(word: str | None) -> str | None:
         raise SpecError(
             "--password must be file:PATH or env:NAME: the password itself would show in the list of processes"
         )
-    return revealed(word, holds="the key's password")
+    return resolved_secret(word, holds="the key's password")
 
 
 def _end_of(text: str) -> str:

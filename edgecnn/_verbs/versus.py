@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecnn.bundle import Bundle
 from edgecnn.flow.evaluation import as_bundle, dataset_for, evaluation_of, open_subject
-from edgecnn.flow.versus import Comparison, names_apart, parse_other, refuse_unlike, versus_other
+from edgecnn.flow.versus import Comparison, distinct_names, parse_other, refuse_unlike, versus_other
 from edgecnn.measure.accuracy import compare_accuracy
 from edgecnn.measure.leakage import refuse_seen_pictures
 from edgecnn.runners.runner import Runner
@@ -75,7 +75,7 @@ def evaluate_versus(
             **shared,
         )
         with other.runner as other_runner:
-            names = names_apart(subject, other)
+            names = distinct_names(subject, other)
             refuse_unlike(subject, other, names)
             dataset = dataset_for(subject, data, split=split, limit=limit)
             if on_start is not None:

@@ -123,7 +123,7 @@ class Bundle:
         wanted = f"{format} {precision} artifact" + (f" for {target}" if target else "")
         raise BundleError(f"{self.folder} holds no {wanted}; it holds: {there}")
 
-    def artifact_called(self, text: str) -> Artifact:
+    def artifact_by_label(self, text: str) -> Artifact:
         """The artifact that FORMAT:PRECISION selects, such as "tflite:int8".
 
         Raises:
@@ -165,17 +165,17 @@ class Bundle:
             is_file, size = stat.S_ISREG(there.st_mode), there.st_size
             found = sha256_of(path) if is_file and size == record.bytes else ""
         except OSError as failed:
-            raise BundleError(f"{path} cannot be read: {failed.strerror}; {self._way_out}") from failed
+            raise BundleError(f"{path} cannot be read: {failed.strerror}; {self._advice}") from failed
         if found == record.sha256:
             return
         differs = f"SHA-256 {found[:12]}…" if found else f"{size} bytes" if is_file else "not a file"
-        says = f"{record.sha256[:12]}…" if found else f"{record.bytes}"
+        expected = f"{record.sha256[:12]}…" if found else f"{record.bytes}"
         raise BundleError(
-            f"{path} is not the file that was verified ({differs}, the manifest says {says}): {self._way_out}"
+            f"{path} is not the file that was verified ({differs}, the manifest says {expected}): {self._advice}"
         )
 
     @property
-    def _way_out(self) -> str:
+    def _advice(self) -> str:
         """Advice for a file that differs from the manifest."""
         with contextlib.suppress(BundleError):
             if Bundle.open(self.folder).manifest != self.manifest:

@@ -51,9 +51,9 @@ def check_contract(manifest: Manifest) -> None:
     _check_tensors("inputs", manifest.inputs)
     _check_tensors("outputs", manifest.outputs)
     _check_frame(manifest)
-    _few("layers", manifest.layers)
-    _few("artifacts", manifest.artifacts)
-    _once("artifacts", [artifact.key for artifact in manifest.artifacts])
+    _check_few("layers", manifest.layers)
+    _check_few("artifacts", manifest.artifacts)
+    _check_unique("artifacts", [artifact.key for artifact in manifest.artifacts])
     for index, artifact in enumerate(manifest.artifacts):
         _check_artifact(f"artifacts[{index}]", artifact)
     if manifest.sbom is not None:
@@ -92,13 +92,13 @@ def _check_artifact(field: str, artifact: Artifact) -> None:
             _name(f"{field}.{name}", getattr(artifact, name))
     for number, record in enumerate(artifact.files):
         check_file(f"{field}.files[{number}]", record)
-    _once(f"{field}.files", [record.path for record in artifact.files])
+    _check_unique(f"{field}.files", [record.path for record in artifact.files])
     if "manifest.json" in {record.path.lower() for record in artifact.files}:
         raise SpecError(f"{field}.files names the manifest itself")
 
 
 def _check_task(task: Any) -> None:
-    _few("task.labels", task.labels)
+    _check_few("task.labels", task.labels)
     longest = max(map(len, task.labels), default=0)
     if longest > LONGEST_NAME:
         raise SpecError(f"task.labels must have at most {LONGEST_NAME} letters each, one has {longest}")
@@ -115,7 +115,7 @@ def _check_task(task: Any) -> None:
 def _check_tensors(field: str, tensors: tuple[TensorSpec, ...]) -> None:
     if not 1 <= len(tensors) <= 64:
         raise SpecError(f"{field} must be 1 to 64 tensors, got {len(tensors)}")
-    _once(field, [tensor.name for tensor in tensors])
+    _check_unique(field, [tensor.name for tensor in tensors])
     for tensor in tensors:
         _name(f"{field}.name", tensor.name)
         if tensor.dtype not in DTYPES:
@@ -154,12 +154,12 @@ def _name(field: str, text: str) -> None:
         )
 
 
-def _few(field: str, values: tuple[Any, ...]) -> None:
+def _check_few(field: str, values: tuple[Any, ...]) -> None:
     if len(values) > MOST_NAMES:
         raise SpecError(f"{field} must be at most {MOST_NAMES}, got {len(values)}")
 
 
-def _once(field: str, values: Iterable[object]) -> None:
+def _check_unique(field: str, values: Iterable[object]) -> None:
     seen: set[object] = set()
     for value in values:
         if value in seen:

@@ -229,20 +229,20 @@ def read_statement(payload: bytes) -> Statement:
     Raises:
         SignatureError: it is another kind of statement, or contradicts itself.
     """
-    said = _decoded(payload, _Statement)
-    how, resources = said.predicate.serialization, said.predicate.resources
+    signed = _decoded(payload, _Statement)
+    how, resources = signed.predicate.serialization, signed.predicate.resources
     if (how.method, how.hash_type) != ("files", "sha256") or any(each.algorithm != "sha256" for each in resources):
         raise SignatureError(
             f"it was signed by {shortened(how.method)} with {shortened(how.hash_type)}; edgecnn reads files with "
             "sha256: sign it again"
         )
     statement = Statement(
-        name=said.subject[0].name,
+        name=signed.subject[0].name,
         files={each.name: each.digest for each in resources},
-        stamp=said.predicate.edgecnn,
+        stamp=signed.predicate.edgecnn,
     )
     try:
-        consistent = statement.digest == said.subject[0].digest.sha256 and len(statement.files) == len(resources)
+        consistent = statement.digest == signed.subject[0].digest.sha256 and len(statement.files) == len(resources)
     except ValueError:
         consistent = False
     if not consistent:

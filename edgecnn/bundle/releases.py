@@ -90,14 +90,14 @@ def check_expiry(signed: Signed) -> None:
     now = time.time()
     if now >= expires:
         raise SignatureError(
-            f"{signed.name} is refused: it expired on {signed.expires_utc}, and the clock says {_said(now)}; "
+            f"{signed.name} is refused: it expired on {signed.expires_utc}, and the clock says {_in_words(now)}; "
             "have a new release signed (edgecnn sign --expires)"
         )
     if now < made - _CLOCK_SLACK_S:
         _log.warning(
             "the clock says %s, but %s was signed on %s: the clock is wrong, and whether the bundle has expired (%s) "
             "cannot be told",
-            *(_said(now), signed.name, signed.signed_utc, signed.expires_utc),
+            *(_in_words(now), signed.name, signed.signed_utc, signed.expires_utc),
         )
 
 
@@ -164,5 +164,5 @@ def _seconds(text: str) -> float:
     return moment.timestamp()
 
 
-def _said(seconds: float) -> str:
+def _in_words(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")

@@ -218,11 +218,11 @@ def described_claim(folder: Path) -> str:
         return f"{damaged}"
     if statement.files.get(MANIFEST) != manifest:
         return "not as it is now: the bundle was changed after it was signed; sign it again"
-    who = "a certificate" if sealed.chain else f"key {shortened(sealed.hint)}"
+    signer = "a certificate" if sealed.chain else f"key {shortened(sealed.hint)}"
     stamp = statement.stamp
     which = f", release {stamp.release}, on {shortened(stamp.signed_utc)}" if stamp is not None else ""
     until = f", until {shortened(stamp.expires_utc)}" if stamp is not None and stamp.expires_utc else ""
-    return f"as {shortened(statement.name)} by {who}{which}{until}; not verified (edgecnn verify --key)"
+    return f"as {shortened(statement.name)} by {signer}{which}{until}; not verified (edgecnn verify --key)"
 
 
 def unverified(folder: Path) -> Sealed:

@@ -82,19 +82,19 @@ class VerbCommand(click.Command):
             UsageError: a required option is missing.
             DataError, SpecError: as for `read_options`.
         """
-        said = self._given_by_user(ctx)
+        given = self._given_by_user(ctx)
         file = ctx.params["config"]
         if file is not None:
-            ruled_out = _ruled_out(said, self.verb.settings)
+            ruled_out = _ruled_out(given, self.verb.settings)
             for key, value in read_options(Path(file), self.verb.settings).items():
-                if key not in said:
+                if key not in given:
                     _refuse_code(self.verb.settings, key, value, file)
                 if key not in ruled_out:
-                    said.setdefault(key, value)
+                    given.setdefault(key, value)
         for setting in self.verb.settings:
-            if setting.required and setting.key not in said:
+            if setting.required and setting.key not in given:
                 raise click.UsageError(f"{setting.spelling} is missing (in a --config file: {setting.name} = …)", ctx)
-        return said
+        return given
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """Also lists required options."""
@@ -160,7 +160,7 @@ def option_help(setting: Setting) -> str:
     parts = [filled(setting.help)]
     if setting.option.repeat and "several times" not in setting.help:
         parts.append("May be repeated.")
-    notes = [f"default: {said}"] if (said := setting.default_text) else []
+    notes = [f"default: {given}"] if (given := setting.default_text) else []
     notes += ["required"] if setting.required and not setting.option.positional else []
     notes += [f"or ${setting.option.envvar}"] if setting.option.envvar else []
     return " ".join([*parts, *(f"[{note}]" for note in notes)])
@@ -227,11 +227,11 @@ def _value(setting: Setting, value: Any) -> Any:
     return tuple(value) if setting.option.repeat or setting.option.pair else value
 
 
-def _ruled_out(said: Mapping[str, Any], settings: tuple[Setting, ...]) -> set[str]:
+def _ruled_out(given: Mapping[str, Any], settings: tuple[Setting, ...]) -> set[str]:
     """Keys of the file without effect: the command line has another option for the same thing."""
     pairs = {(s.key, other.replace("-", "_")) for s in settings for other in s.option.instead_of}
     pairs |= {(other, key) for key, other in pairs}
-    return {other for key, other in pairs if key in said}
+    return {other for key, other in pairs if key in given}
 
 
 def _summary(text: str | None) -> str:

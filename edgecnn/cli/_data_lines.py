@@ -24,9 +24,9 @@ class _Lines(logging.Handler):
             return
         self._said.add(line)
         if record.levelno > logging.INFO:
-            _output.note(line)
+            _output.print_note(line)
         else:
-            _output.tell(f"pictures: {line}")
+            _output.print_remark(f"pictures: {line}")
 
 
 @contextlib.contextmanager

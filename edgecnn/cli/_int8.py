@@ -26,16 +26,16 @@ def print_int8(manifest: Manifest) -> None:
         if evidence is None:
             continue
         name = artifact.label
-        _output.say(f"{name}: {_how(evidence)}")
+        _output.print_line(f"{name}: {_how(evidence)}")
         if evidence.damage:
             shown = evidence.damage[:_WORST_SHOWN]
             rows = [(d.name, f"{d.damage:.2g}", "float" if d.kept_float else "int8") for d in shown]
             title = f"{name}: the {len(shown)} layers with the most damage alone, of {len(evidence.damage)}"
             _output.print_table(title, ("layer", "damage", "kept"), rows, numeric=("damage",))
         for warning in evidence.warnings:
-            _output.note(f"{name}: {warning}")
+            _output.print_note(f"{name}: {warning}")
         if evidence.slower_than_float:
-            _output.note(
+            _output.print_note(
                 f"{name} is slower than float here: do not use it on this machine; device 'auto' never selects it"
             )
 

@@ -31,7 +31,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value:
         from edgecnn import __version__
 
-        _output.say(f"edgecnn {__version__}")
+        _output.print_line(f"edgecnn {__version__}")
         ctx.exit()
 
 
@@ -76,7 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except (KeyboardInterrupt, click.Abort):
-        _output.tell("stopped")
+        _output.print_remark("stopped")
         return 128 + signal.SIGINT
     except _Terminated:
         return 128 + signal.SIGTERM
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
         _report(f"{type(error).__name__}: {error}", debug)
         return error.exit_code
     except BrokenPipeError:  # the reader of our output ended
-        _let_go_of_stdout()
+        _close_stdout()
         return 128 + signal.SIGPIPE
     except ImportError as error:
         return _missing_library(error, debug)
@@ -108,7 +108,7 @@ def _run(words: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _let_go_of_stdout() -> None:
+def _close_stdout() -> None:
     """So that the interpreter's last flush does not fail as well."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -135,7 +135,7 @@ def _internal(error: Exception, debug: bool) -> int:
 def _report(line: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    _output.fail(line)
+    _output.print_error(line)
 
 
 def entry_point() -> None:

@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from edgecnn.flow.boards import OnBoard
 
 
-def say_status(address: str, text: str) -> None:
+def print_status(address: str, text: str) -> None:
     """Print a status message of a board."""
-    _output.tell(f"{address}: {text}", "dim")
+    _output.print_remark(f"{address}: {text}", "dim")
 
 
-def say_errors(outcomes: Sequence[OnBoard[Any]]) -> int:
+def print_errors(outcomes: Sequence[OnBoard[Any]]) -> int:
     """Print the errors of boards; the highest exit code, 0 without errors."""
     failed = [outcome.error for outcome in outcomes if outcome.error is not None]
     for error in failed:
-        _output.fail(f"{type(error).__name__}: {error}")
+        _output.print_error(f"{type(error).__name__}: {error}")
     return max((error.exit_code for error in failed), default=0)
 
 

@@ -18,7 +18,7 @@ def print_placement(manifest: Manifest) -> None:
             continue
         off = ", ".join(f"{count} {kind}" for kind, count in placement.off_device.items()) or "none"
         on_device = placement.operators - sum(placement.off_device.values())
-        _output.say(
+        _output.print_line(
             f"{artifact.label}: {on_device} of {placement.operators} operators ({placement.share:.1%}) on the device, "
             f"off it: {off}; {placement.conversions} conversions at its border; compiled in {placement.compile_s:.1f} "
             f"s; run on {placement.ran_on.summary}",

@@ -52,7 +52,7 @@ def _print_plan(plan: SitePlan, *, json: bool) -> None:
         return
     columns = ("camera", "source", "network", "objects", "zones, lines", "sinks")
     _output.print_table("", columns, [tuple(row.values()) for row in rows])
-    _output.say(f"{_count(len(rows), 'camera')}, {_count(len(plan.networks()), 'network')}; nothing was opened")
+    _output.print_line(f"{_count(len(rows), 'camera')}, {_count(len(plan.networks()), 'network')}; nothing was opened")
 
 
 def _row(camera: CameraPlan) -> dict[str, str]:
@@ -82,7 +82,7 @@ def _print_summary(summary: SiteSummary) -> None:
     columns = ("camera", "frames", "frames/s", "dropped", "ended")
     _output.print_table("", columns, rows, numeric=columns[1:4])
     for name, fault in summary.faults.items():
-        _output.fail(f"{name}: failed: {fault}")
+        _output.print_error(f"{name}: failed: {fault}")
 
 
 def _count(number: int, what: str) -> str:

@@ -21,7 +21,7 @@ from edgecnn.native_steps import crashed_from, step_in, watch_steps
 
 _VERBS = ("convert", "quantize", "compress")
 _STEPS, _CRASHED = "EDGECNN_STEPS_FILE", "EDGECNN_STEPS_CRASHED"
-_HANDED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+_FORWARDED = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 _CRASHES = ("SIGSEGV", "SIGBUS", "SIGABRT", "SIGFPE", "SIGILL")
 _END_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
@@ -48,23 +48,23 @@ def run(words: Sequence[str]) -> int:
     """Run a command line in a process of its own, and again without what ended it; returns the exit code."""
     crashed: dict[str, str] = {}
     while True:
-        code, step, stopped_by = _once(words, crashed)
+        code, step, stopped_by = _run_once(words, crashed)
         if code >= 0:
             return code
         if stopped_by:  # its end was asked for, however native code takes a signal
             return 128 + stopped_by
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
         if name not in _CRASHES:
-            _output.fail(f"its process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else ""))
+            _output.print_error(f"its process was ended by {name}" + (" (out of memory?)" if name == "SIGKILL" else ""))
             return 128 - code
         if not step or step in crashed:
-            _output.fail(f"internal failure: crashed with {name}; the lines above say where")
+            _output.print_error(f"internal failure: crashed with {name}; the lines above say where")
             return 3
         crashed[step] = name
-        _output.note(f"making {step} crashed with {name}; the lines above say where; started again without it")
+        _output.print_note(f"making {step} crashed with {name}; the lines above say where; started again without it")
 
 
-def _once(words: Sequence[str], crashed: dict[str, str]) -> tuple[int, str, int]:
+def _run_once(words: Sequence[str], crashed: dict[str, str]) -> tuple[int, str, int]:
     """The exit code of one process, negative for a signal; the step that it was doing; the signal handed on, or 0."""
     stopped_by = 0
     with tempfile.TemporaryFile() as steps:
@@ -77,7 +77,7 @@ def _once(words: Sequence[str], crashed: dict[str, str]) -> tuple[int, str, int]
             preexec_fn=os.setpgrp,  # as process_group=0 of Python 3.11; no threads here yet
         )
 
-        def hand_on(number: int, frame: FrameType | None) -> None:
+        def forward_signal(number: int, frame: FrameType | None) -> None:
             nonlocal stopped_by
             stopped_by = number
             process.send_signal(number)
@@ -87,7 +87,7 @@ def _once(words: Sequence[str], crashed: dict[str, str]) -> tuple[int, str, int]
             os.kill(os.getpid(), signal.SIGSTOP)
             process.send_signal(signal.SIGCONT)
 
-        before = {name: signal.signal(getattr(signal, name), hand_on) for name in _HANDED_ON}
+        before = {name: signal.signal(getattr(signal, name), forward_signal) for name in _FORWARDED}
         before["SIGTSTP"] = signal.signal(signal.SIGTSTP, stop)
         try:
             return process.wait(), step_in(steps.fileno()), stopped_by

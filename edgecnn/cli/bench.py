@@ -104,13 +104,13 @@ def _compare(before: Measured | None, rows: list[dict[str, Any]], allowed: float
     """Compare with the earlier measurement; returns the exit code."""
     if before is None:
         return 0
-    from edgecnn.cli.compare import print_comparison, say_verdict
+    from edgecnn.cli.compare import print_comparison, print_verdict
     from edgecnn.measure.speed_difference import compare_measured, of_document
 
     comparison = compare_measured(before, of_document("this measurement", rows), allowed=allowed)
     if not as_json:
         print_comparison(comparison)
-    return say_verdict(comparison)
+    return print_verdict(comparison)
 
 
 def _bench_on_boards(
@@ -122,7 +122,7 @@ def _bench_on_boards(
 
     if len(on) > 1:
         _on_options.refuse_with_several_boards(**files)
-    outcomes = bench_on(words.pop("bundle"), on, status=_on_options.say_status, **words)
+    outcomes = bench_on(words.pop("bundle"), on, status=_on_options.print_status, **words)
     measured = [(outcome.on, outcome.result) for outcome in outcomes if outcome.result is not None]
     rows: list[dict[str, Any]] = []
     for outcome in outcomes:
@@ -141,14 +141,14 @@ def _bench_on_boards(
             _print_layers(one)
         _remark(one, on=on_board if len(on) > 1 else "")
         _write_files(one, **files)
-    code = _on_options.say_errors(outcomes)
+    code = _on_options.print_errors(outcomes)
     return rows, max([code, *(failure.exit_code for _, one in measured for failure in one.failures)])
 
 
 def _print_boards(outcomes: list[OnBoard[BenchReport]]) -> None:
     measured = [(outcome.on, outcome.result) for outcome in outcomes if outcome.result is not None]
     for on, report in measured:
-        _output.say(f"{on}:")
+        _output.print_line(f"{on}:")
         _print_machine(report.machine)
     if not measured:
         return
@@ -190,18 +190,18 @@ def _write_files(measured: BenchReport, *, plot: Path | None, layers_plot: Path 
         if measured.results:
             plot_report(measured, plot)
         else:
-            _output.note(f"{plot} was not written: there are no measurements")
+            _output.print_note(f"{plot} was not written: there are no measurements")
     if layers_plot is not None:
         if any(result.layers for result in measured.results):
             plot_layers(measured, layers_plot)
         else:
-            _output.note(f"{layers_plot} was not written: no layers were timed")
+            _output.print_note(f"{layers_plot} was not written: no layers were timed")
 
 
 def _print_machine(machine: Machine) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in machine.versions.items())
-    _output.say(machine.summary)
-    _output.say(f"{machine.os}, Linux {machine.kernel}, Python {machine.python}, {versions}", "dim")
+    _output.print_line(machine.summary)
+    _output.print_line(f"{machine.os}, Linux {machine.kernel}, Python {machine.python}, {versions}", "dim")
 
 
 def _print_report(measured: BenchReport) -> None:
@@ -256,19 +256,21 @@ def _remark(measured: BenchReport, *, on: str = "") -> None:
     where = f"{on}: " if on else ""
     for result in measured.results:
         if result.layers_missing:
-            _output.note(f"no layers of {_name(result)}: {result.layers_missing}")
+            _output.print_note(f"no layers of {_name(result)}: {result.layers_missing}")
         if result.ran_on.simulated:
-            _output.note(f"{result.device_name} is simulated: it shows that things work, not how fast they are")
+            _output.print_note(f"{result.device_name} is simulated: it shows that things work, not how fast they are")
         if result.ran_on.operators_elsewhere:
-            _output.note(f"{_name(result)} ran on {result.ran_on.summary}")
+            _output.print_note(f"{_name(result)} ran on {result.ran_on.summary}")
         if result.unstable:
-            _output.tell(f"{where}unstable: {_name(result)}: {'; '.join(result.unstable)}", "yellow")
+            _output.print_remark(f"{where}unstable: {_name(result)}: {'; '.join(result.unstable)}", "yellow")
     if measured.machine.emulated:
-        _output.tell(f"{where}note: this board is emulated: it shows that things work, not how fast they are", "yellow")
+        _output.print_remark(
+            f"{where}note: this board is emulated: it shows that things work, not how fast they are", "yellow"
+        )
     for note in measured.notes:
-        _output.tell(f"{where}note: {note}", "yellow")
+        _output.print_remark(f"{where}note: {note}", "yellow")
     for failure in measured.failures:
-        _output.fail(f"{where}{failure.format} {failure.precision}: {failure.error}: {failure.reason}")
+        _output.print_error(f"{where}{failure.format} {failure.precision}: {failure.error}: {failure.reason}")
 
 
 def _name(result: BenchResult) -> str:

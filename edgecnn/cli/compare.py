@@ -23,7 +23,7 @@ def command(verb: Verb, *, json: options.Json = False) -> int:
         _output.print_json(as_document(comparison))
     else:
         print_comparison(comparison)
-    return say_verdict(comparison)
+    return print_verdict(comparison)
 
 
 def as_document(comparison: SpeedComparison) -> dict[str, Any]:
@@ -53,12 +53,12 @@ def print_comparison(comparison: SpeedComparison) -> None:
     )
 
 
-def say_verdict(comparison: SpeedComparison) -> int:
+def print_verdict(comparison: SpeedComparison) -> int:
     """Print notes and what is too slow; returns the exit code."""
     for note in comparison.notes:
-        _output.note(note)
+        _output.print_note(note)
     for one in comparison.too_slow:
-        _output.fail(
+        _output.print_error(
             f"{one.artifact} is slower: {one.ratio:.3f} times as long (at least {one.low:.3f}); "
             f"the limit is {1 + comparison.allowed:.3f}"
         )

@@ -28,7 +28,7 @@ def command(verb: Verb, *, json: Annotated[options.Json, Option(help="Print comp
         print_compression(compression)
     for refusal in compression.refused:
         line = f"refused: {refusal.format} {refusal.precision}: {refusal.error}: {refusal.reason}"
-        _output.fail(line)
+        _output.print_error(line)
     if compression.refused:
         return 1
     return max((failure.exit_code for failure in compression.failures), default=0)
@@ -43,14 +43,14 @@ def print_compression(compression: Compression) -> None:
     rows = [_row(point) for point in (*compression.networks, *compression.artifacts)]
     _output.print_table(str(compression.folder), columns, rows, numeric=columns[2:6])
     for line in _footnotes(compression, metric):
-        _output.say(line)
-    _output.say(compression.machine.summary, "dim")
+        _output.print_line(line)
+    _output.print_line(compression.machine.summary, "dim")
     if before := [stage for stage, is_done in compression.before.items() if is_done]:
-        _output.tell(f"done before, not repeated: {', '.join(before)}")
+        _output.print_remark(f"done before, not repeated: {', '.join(before)}")
     for note in compression.notes:
-        _output.note(note)
+        _output.print_note(note)
     shipped = "nothing passed" if compression.bundle is None else f"to ship: {compression.bundle}"
-    _output.say(f"{shipped}; figures: {compression.folder / 'compress.json'}")
+    _output.print_line(f"{shipped}; figures: {compression.folder / 'compress.json'}")
 
 
 def _row(point: Point) -> tuple[object, ...]:

@@ -25,7 +25,7 @@ def command(verb: Verb, *, plot: options.DamagePlot = None, json: options.Json =
     with _output.progress_bar("loading") as progress:
         conversion = verb(progress=progress)
     for warning in conversion.warnings:
-        _output.note(warning)
+        _output.print_note(warning)
     if plot is not None and conversion.bundle is not None:
         int8.write_plot(conversion.bundle.manifest, plot)
     if json:
@@ -99,9 +99,9 @@ def print_conversion(conversion: Conversion, out: Path) -> None:
         int8.print_int8(conversion.bundle.manifest)
         _placement.print_placement(conversion.bundle.manifest)
     for refusal in conversion.refused:
-        _output.fail(_refusal_line(refusal))
+        _output.print_error(_refusal_line(refusal))
     if conversion.bundle is None:
-        _output.fail(f"nothing passed: {out} was not written")
+        _output.print_error(f"nothing passed: {out} was not written")
 
 
 def _verdict(conversion: Conversion) -> str:

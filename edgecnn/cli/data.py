@@ -32,10 +32,10 @@ def command(verb: Verb, *, json: options.Json = False) -> int:
 
 def _print(report: DataReport) -> None:
     also = f"; it also has labels for: {', '.join(report.other_tasks)}" if report.other_tasks else ""
-    _output.say(f"{report.data}, labels for: {report.task}{also}")
+    _output.print_line(f"{report.data}, labels for: {report.task}{also}")
     opened = [part for part in report.parts if part.error is None]
     if opened:
-        rows = [(_name(part), _told_by(part), part.pictures, *_figures(part)) for part in opened]
+        rows = [(_name(part), _defined_by(part), part.pictures, *_figures(part)) for part in opened]
         columns = ("split", "by", "pictures", "objects or void", "sizes")
         _output.print_table("parts", columns, rows, numeric=("pictures",))
         _print_classes(opened)
@@ -51,17 +51,17 @@ def _print(report: DataReport) -> None:
     for finding in report.findings:
         _warn(str(finding), wrong=finding.wrong)
     if not report.wrong:
-        _output.say("nothing in it is certainly wrong")
+        _output.print_line("nothing in it is certainly wrong")
     if report.grid is not None:
-        _output.say(f"pictures with their labels: {report.grid}")
+        _output.print_line(f"pictures with their labels: {report.grid}")
 
 
 def _name(part: PartSummary) -> str:
     return part.split or "all"
 
 
-def _told_by(part: PartSummary) -> str:
-    return part.told_by if part.split else part.form
+def _defined_by(part: PartSummary) -> str:
+    return part.defined_by if part.split else part.form
 
 
 def _figures(part: PartSummary) -> tuple[str, str]:
@@ -97,6 +97,6 @@ def _count(value: float, part: PartSummary) -> str:
 
 def _warn(text: str, *, wrong: bool) -> None:
     if wrong:
-        _output.fail(f"wrong: {text}")
+        _output.print_error(f"wrong: {text}")
     else:
-        _output.note(text)
+        _output.print_note(text)

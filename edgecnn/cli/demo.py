@@ -29,25 +29,25 @@ def command(verb: Verb, *, json: Annotated[options.Json, Option(help="Print demo
             _print(network)
         _print_end(report)
     for remark in report.remarks:
-        _output.note(remark)
+        _output.print_note(remark)
     return 0 if report.whole else 1
 
 
 def _print(network: NetworkReport) -> None:
     for refusal in network.refused:
-        _output.fail(f"{network.word}: refused: {refusal.format} {refusal.precision}: {refusal.reason}")
+        _output.print_error(f"{network.word}: refused: {refusal.format} {refusal.precision}: {refusal.reason}")
     for left_out in network.left_out:
         what = f"{network.word}: {left_out.format} {left_out.precision}"
-        _output.tell(f"{what} is skipped: {left_out.reason}", "yellow")
+        _output.print_remark(f"{what} is skipped: {left_out.reason}", "yellow")
     if network.bench is None:
         return
     ran = list(dict.fromkeys((still.format, still.precision) for still in network.stills))
-    says = {(still.photograph, still.format, still.precision): still.says for still in network.stills}
+    answers = {(still.photograph, still.format, still.precision): still.says for still in network.stills}
     names = list(dict.fromkeys(still.photograph for still in network.stills))
     _output.print_table(
         f"{network.word}: results",
         ("photograph", *(" ".join(artifact) for artifact in ran)),
-        [(name, *(says[(name, *artifact)] for artifact in ran)) for name in names],
+        [(name, *(answers[(name, *artifact)] for artifact in ran)) for name in names],
     )
     _print_latency(network, network.bench)
 
@@ -69,24 +69,24 @@ def _print_latency(network: NetworkReport, bench: BenchReport) -> None:
     for result in bench.results:
         if result.unstable:
             what = f"{result.format} {result.precision}"
-            _output.tell(f"unstable: {what}: {'; '.join(result.unstable)}", "yellow")
+            _output.print_remark(f"unstable: {what}: {'; '.join(result.unstable)}", "yellow")
     for failure in bench.failures:
-        _output.fail(f"{failure.format} {failure.precision}: {failure.reason}")
+        _output.print_error(f"{failure.format} {failure.precision}: {failure.reason}")
 
 
 def _print_end(report: DemoReport) -> None:
     bench = next((network.bench for network in report.networks if network.bench is not None), None)
     if bench is not None:
-        _output.say(
+        _output.print_line(
             "error: largest difference from the torch network, relative;\np50, p90: picture in memory → result; "
             "fit, infer, finish: its stages;\ncold: open → first result",
             "dim",
         )
-        _output.say(bench.machine.summary, "dim")
+        _output.print_line(bench.machine.summary, "dim")
     videos = [network.video.path for network in report.networks if network.video is not None]
     stills = sum(len(network.stills) for network in report.networks)
     written = ["demo.json", *videos, *filter(None, [report.contact_sheet])]
-    _output.say(
+    _output.print_line(
         f"written in {report.folder}: {', '.join(written)}, and {stills} {'still' if stills == 1 else 'stills'}"
     )
 

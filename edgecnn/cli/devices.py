@@ -63,15 +63,15 @@ def command(
 def _devices_on_boards(on: Sequence[str], device: str | None, *, as_json: bool) -> int:
     from edgecnn._verbs.on_boards import devices_on
 
-    outcomes = devices_on(on, device, status=_on_options.say_status)
+    outcomes = devices_on(on, device, status=_on_options.print_status)
     if as_json:
         _output.print_json(_on_options.rows(outcomes))
-    code = _on_options.say_errors(outcomes)
+    code = _on_options.print_errors(outcomes)
     for outcome in outcomes:
         if outcome.result is None:
             continue
         if not as_json:
-            _output.say(f"{outcome.on}:")
+            _output.print_line(f"{outcome.on}:")
             _print_machine(outcome.result)
             _print_trials(outcome.result)
         if device is not None and not any(trial.works for trial in outcome.result.trials):
@@ -103,7 +103,7 @@ def _print_machine(report: DevicesReport) -> None:
         lines.append(f"camera {camera.source}: {what}" + (f"; needs {camera.needs}" if camera.needs else ""))
     lines += [f"video, {what}: {how}" for what, how in report.video.items()]
     for line in lines:
-        _output.say(line)
+        _output.print_line(line)
 
 
 def _print_trials(report: DevicesReport) -> None:
@@ -121,4 +121,4 @@ def _print_trials(report: DevicesReport) -> None:
     for trial in report.trials:
         if not trial.works:
             needs = f"; needs {trial.needs}" if trial.needs else ""
-            _output.say(f"{trial.word}: {trial.why}{needs}")
+            _output.print_line(f"{trial.word}: {trial.why}{needs}")

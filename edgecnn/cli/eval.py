@@ -51,7 +51,7 @@ def command(
         return _evaluate_on_boards(verb, on, as_json=json)
 
     def measure(format: str | None, precision: str | None) -> Evaluation:  # noqa: A002
-        words: dict[str, Any] = {"format": format, "precision": precision, "on_start": _say_what}
+        words: dict[str, Any] = {"format": format, "precision": precision, "on_start": _print_choice}
         with _output.progress_bar(" ".join(word for word in ("eval", format, precision) if word)) as progress:
             words["progress"] = progress
             if versus is not None:
@@ -78,7 +78,7 @@ def _evaluate_on_boards(verb: Verb, on: Sequence[str], *, as_json: bool) -> int:
     from edgecnn._verbs.on_boards import evaluate_on
 
     words = verb.words()
-    outcomes = evaluate_on(words.pop("model"), words.pop("data"), on, status=_on_options.say_status, **words)
+    outcomes = evaluate_on(words.pop("model"), words.pop("data"), on, status=_on_options.print_status, **words)
     measured = [(outcome, outcome.result) for outcome in outcomes if outcome.result is not None]
     if as_json:
         _output.print_json(_on_options.rows(outcomes))
@@ -92,7 +92,7 @@ def _evaluate_on_boards(verb: Verb, on: Sequence[str], *, as_json: bool) -> int:
         _output.print_table(f"{first.data} ({first.form})", columns, rows, numeric=columns[4:])
     if measured:
         _remark(measured[0][1])
-    return _on_options.say_errors(outcomes)
+    return _on_options.print_errors(outcomes)
 
 
 def _measure_all(verb: Verb, measure: Callable[[str | None, str | None], Evaluation], *, as_json: bool) -> int:
@@ -112,7 +112,7 @@ def _measure_all(verb: Verb, measure: Callable[[str | None, str | None], Evaluat
             evaluations.append(measure(artifact.format, artifact.precision))
         except EdgeCnnError as error:
             failed.append(error)
-            _output.fail(f"{artifact.format} {artifact.precision}: {error}")
+            _output.print_error(f"{artifact.format} {artifact.precision}: {error}")
     if evaluations:
         if as_json:
             _output.print_json(evaluations)
@@ -122,11 +122,11 @@ def _measure_all(verb: Verb, measure: Callable[[str | None, str | None], Evaluat
     return max((error.exit_code for error in failed), default=0)
 
 
-def _say_what(runner: Runner) -> None:
+def _print_choice(runner: Runner) -> None:
     """Print what runs, so that the choice of a default artifact is never silent."""
     used = runner.backend.opened
     what = " ".join(word for word in (runner.format, runner.precision) if word)
-    _output.tell(f"{runner.task.name}: {what} on {used.summary}")
+    _output.print_remark(f"{runner.task.name}: {what} on {used.summary}")
 
 
 def _metric_names(measured: Evaluation | Comparison) -> MetricNames:
@@ -163,15 +163,15 @@ def _print_versus(model: str, first: Comparison) -> None:
     ]
     _output.print_table(f"{first.data} ({first.form})", columns, rows, numeric=columns[1:])
     if second.agreement is not None:
-        _output.say(f"{_metric_names(first).agreement}: {second.agreement:.2%}")
-    _output.say(second.verdict)
+        _output.print_line(f"{_metric_names(first).agreement}: {second.agreement:.2%}")
+    _output.print_line(second.verdict)
 
 
 def _print_details(evaluation: Evaluation) -> None:
     """The metric's other figures in a line, then the best and the worst classes."""
     figures = [f"{name} {value:.4f}" for name, value in evaluation.details.items() if isinstance(value, float)]
     if figures:
-        _output.say(", ".join(figures))
+        _output.print_line(", ".join(figures))
     ranked = sorted(evaluation.details.get("per_class", {}).items(), key=lambda item: -item[1])
     if not ranked:
         return
@@ -194,4 +194,4 @@ def _remark(evaluation: Evaluation) -> None:
         some = ", ".join(names[:8]) + (", …" if len(names) > 8 else "")
         remarks.append(f"the network does not have {len(names)} of the data's classes: {some}")
     for remark in (*evaluation.remarks, *remarks):
-        _output.note(remark)
+        _output.print_note(remark)

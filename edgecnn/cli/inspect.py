@@ -75,7 +75,7 @@ def command(
     _print_int8(manifest)
     _placement.print_placement(manifest)
     for refusal in manifest.refused:
-        _output.say(f"refused: {refusal.format} {refusal.precision}: {refusal.reason}", "red")
+        _output.print_line(f"refused: {refusal.format} {refusal.precision}: {refusal.reason}", "red")
     return 0
 
 
@@ -139,7 +139,7 @@ def _print_int8(manifest: Manifest) -> None:
         if evidence is not None and evidence.float_layers:
             kept, name = evidence.float_layers, artifact.label
             named = ", ".join(kept[:_FLOAT_LAYERS_NAMED]) + (", …" if len(kept) > _FLOAT_LAYERS_NAMED else "")
-            _output.say(f"{name}: {len(kept)} of {len(manifest.layers)} layers are float: {named}")
+            _output.print_line(f"{name}: {len(kept)} of {len(manifest.layers)} layers are float: {named}")
 
 
 def _compare(bundle: Path, names: tuple[str, str], *, data: Path | None, plot: Path | None, as_json: bool) -> None:
@@ -174,12 +174,12 @@ def _print_comparison(comparison: LayerComparison) -> None:
         numeric=shown[1:],
     )
     outputs = ", ".join(f"{name} {value:.1f} dB" for name, value in comparison.outputs.items())
-    _output.say(f"outputs: {outputs}")
+    _output.print_line(f"outputs: {outputs}")
     every = len(comparison.layers) + len(comparison.unread)
     for reason in dict.fromkeys(layer.reason for layer in comparison.unread):
         names = [layer.name for layer in comparison.unread if layer.reason == reason]
-        _output.say(f"{len(names)} of {every} layers were not compared, {reason}: {', '.join(names)}")
-    _output.say(comparison.conclusion)
+        _output.print_line(f"{len(names)} of {every} layers were not compared, {reason}: {', '.join(names)}")
+    _output.print_line(comparison.conclusion)
 
 
 def _layer_row(layer: LayerNoise) -> dict[str, object]:

@@ -107,9 +107,9 @@ def print_pruning(pruning: Pruning) -> None:
     if pruning.steps:
         _print_steps(pruning)
     for warning in pruning.warnings:
-        _output.note(warning)
+        _output.print_note(warning)
     if not pruning.steps:
-        _output.tell(f"train it before you use it: edgecnn train {pruning.folder} --data DATA --out NAME.model")
+        _output.print_remark(f"train it before you use it: edgecnn train {pruning.folder} --data DATA --out NAME.model")
 
 
 def _print_latency(latency: dict[str, Any]) -> None:
@@ -122,7 +122,7 @@ def _print_latency(latency: dict[str, Any]) -> None:
         rows.append((f"{step['macs_share']:.0%}", *figures))
     columns = ["multiply-adds", "ms before", "ms after", "times faster", "kept"]
     _output.print_table("tried, each compared with the last accepted one", columns, rows, numeric=columns[:4])
-    _output.say(
+    _output.print_line(
         f"{latency['ratio']:.2f} times as fast as the unpruned network [{latency['low']:.2f}, {latency['high']:.2f}], "
         f"in turns on {latency['device_name']}, threads: {latency['threads']}",
     )
@@ -139,9 +139,9 @@ def _print_steps(pruning: Pruning) -> None:
     _output.print_table("steps", columns, rows, numeric=columns[1:])
     for step in pruning.steps:
         if step.skipped:
-            _output.note(f"step {step.number} was skipped: {step.skipped}")
+            _output.print_note(f"step {step.number} was skipped: {step.skipped}")
     drawn = pruning.folder / "pruning.png"
-    _output.say(f"curve: {drawn}, figures: {drawn.with_suffix('.csv')}")
+    _output.print_line(f"curve: {drawn}, figures: {drawn.with_suffix('.csv')}")
 
 
 def _number(value: float | None) -> str:

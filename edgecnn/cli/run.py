@@ -90,9 +90,9 @@ def command(
 
 def _note(text: str, *, level: int = logging.INFO) -> None:
     if level >= logging.ERROR:
-        _output.fail(text)
+        _output.print_error(text)
     else:
-        _output.note(text)
+        _output.print_note(text)
 
 
 def _run(verb: Verb, source: str | Sequence[str], *, json: bool, to_stdout: bool, note: Callable[..., None]) -> int:
@@ -149,11 +149,11 @@ class _Report:
     def start(self, start: RunStart) -> None:
         """Print what runs."""
         runner, used, camera = start.runner, start.runner.backend.opened, start.camera
-        _output.tell(f"{runner.task.name} {camera.name}: {runner.format} {runner.precision} on {used.summary}")
+        _output.print_remark(f"{runner.task.name} {camera.name}: {runner.format} {runner.precision} on {used.summary}")
         if runner.why_chosen:
-            _output.note(f"{runner.format} {runner.precision}: {runner.why_chosen}")
+            _output.print_note(f"{runner.format} {runner.precision}: {runner.why_chosen}")
         if start.page_login_url:
-            _output.tell(f"page: {start.page_login_url}")
+            _output.print_remark(f"page: {start.page_login_url}")
         self._stills = camera.stills
         if not _output.is_terminal(sys.stderr):
             return
@@ -180,7 +180,7 @@ class _Report:
         """Print a picture's line; update a camera's status four times a second."""
         if self._stills:
             if self._lines:
-                _output.say(printable(f"{Path(frame.source).name}: {result}", lines=False))
+                _output.print_line(printable(f"{Path(frame.source).name}: {result}", lines=False))
             return
         if self._status is None:
             return
@@ -223,11 +223,11 @@ def _print_summary(summary: RunSummary) -> None:
     if summary.ended != "end of source":
         headline += f"; ended: {summary.ended}"
     columns = ("stage, ms", "p50", "p90", "mean")
-    _output.say(headline)
+    _output.print_line(headline)
     _output.print_table("", columns, rows, numeric=columns[1:])
     _print_counts(summary)
     for path in summary.written:
-        _output.say(f"written: {printable(path, lines=False)}")
+        _output.print_line(f"written: {printable(path, lines=False)}")
 
 
 def _print_counts(summary: RunSummary) -> None:

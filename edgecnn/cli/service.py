@@ -20,10 +20,10 @@ def command(
     if not print:
         code: int = verb()
         if verb["action"] == "install":
-            _output.say(f"{verb['name']} runs, now and at each boot; edgecnn service logs --name {verb['name']}")
+            _output.print_line(f"{verb['name']} runs, now and at each boot; edgecnn service logs --name {verb['name']}")
         return code
     from edgecnn._verbs.service import service_unit
 
     unit = service_unit(verb["cameras"], name=verb["name"], user=verb["user"], secrets=verb["secrets"])
-    _output.say(unit.text().rstrip())
+    _output.print_document(unit.text().rstrip())
     return 0

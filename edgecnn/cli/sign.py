@@ -20,7 +20,7 @@ def command(verb: Verb, *, json: options.Json = False) -> int:
     if json:
         _output.print_json(signed)
     else:
-        _output.say(f"{verb['bundle']}: {described(signed)}")
+        _output.print_line(f"{verb['bundle']}: {described(signed)}")
     return 0
 
 

@@ -85,7 +85,7 @@ def print_training(training: Training) -> None:
     """The final table."""
     rows = [
         (f"{row['epoch']:g}", f"{row['metric']:.4f}", f"{_loss(row):.3f}", f"{row['learning_rate']:.1e}")
-        for row in _some(training.history, training.best_epoch)
+        for row in _shown_epochs(training.history, training.best_epoch)
     ]
     _output.print_table(
         f"{training.folder}", ["epoch", training.metric, "loss", "learning rate"], rows, numeric=[training.metric]
@@ -94,18 +94,18 @@ def print_training(training: Training) -> None:
     ended = "stopped early" if training.stopped_early else "done"
     epochs = f"{training.epochs} {'epoch' if training.epochs == 1 else 'epochs'}"
     pictures = f"{training.validation} {'picture' if training.validation == 1 else 'pictures'}"
-    _output.say(
+    _output.print_line(
         f"{ended} after {epochs}; epoch {training.best_epoch} is kept: {training.metric} "
         f"{training.value:.4f} on {pictures} not used for training{before}"
     )
-    _output.say(f"curves: {training.folder / 'training.png'}, figures: {training.folder / 'training.csv'}")
+    _output.print_line(f"curves: {training.folder / 'training.png'}, figures: {training.folder / 'training.csv'}")
 
 
 def _loss(row: dict[str, float]) -> float:
     return sum(value for name, value in row.items() if name.endswith("_loss"))
 
 
-def _some(history: Any, best_epoch: int) -> list[dict[str, float]]:
+def _shown_epochs(history: Any, best_epoch: int) -> list[dict[str, float]]:
     """Ten measured epochs, including the best and the last."""
     measured = [row for row in history if "metric" in row]
     step = max(len(measured) // 8, 1)

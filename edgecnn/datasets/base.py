@@ -135,7 +135,7 @@ class Dataset(Sequence[Sample]):
         left_out: what is ignored: reason → how many pictures or objects.
         remarks: problems and decisions, in sentences.
         split: "train", "val", "test" or another part; None for all of it.
-        told_by: where the split is defined: "data.yaml", "the folder valid/".
+        defined_by: where the split is defined: "data.yaml", "the folder valid/".
         root: the data set's folder: all its files are inside.
     """
 
@@ -146,7 +146,7 @@ class Dataset(Sequence[Sample]):
     left_out: Mapping[str, int] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     split: str | None = None
-    told_by: str = ""
+    defined_by: str = ""
     root: Path = Path()
 
     def __post_init__(self) -> None:
@@ -157,7 +157,7 @@ class Dataset(Sequence[Sample]):
     @property
     def described(self) -> str:
         """A description of these pictures, in one line."""
-        part = f"{self.split}, by {self.told_by}" if self.split is not None else "all of it"
+        part = f"{self.split}, by {self.defined_by}" if self.split is not None else "all of it"
         pictures = "picture" if len(self) == 1 else "pictures"
         return f"{self.path} ({self.form}; {part}): {len(self):,} {pictures}"
 
@@ -201,8 +201,8 @@ def map_classes(names: Sequence[str], labels: Sequence[str], *, where: Path) -> 
     """
     if len(set(names)) < len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
-        said = [f"{one!r} is {', '.join(str(i) for i, name in enumerate(names) if name == one)}" for one in twice]
-        raise DataError(f"{where} gives one name to several classes: {beginning(said)}; rename or merge them")
+        duplicates = [f"{one!r} is {', '.join(str(i) for i, name in enumerate(names) if name == one)}" for one in twice]
+        raise DataError(f"{where} gives one name to several classes: {beginning(duplicates)}; rename or merge them")
     if not labels:
         return ClassMap(tuple(names), tuple(names), np.arange(len(names), dtype=np.int64))
     by_spelling: dict[str, int] = {}

@@ -154,8 +154,8 @@ def _list(file: Path, part: str, raw: msgspec.Raw, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(raw, type=kind, strict=False)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
-        said = str(wrong).replace("`$", f"`{part}")
-        raise DataError(f"{file}: expected {_WANTED[part]}; {said}") from wrong
+        declared = str(wrong).replace("`$", f"`{part}")
+        raise DataError(f"{file}: expected {_WANTED[part]}; {declared}") from wrong
 
 
 def _has_labels(content: _Labels, kind: str) -> bool:
@@ -285,10 +285,10 @@ class _Truth:
 
     def __call__(self, image: UInt8Array) -> BoxTruth:
         height, width = image.shape[:2]
-        said = self._image.width, self._image.height
-        if None not in said and said != (width, height):
+        declared = self._image.width, self._image.height
+        if None not in declared and declared != (width, height):
             raise DataError(
-                f"{self._file} says that {self._image.file_name} has {said[0]}x{said[1]} px, but the "
+                f"{self._file} says that {self._image.file_name} has {declared[0]}x{declared[1]} px, but the "
                 f"file has {width}x{height}: the boxes belong to another picture, or to this one before it was resized"
             )
         return self._truth

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgecnn.datasets import FORMS, Dataset, Form, Sample, Truth, dataset_parts
 from edgecnn.datasets.base import evenly_spaced
-from edgecnn.datasets.splits import Part, known, split_called
+from edgecnn.datasets.splits import Part, known, split_by_name
 from edgecnn.datasets.summary import Duplicates, Finding, Look, PartSummary
 from edgecnn.errors import DataError, SplitError
 from edgecnn.results import UInt8Array
@@ -148,7 +148,7 @@ def _opened(
         except DataError as wrong:
             return [_unopened(None, form, path, wrong)]
         names += parts
-        wanted = [p for p in parts if split is None or split in (p.split, *p.names) or split_called(split) == p.split]
+        wanted = [p for p in parts if split is None or split in (p.split, *p.names) or split_by_name(split) == p.split]
         opened: list[Dataset | PartSummary] = []
         for part in wanted:
             try:
@@ -157,7 +157,7 @@ def _opened(
                 opened.append(_unopened(part, form, path, wrong))
                 continue
             if dataset is not None:
-                opened.append(replace(dataset, split=part.split, told_by=part.told_by))
+                opened.append(replace(dataset, split=part.split, defined_by=part.defined_by))
         if opened:
             return opened
     if asked_for and names and split is not None:
@@ -166,5 +166,5 @@ def _opened(
 
 
 def _unopened(part: Part | None, form: Form, path: Path, wrong: DataError) -> PartSummary:
-    split, told_by, place = (None, "", path) if part is None else (part.split, part.told_by, part.place)
-    return PartSummary(split=split, told_by=told_by, path=str(place), form=form.name, error=str(wrong))
+    split, defined_by, place = (None, "", path) if part is None else (part.split, part.defined_by, part.place)
+    return PartSummary(split=split, defined_by=defined_by, path=str(place), form=form.name, error=str(wrong))

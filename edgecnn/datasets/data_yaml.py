@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgecnn.bounded import read_beginning
 from edgecnn.datasets.base import beginning, read_names
-from edgecnn.datasets.splits import TEST, TRAIN, VAL, split_called
+from edgecnn.datasets.splits import TEST, TRAIN, VAL, split_by_name
 from edgecnn.datasets.untrusted_documents import Yaml, read_text, read_yaml
 from edgecnn.errors import DataError
 from edgecnn.pictures import is_picture
@@ -49,17 +49,17 @@ class DataYaml:
             DataError: a place in the file does not exist.
         """
         found: list[Path] = []
-        for said in self.splits[split]:
-            place = self._place(said)
+        for declared in self.splits[split]:
+            place = self._place(declared)
             if place is None:
                 raise DataError(
-                    f"{self.file} gives {said!r} for {split}, which does not exist"
-                    f"{f' (relative to {self.base})' if not Path(said).is_absolute() else ''}: expected {_WHAT}"
+                    f"{self.file} gives {declared!r} for {split}, which does not exist"
+                    f"{f' (relative to {self.base})' if not Path(declared).is_absolute() else ''}: expected {_WHAT}"
                 )
             if place.is_dir():
                 if place.resolve() in self.file.resolve().parent.parents:
                     raise DataError(
-                        f"{self.file} gives {said!r} for {split}, a folder around its own: expected {_WHAT}"
+                        f"{self.file} gives {declared!r} for {split}, a folder around its own: expected {_WHAT}"
                     )
                 found += sorted(p for p in place.rglob("*") if is_picture(p) and p.is_file())
             elif is_picture(place):
@@ -72,17 +72,17 @@ class DataYaml:
 
     def is_there(self, split: str) -> bool:
         """Whether the places of a part exist."""
-        return all(self._place(said) is not None for said in self.splits[split])
+        return all(self._place(declared) is not None for declared in self.splits[split])
 
-    def _place(self, said: str) -> Path | None:
+    def _place(self, declared: str) -> Path | None:
         """The path of a part: as written, or in Roboflow's convention without the `../` in front."""
         try:
-            for name in dict.fromkeys((said, said.removeprefix("../"))):
+            for name in dict.fromkeys((declared, declared.removeprefix("../"))):
                 for base in dict.fromkeys((self.base, self.file.parent)):
                     if (base / name).exists():
                         return base / name
         except (OSError, ValueError) as failed:
-            raise DataError(f"{self.file}: {said[:60]!r} is not a valid path: {failed}") from failed
+            raise DataError(f"{self.file}: {declared[:60]!r} is not a valid path: {failed}") from failed
         return None
 
 
@@ -176,33 +176,35 @@ def _read(file: Path) -> DataYaml | None:
     if not isinstance(content, dict) or "names" not in content:
         return None
     names = names_of(content["names"], str(file))
-    if (said := content.get("nc")) not in (None, "", str(len(names))):
-        raise DataError(f"{file} has nc: {said}, but {len(names)} names: {beginning(names)}")
+    if (declared := content.get("nc")) not in (None, "", str(len(names))):
+        raise DataError(f"{file} has nc: {declared}, but {len(names)} names: {beginning(names)}")
     splits: dict[str, tuple[str, ...]] = {}
     for key in _SPLIT_KEYS:
         places = _places(content.get(key, ""), key, file)
-        if places and split_called(key) in splits:
+        if places and split_by_name(key) in splits:
             raise DataError(f"{file} has both val: and {key}: remove one of them")
         if places:
-            splits[split_called(key)] = places
+            splits[split_by_name(key)] = places
     in_order = {split: splits[split] for split in (TRAIN, VAL, TEST) if split in splits}
     return DataYaml(file, names, in_order, _base(content.get("path", ""), file), _kpt_shape(content, file))
 
 
-def names_of(said: Yaml, where: str) -> tuple[str, ...]:
+def names_of(declared: Yaml, where: str) -> tuple[str, ...]:
     """Class names by id, from a list or a mapping from id to name.
 
     Raises:
         DataError: neither, or ids that don't count from 0.
     """
-    if isinstance(said, list):
-        named = {str(index): name for index, name in enumerate(said)}
-    elif isinstance(said, dict):
-        named = said
-    elif not said.strip():
+    if isinstance(declared, list):
+        named = {str(index): name for index, name in enumerate(declared)}
+    elif isinstance(declared, dict):
+        named = declared
+    elif not declared.strip():
         return ()
     else:
-        raise DataError(f"{where}: `names:` must be a list, or a mapping from class id to name; found {said[:60]!r}")
+        raise DataError(
+            f"{where}: `names:` must be a list, or a mapping from class id to name; found {declared[:60]!r}"
+        )
     by_id: dict[int, str] = {}
     for key, name in named.items():
         if not key.strip().isdecimal() or len(key) > 10 or int(key) >= _MOST_CLASSES:
@@ -218,8 +220,8 @@ def names_of(said: Yaml, where: str) -> tuple[str, ...]:
     return tuple(by_id[index] for index in range(len(by_id)))
 
 
-def _places(said: Yaml, key: str, file: Path) -> tuple[str, ...]:
-    items: Sequence[Yaml] = said if isinstance(said, list) else [said]
+def _places(declared: Yaml, key: str, file: Path) -> tuple[str, ...]:
+    items: Sequence[Yaml] = declared if isinstance(declared, list) else [declared]
     places = []
     for item in items:
         if not isinstance(item, str):
@@ -229,22 +231,26 @@ def _places(said: Yaml, key: str, file: Path) -> tuple[str, ...]:
     return tuple(places)
 
 
-def _base(said: Yaml, file: Path) -> Path:
+def _base(declared: Yaml, file: Path) -> Path:
     """The folder for a description's paths: its `path:`, relative to its own folder or its parent, if it exists."""
-    if not isinstance(said, str):
+    if not isinstance(declared, str):
         raise DataError(f"{file}: `path:` must be one folder")
-    if not said.strip() or "\0" in said:
+    if not declared.strip() or "\0" in declared:
         return file.parent
-    candidates = [file.parent / said.strip(), file.parent.parent / said.strip()]
+    candidates = [file.parent / declared.strip(), file.parent.parent / declared.strip()]
     return next((place for place in candidates if place.is_dir()), file.parent)
 
 
 def _kpt_shape(content: dict[str, Yaml], file: Path) -> tuple[int, int] | None:
-    said = content.get("kpt_shape")
-    if said is None or said == "":
+    declared = content.get("kpt_shape")
+    if declared is None or declared == "":
         return None
-    if isinstance(said, list) and len(said) == 2 and all(isinstance(n, str) and n.isdecimal() for n in said):
-        points, numbers = (int(str(n)[:6]) for n in said)
+    if (
+        isinstance(declared, list)
+        and len(declared) == 2
+        and all(isinstance(n, str) and n.isdecimal() for n in declared)
+    ):
+        points, numbers = (int(str(n)[:6]) for n in declared)
         if 0 < points <= 1000 and numbers in (2, 3):
             return points, numbers
-    raise DataError(f"{file}: kpt_shape must be [key points, 2 or 3 numbers each]; found {str(said)[:40]}")
+    raise DataError(f"{file}: kpt_shape must be [key points, 2 or 3 numbers each]; found {str(declared)[:40]}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgecnn.datasets import coco, folders, masks, voc, voc_masks, yolo
-from edgecnn.datasets.splits import Part, is_split_name, split_called
+from edgecnn.datasets.splits import Part, is_split_name, split_by_name
 from edgecnn.tasks.truth import BOXES, CLASS_MAP, LABEL, OUTLINES
 
 
@@ -79,7 +79,7 @@ def dataset_parts(path: Path, form: Form, kind: str) -> list[Part]:
     if any(part.split is not None for part in own) or not path.is_dir():
         return own
     below = [
-        replace(part, split=split_called(folder.name), told_by=f"the folder {folder.name}/", names=(folder.name,))
+        replace(part, split=split_by_name(folder.name), defined_by=f"the folder {folder.name}/", names=(folder.name,))
         for folder in sorted(path.iterdir())
         if folder.is_dir() and is_split_name(folder.name)
         for part in form.parts(folder, kind)

@@ -50,12 +50,14 @@ def open_dataset(
         parts = dataset_parts(path, form, kind)
         chosen = choose(parts, split, use)
         if not chosen and split is not None and path.is_dir() and (path / split).is_dir():
-            told_by = f"the folder {split}/"
-            chosen = [replace(p, split=split, told_by=told_by) for p in form.parts(path / split, kind) if not p.split]
+            defined_by = f"the folder {split}/"
+            chosen = [
+                replace(p, split=split, defined_by=defined_by) for p in form.parts(path / split, kind) if not p.split
+            ]
         for part in chosen:
             dataset = part.open(labels)
             if dataset is not None:
-                dataset = replace(dataset, split=part.split, told_by=part.told_by)
+                dataset = replace(dataset, split=part.split, defined_by=part.defined_by)
                 logger.info("%s", dataset.described)
                 for remark in dataset.remarks:
                     logger.warning("%s: %s", dataset.path.name, remark)
@@ -69,10 +71,10 @@ def open_dataset(
         raise SplitError(f"{path} has {known(others)}: choose the one to {what} with --split")
     below = f" in the split {split!r}" if split else ""
     error = SplitError if split else DataError
-    raise error(f"{path} has no labels for the task {task}{below}. Expected {wanted}. Found: {what_lies_at(path)}")
+    raise error(f"{path} has no labels for the task {task}{below}. Expected {wanted}. Found: {kind_of_path(path)}")
 
 
-def what_lies_at(path: Path) -> str:
+def kind_of_path(path: Path) -> str:
     """The content of `path`, for a message."""
     if path.is_file():
         return f"a {path.suffix or 'suffixless'} file"

@@ -21,7 +21,7 @@ from edgecnn.datasets.base import (
 )
 from edgecnn.datasets.mask_files import read_class_ids
 from edgecnn.datasets.mask_values import check_ids, count_ids, void_id
-from edgecnn.datasets.splits import Part, split_called
+from edgecnn.datasets.splits import Part, split_by_name
 from edgecnn.errors import DataError
 from edgecnn.pictures import list_pictures
 from edgecnn.results import IntArray, UInt8Array
@@ -41,7 +41,7 @@ def mask_parts(path: Path, kind: str) -> list[Part]:
     below = [f.name for f in sorted(images.iterdir()) if f.is_dir() and any((m / f.name).is_dir() for m in folders)]
     return [
         Part(
-            split_called(name),
+            split_by_name(name),
             f"the folder images/{name}",
             partial(_open, path, folders, name),
             names=(name,),

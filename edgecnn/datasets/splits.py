@@ -30,14 +30,14 @@ class Part:
 
     Attributes:
         split: "train", "val", "test" or another name; None for an undivided data set.
-        told_by: where it is defined: "data.yaml", "the folder valid/".
+        defined_by: where it is defined: "data.yaml", "the folder valid/".
         open: called with the network's labels; returns None where it has no labels for the task.
         names: other names that `--split` accepts.
         place: its file or folder, for messages.
     """
 
     split: str | None
-    told_by: str
+    defined_by: str
     open: Callable[[Sequence[str]], Dataset | None] = field(repr=False)
     names: tuple[str, ...] = ()
     place: Path = Path()
@@ -48,20 +48,20 @@ class Part:
         return "the whole" if self.split is None else self.split
 
 
-def split_called(name: str) -> str:
+def split_by_name(name: str) -> str:
     """The split of a name: "valid" gives "val"; other names give themselves."""
     return _SAME.get(name.lower(), name.lower() if name.lower() in {TRAIN, VAL, TEST} else name)
 
 
 def is_split_name(name: str) -> bool:
     """Whether a folder or list of this name is a part of a data set."""
-    return split_called(name) in {TRAIN, VAL, TEST}
+    return split_by_name(name) in {TRAIN, VAL, TEST}
 
 
 def split_in(stem: str) -> str | None:
     """The split in a file's name: instances_val2017 gives "val"; None for none, or several."""
     words = [word for word in re.findall(r"[a-z]+", stem.lower()) if is_split_name(word) or word == "trainval"]
-    found = {split_called(word) for word in words}
+    found = {split_by_name(word) for word in words}
     return found.pop() if len(found) == 1 else None
 
 
@@ -74,7 +74,7 @@ def choose(parts: Sequence[Part], split: str | None, use: Use) -> list[Part]:
     if split is None:
         return [part for name in _ORDER[use] for part in _only([p for p in parts if p.split == name])]
     exact = [part for part in parts if split in (part.split, *part.names)]
-    return _only(exact or [part for part in parts if part.split == split_called(split)])
+    return _only(exact or [part for part in parts if part.split == split_by_name(split)])
 
 
 def known(parts: Sequence[Part]) -> str:
@@ -84,8 +84,8 @@ def known(parts: Sequence[Part]) -> str:
 
 def _only(parts: list[Part]) -> list[Part]:
     if len(parts) > 1:
-        said = "; ".join(f"{part.place} ({part.told_by})" for part in parts)
+        places = "; ".join(f"{part.place} ({part.defined_by})" for part in parts)
         raise DataError(
-            f"{len(parts)} places are both {parts[0].title}: {said}. Give one of them as DATA, or with --split"
+            f"{len(parts)} places are both {parts[0].title}: {places}. Give one of them as DATA, or with --split"
         )
     return parts

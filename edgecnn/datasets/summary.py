@@ -61,7 +61,7 @@ class PartSummary:
 
     Attributes:
         split: "train", "val", …; None for an undivided data set.
-        told_by: where the split is defined.
+        defined_by: where the split is defined.
         path, form: path and form of the labels.
         pictures: number of pictures with labels for the task.
         left_out: what is ignored: reason → how many.
@@ -77,7 +77,7 @@ class PartSummary:
     """
 
     split: str | None
-    told_by: str
+    defined_by: str
     path: str
     form: str
     pictures: int = 0
@@ -182,7 +182,7 @@ class Look:
         boxes = len(areas) > 0
         return PartSummary(
             split=dataset.split,
-            told_by=dataset.told_by,
+            defined_by=dataset.defined_by,
             path=str(dataset.path),
             form=dataset.form,
             pictures=self._pictures,

@@ -9,8 +9,8 @@ import numpy as np
 
 from edgecnn.datasets.base import evenly_spaced
 from edgecnn.datasets.data_yaml import description_of
-from edgecnn.datasets.labelled_pictures import logger, what_lies_at
-from edgecnn.datasets.splits import TEST, TRAIN, VAL, split_called
+from edgecnn.datasets.labelled_pictures import kind_of_path, logger
+from edgecnn.datasets.splits import TEST, TRAIN, VAL, split_by_name
 from edgecnn.datasets.video import VIDEO_SUFFIXES, read_video_frames
 from edgecnn.errors import DataError, SpecError, near_path
 from edgecnn.pictures import is_picture, list_pictures, read_picture
@@ -42,7 +42,7 @@ def iterate_frames(path: str | Path, limit: int, *, seed: int | None = None) -> 
         place = _part_to_learn_from(path)
         files = _images_below(place)
         if not files:
-            raise DataError(f"{path} has no images. Found: {what_lies_at(path)}")
+            raise DataError(f"{path} has no images. Found: {kind_of_path(path)}")
         return _frames_of(files, limit, seed, place)
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return read_video_frames(path, limit)
@@ -57,7 +57,7 @@ def _part_to_learn_from(folder: Path) -> Path:
     """The folder train of a folder divided by such names; otherwise the folder itself."""
     for place in (folder, folder / "images"):
         if place.is_dir():
-            names = {split_called(below.name): below for below in sorted(place.iterdir()) if below.is_dir()}
+            names = {split_by_name(below.name): below for below in sorted(place.iterdir()) if below.is_dir()}
             if TRAIN in names and names.keys() & {VAL, TEST}:
                 return names[TRAIN]
     return folder

@@ -68,8 +68,8 @@ def parse_yaml(text: str, name: str) -> Yaml:
         events = _bounded(yaml.parse(text, Loader=loader), yaml, name)
         return _YamlBuilder(events, yaml, name).document()
     except yaml.YAMLError as broken:
-        said = " ".join(str(broken).split())
-        raise DataError(f"{name} is broken YAML: {said[:300]}") from broken
+        message = " ".join(str(broken).split())
+        raise DataError(f"{name} is broken YAML: {message[:300]}") from broken
 
 
 def read_xml(path: Path) -> ElementTree.Element:

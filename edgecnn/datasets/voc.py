@@ -25,7 +25,7 @@ from edgecnn.datasets.base import (
     map_classes,
     refuse_mostly_outside,
 )
-from edgecnn.datasets.splits import Part, is_split_name, split_called
+from edgecnn.datasets.splits import Part, is_split_name, split_by_name
 from edgecnn.datasets.untrusted_documents import read_text, read_xml
 from edgecnn.errors import DataError
 from edgecnn.pictures import list_pictures
@@ -53,7 +53,7 @@ def voc_parts(path: Path, kind: str) -> list[Part]:
     if any(is_split_name(file.stem) or file.stem == "trainval" for file in lists):
         return [
             Part(
-                split_called(file.stem),
+                split_by_name(file.stem),
                 f"ImageSets/Main/{file.name}",
                 partial(_open, path, images, labels, file),
                 names=(file.stem,),

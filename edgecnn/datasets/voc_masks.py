@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgecnn.datasets.base import Dataset, beginning, read_names
 from edgecnn.datasets.masks import mask_dataset
-from edgecnn.datasets.splits import Part, is_split_name, split_called
+from edgecnn.datasets.splits import Part, is_split_name, split_by_name
 from edgecnn.datasets.untrusted_documents import read_text
 from edgecnn.errors import DataError
 from edgecnn.pictures import list_pictures
@@ -32,7 +32,7 @@ def voc_mask_parts(path: Path, kind: str) -> list[Part]:
     if any(is_split_name(file.stem) or file.stem == "trainval" for file in lists):
         return [
             Part(
-                split_called(file.stem),
+                split_by_name(file.stem),
                 f"{_LISTS}/{file.name}",
                 partial(_open, path, file),
                 names=(file.stem,),

@@ -20,7 +20,7 @@ from edgecnn.datasets.base import (
     map_classes,
 )
 from edgecnn.datasets.data_yaml import DataYaml, description_of, pictures_in_list
-from edgecnn.datasets.splits import TEST, TRAIN, VAL, Part, split_called
+from edgecnn.datasets.splits import TEST, TRAIN, VAL, Part, split_by_name
 from edgecnn.datasets.untrusted_documents import read_text
 from edgecnn.datasets.yolo_labels import Row, read_rows
 from edgecnn.errors import DataError
@@ -49,13 +49,13 @@ def yolo_parts(path: Path, kind: str) -> list[Part]:
         ]
     found = [
         Part(
-            split_called(split) if split else None,
-            told_by,
+            split_by_name(split) if split else None,
+            defined_by,
             partial(_open, pictures, kind, root, described),
             names=(split,) if split else (),
             place=place,
         )
-        for split, told_by, place, pictures in _folders(root)
+        for split, defined_by, place, pictures in _folders(root)
     ]
     return found or _lists(root, kind, described)
 
@@ -81,7 +81,7 @@ def _lists(root: Path, kind: str, described: DataYaml | None) -> list[Part]:
     files = [root / f"{name}.txt" for name in (TRAIN, VAL, "valid", TEST)]
     files = [file for file in files if file.is_file() and _names_pictures(file)]
     return [
-        Part(split_called(file.stem), file.name, partial(_open_list, file, kind, root, described), place=file)
+        Part(split_by_name(file.stem), file.name, partial(_open_list, file, kind, root, described), place=file)
         for file in files
     ]
 

@@ -101,7 +101,7 @@ def show_network(
     else:
         bundle = Bundle.open(_shipped(word))
     if bundle is None:
-        return _nothing_passed(word, refused), None
+        return _all_refused(word, refused), None
     ran, stills, left_out = _take_all_stills(bundle, kind, folder, step)
     row = row_of_tiles(bundle, ran[0])
     return NetworkReport(
@@ -139,7 +139,7 @@ def _take_all_stills(
     return ran, stills, left_out
 
 
-def _nothing_passed(word: str, refused: tuple[Refusal, ...]) -> NetworkReport:
+def _all_refused(word: str, refused: tuple[Refusal, ...]) -> NetworkReport:
     return NetworkReport(
         word=word,
         name="",

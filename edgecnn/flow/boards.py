@@ -96,11 +96,11 @@ def ask_boards(
         status: called with a board's address and a progress message, from several threads.
     """
 
-    def say(address: BoardAddress, text: str) -> None:
+    def report(address: BoardAddress, text: str) -> None:
         if status is not None:
             status(str(address), text)
 
-    found = on_boards(addresses, work, status=say)
+    found = on_boards(addresses, work, status=report)
     return [_outcome(address, answer, read) for address, answer in zip(addresses, found, strict=True)]
 
 
@@ -115,8 +115,10 @@ def _outcome(address: BoardAddress, answer: Answer | EdgeCnnError, read: Callabl
         return OnBoard(str(address), answer.board, error=error)
     if result is not None:
         return OnBoard(str(address), answer.board, result)
-    said = [line for line in answer.err.splitlines() if line.strip()]
-    last = shortened(said[-1], length=2000) if said else f"edgecnn ended with code {answer.code} without a message"
+    messages = [line for line in answer.err.splitlines() if line.strip()]
+    last = (
+        shortened(messages[-1], length=2000) if messages else f"edgecnn ended with code {answer.code} without a message"
+    )
     fault = Fault.of_line(last, answer.code)
     error = dataclasses.replace(fault, reason=f"on {address}: {fault.reason}").as_error()
     return OnBoard(str(address), answer.board, error=error)

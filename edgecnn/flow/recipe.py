@@ -293,8 +293,8 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         names = (
             "weights", "task", "head", "labels", "fit", "mean", "std", "scale", "color", "replace_activations"
         )  # fmt: skip
-        said = {"size": self.size_px, **{name: getattr(self, name) for name in names}}
-        return {name: value for name, value in said.items() if value is not None}
+        given = {"size": self.size_px, **{name: getattr(self, name) for name in names}}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def learned_parts(self) -> tuple[Path, ...]:
@@ -309,15 +309,15 @@ class Recipe(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     @property
     def search_data(self) -> Path | None:
         """Labelled pictures for the search of layers that stay float."""
-        said = (self.quantize and self.quantize.data) or self.data.validate_on
-        return said or (self.learned_parts[-1] if self.learned_parts else None)
+        given = (self.quantize and self.quantize.data) or self.data.validate_on
+        return given or (self.learned_parts[-1] if self.learned_parts else None)
 
     @property
     def calibration(self) -> Path | None:
         """Pictures for activation ranges; None for those of the search."""
-        said = self.quantize or Quantize()
-        if said.calibration is not None or said.data is not None or not self.learned_parts:
-            return said.calibration
+        given = self.quantize or Quantize()
+        if given.calibration is not None or given.data is not None or not self.learned_parts:
+            return given.calibration
         return self.learned_parts[0]
 
     def check_files(self) -> None:

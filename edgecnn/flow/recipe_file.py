@@ -25,14 +25,14 @@ def read_recipe(file: str | Path) -> Recipe:
     file = Path(file)
     raw = read_toml(file, "a recipe")
     _refuse_unknown(raw, Recipe, f"key of the recipe {file.name}")
-    said = {name: value for name, value in raw.items() if not isinstance(value, dict)}
+    values = {name: value for name, value in raw.items() if not isinstance(value, dict)}
     for name in ("model", "weights"):
-        _from_folder(said, name, file.parent)
+        _from_folder(values, name, file.parent)
     for field in msgspec.structs.fields(Recipe):
         kind = _struct_in(field.type)
         if kind is not None and isinstance(raw.get(field.encode_name), dict):
-            said[field.encode_name] = _converted(raw[field.encode_name], kind, file, f"[{field.encode_name}] ")
-    recipe: Recipe = _converted(said, Recipe, file, "")
+            values[field.encode_name] = _converted(raw[field.encode_name], kind, file, f"[{field.encode_name}] ")
+    recipe: Recipe = _converted(values, Recipe, file, "")
     return recipe
 
 
@@ -59,14 +59,14 @@ def _converted(raw: dict[str, Any], kind: type[Any], file: Path, table: str) -> 
         raise SpecError(f"{file}: {table}{wrong}") from wrong
 
 
-def _from_folder(said: dict[str, Any], name: str, folder: Path) -> None:
+def _from_folder(values: dict[str, Any], name: str, folder: Path) -> None:
     """Make a path relative to the recipe's folder relative to the working folder."""
-    value = said.get(name)
+    value = values.get(name)
     if not isinstance(value, str):
         return
     is_path = value != DEFAULT_WEIGHTS if name == "weights" else is_network_path(value)
     if is_path:
-        said[name] = str(folder / value)
+        values[name] = str(folder / value)
 
 
 def _refuse_unknown(raw: dict[str, Any], kind: type[Struct], what: str) -> None:

@@ -66,7 +66,7 @@ class RecipePictures:
         quantize = recipe.quantize
         self.search_split = self._search_split()
         # Where splits are lists instead of folders, a folder holds the pictures of all splits.
-        self.calibration = recipe.calibration if self.search_split is None or self._said_calibration else None
+        self.calibration = recipe.calibration if self.search_split is None or self._has_own_calibration else None
         searched = self._searched()
         places = [] if quantize is None else [self.calibration, recipe.search_data, quantize.evaluate_on]
         self.quantized = self._digest(places, searched, data.ignore_label, self.search_split)
@@ -83,7 +83,7 @@ class RecipePictures:
             refuse_seen_pictures(evaluated, pictures_learned(model.stages))
 
     @property
-    def _said_calibration(self) -> bool:
+    def _has_own_calibration(self) -> bool:
         return self._recipe.quantize is not None and self._recipe.quantize.calibration is not None
 
     def _search_split(self) -> str | None:

@@ -10,7 +10,7 @@ import msgspec
 from edgecnn.atomic import storage_error
 from edgecnn.bundle.evidence import Record
 from edgecnn.errors import SpecError
-from edgecnn.journal import Journal, about_of
+from edgecnn.journal import Journal, journal_subject
 
 JOURNAL = ".stages.json"
 _ABOUT = "the stages of a flow"
@@ -45,7 +45,7 @@ class StageJournal:
     def __init__(self, folder: Path) -> None:
         file = folder / JOURNAL
         try:
-            about = about_of(file)
+            about = journal_subject(file)
             if about is None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
                 raise SpecError(f"{folder} exists and was not made by `compress`: choose another --out, or remove it")
         except SpecError as damaged:

@@ -68,7 +68,7 @@ def parse_other(
         return versus, None, None
     parts = _ARTIFACT.fullmatch(versus)
     if TORCH in (versus, parts and parts["format"]):
-        raise SpecError(_torch_the_other_way_round(bundle))
+        raise SpecError(_swap_hint(bundle))
     if versus and (named := as_bundle(versus)) is not None:
         return named, None, None
     if parts is None:
@@ -86,7 +86,7 @@ def parse_other(
     return bundle, parts["format"], parts["precision"]
 
 
-def _torch_the_other_way_round(bundle: Bundle | None) -> str:
+def _swap_hint(bundle: Bundle | None) -> str:
     if bundle is None:
         return "--versus must name an artifact of a bundle: the network that you evaluate runs in torch already"
     source = bundle.manifest.source
@@ -97,7 +97,7 @@ def _torch_the_other_way_round(bundle: Bundle | None) -> str:
     )
 
 
-def names_apart(subject: Subject, other: Subject) -> tuple[str, str]:
+def distinct_names(subject: Subject, other: Subject) -> tuple[str, str]:
     """Short names that distinguish the two: "int8" and "fp32" where both have one bundle and one format."""
 
     def words(one: Subject, bundle_of: Callable[[Bundle], str]) -> tuple[str, ...]:
@@ -129,7 +129,7 @@ def refuse_unlike(subject: Subject, other: Subject, names: tuple[str, str]) -> N
 
 
 def versus_other(other: Subject, paired: PairedAccuracy, names: tuple[str, str]) -> Versus:
-    """The other artifact's record with the difference; `names` come from `names_apart`."""
+    """The other artifact's record with the difference; `names` come from `distinct_names`."""
     assert other.bundle is not None
     return Versus(
         format=other.format,

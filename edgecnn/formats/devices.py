@@ -84,7 +84,7 @@ def all_executors() -> list[Executor]:
     return [row for runtime in runtimes() for row in runtime.executors]
 
 
-def executors_called(text: str | None) -> list[Executor]:
+def executors_by_name(text: str | None) -> list[Executor]:
     """Every way to use the requested device, runtime by runtime; all of them where none is requested.
 
     Raises:
@@ -98,4 +98,4 @@ def executors_called(text: str | None) -> list[Executor]:
 
 def device_words() -> list[str]:
     """Every text that `parse_device` knows, except numbered devices."""
-    return [*KINDS, AUTO, *(row.word_in_full for row in all_executors())]
+    return [*KINDS, AUTO, *(row.full_name for row in all_executors())]

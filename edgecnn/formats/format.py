@@ -51,7 +51,7 @@ class Executor:
     by_name_only: bool = False
 
     @property
-    def word_in_full(self) -> str:
+    def full_name(self) -> str:
         """The device name that selects exactly this."""
         return f"{self.runtime}:{self.word}"
 
@@ -138,6 +138,7 @@ class Format:
         layer_timer: function that times a file's operators.
         converter: class that writes its float files, a `Converter`.
         int8_writer: class that writes its int8 files, an `Int8Writer`.
+        why_no_int8: the reason why there is no int8 writer, for messages.
         int8_rounding: where those round; None where training for int8 does not support it.
         compilers: name → class that compiles its float files for a target, a `TargetCompiler`.
     """
@@ -153,6 +154,7 @@ class Format:
     layer_timer: Part[LayerTimer] | None = None
     converter: Part[type[Converter]] | None = None
     int8_writer: Part[type[Int8Writer]] | None = None
+    why_no_int8: str = "it has no int8 writer"
     int8_rounding: Int8Rounding | None = None
     compilers: Mapping[str, Part[type[TargetCompiler]]] = field(default_factory=dict)
 
@@ -195,7 +197,7 @@ class Format:
 
     def load_int8_writer(self) -> type[Int8Writer]:
         """The class that writes its int8 files."""
-        return self._loaded(self.int8_writer, "be quantized or read layer by layer: it has no int8 writer")
+        return self._loaded(self.int8_writer, f"be quantized or read layer by layer: {self.why_no_int8}")
 
     def missing_runtime(self, what: str) -> MissingDependencyError:
         """The error for something that needs its runtime, which is not installed."""

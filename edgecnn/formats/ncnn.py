@@ -26,7 +26,6 @@ RUNTIME = Runtime(
     ),
 )
 
-# No int8: the programs that make ncnn's int8 files (ncnn2table, ncnn2int8) are not in its packages.
 FORMAT = Format(
     name="ncnn",
     title="ncnn",
@@ -36,4 +35,5 @@ FORMAT = Format(
     backend=Part("edgecnn.runners.ncnn.backend:NcnnBackend", needs=_MODULES, extra=_EXTRA),
     layer_timer=Part("edgecnn.runners.ncnn.layer_times:time_layers", needs=_MODULES, extra=_EXTRA),
     converter=Part("edgecnn.converters.ncnn:NcnnConverter", needs=("pnnx",), extra="convert"),
+    why_no_int8="the programs that write its int8 files, ncnn2table and ncnn2int8, are not in its packages",
 )

@@ -47,14 +47,14 @@ def try_device(format_name: str, device: str) -> dict[str, Any]:
 
 def try_it(format: str, device: str) -> dict[str, Any]:  # noqa: A002 - the field's word
     """The devices that the runtime sees, and the result of testing one: an answer, or a fault."""
-    said: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     try:
-        said["found"] = [msgspec.to_builtins(found) for found in FORMATS.get(format).load_backend().devices()]
+        report["found"] = [msgspec.to_builtins(found) for found in FORMATS.get(format).load_backend().devices()]
         if any(artifact.format == format for artifact in Bundle.open(BUNDLE).manifest.artifacts):
-            said |= try_device(format, device)
+            report |= try_device(format, device)
     except Exception as error:  # the devices found are useful in spite of this error
-        said["fault"] = Fault.of(error).document()
-    return said
+        report["fault"] = Fault.of(error).document()
+    return report
 
 
 def main() -> None:

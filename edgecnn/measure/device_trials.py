@@ -67,7 +67,7 @@ def try_devices(wanted: Sequence[Executor], *, progress: Callable[[int, int, str
     trials = _Trials(present, progress)
     outcomes = trials.run([row for row in wanted if row.runtime in present])
     return Trials(
-        trials=tuple(trial for row in wanted for trial in outcomes.get(row.word_in_full, [_without_runtime(row)])),
+        trials=tuple(trial for row in wanted for trial in outcomes.get(row.full_name, [_without_runtime(row)])),
         providers={
             runtime: tuple(dict.fromkeys(there["provider"] for there in found))
             for runtime, found in trials.found.items()
@@ -78,9 +78,9 @@ def try_devices(wanted: Sequence[Executor], *, progress: Callable[[int, int, str
 def _without_runtime(row: Executor) -> DeviceTrial:
     if row.runtime == REFERENCE.name and REFERENCE.is_installed:
         why = "the reference on a workstation; not tested, because importing it takes longer than testing all others"
-        return DeviceTrial(word=row.word_in_full, kind=row.kind, works=None, why=why)
+        return DeviceTrial(word=row.full_name, kind=row.kind, works=None, why=why)
     why = f"{row.runtime} is not installed"
-    return DeviceTrial(word=row.word_in_full, kind=row.kind, works=False, why=why, needs=_needs(row))
+    return DeviceTrial(word=row.full_name, kind=row.kind, works=False, why=why, needs=_needs(row))
 
 
 def _needs(row: Executor) -> str:
@@ -105,30 +105,30 @@ class _Trials:
         outcomes: dict[str, list[DeviceTrial]] = {}
         # The CPU is always tested: the same process reports the runtime's other devices.
         first = [row for row in all_executors() if row.kind == "cpu" and row.runtime in self._formats]
-        with _started([(self._formats[row.runtime].name, row.word_in_full) for row in first]) as children:
+        with _started([(self._formats[row.runtime].name, row.full_name) for row in first]) as children:
             for done, (row, child) in enumerate(zip(first, children, strict=True)):
-                self._progress(done, len(first) + len(rows), row.word_in_full)
-                said = child.answer()
-                self.found[row.runtime] = said.get("found", [])
+                self._progress(done, len(first) + len(rows), row.full_name)
+                report = child.answer()
+                self.found[row.runtime] = report.get("found", [])
                 name = next((there["device_name"] for there in self.found[row.runtime]), "")
-                outcomes[row.word_in_full] = [_trial(row, row.word_in_full, name, said)]
+                outcomes[row.full_name] = [_trial(row, row.full_name, name, report)]
         for done, row in enumerate(rows, start=len(first)):
             if row.kind == "cpu":
                 continue
-            self._progress(done, len(first) + len(rows), row.word_in_full)
+            self._progress(done, len(first) + len(rows), row.full_name)
             there = [found for found in self.found[row.runtime] if found["provider"].partition(".")[0] == row.provider]
-            outcomes[row.word_in_full] = [self._try(row, found) for found in there] or [_absent(row)]
+            outcomes[row.full_name] = [self._try(row, found) for found in there] or [_absent(row)]
         return outcomes
 
     def _try(self, row: Executor, found: dict[str, Any]) -> DeviceTrial:
-        word = f"{row.runtime}:{found['provider']}" if "." in found["provider"] else row.word_in_full
+        word = f"{row.runtime}:{found['provider']}" if "." in found["provider"] else row.full_name
         with _started([(self._formats[row.runtime].name, word)]) as (child,):
             return _trial(row, word, found["device_name"], child.answer())
 
 
 def _absent(row: Executor) -> DeviceTrial:
     return DeviceTrial(
-        word=row.word_in_full,
+        word=row.full_name,
         kind=row.kind,
         works=False,
         why=f"{row.runtime} has no {row.provider} here",
@@ -136,14 +136,14 @@ def _absent(row: Executor) -> DeviceTrial:
     )
 
 
-def _trial(row: Executor, word: str, device_name: str, said: dict[str, Any]) -> DeviceTrial:
-    reason = said.get("reason", "")
-    if not reason and "difference" not in said:
+def _trial(row: Executor, word: str, device_name: str, report: dict[str, Any]) -> DeviceTrial:
+    reason = report.get("reason", "")
+    if not reason and "difference" not in report:
         why = "it is available; not tested, because no shipped network has its format"
         return DeviceTrial(word=word, kind=row.kind, works=None, device_name=device_name, why=why)
-    if not reason and said["difference"] > MAX_DIFFERENCE:
-        reason = f"its answer differs by {said['difference']:.2g} from the expected one: don't use it"
-    opened = msgspec.convert(said["opened"], Opened) if "opened" in said else None
+    if not reason and report["difference"] > MAX_DIFFERENCE:
+        reason = f"its answer differs by {report['difference']:.2g} from the expected one: don't use it"
+    opened = msgspec.convert(report["opened"], Opened) if "opened" in report else None
     return DeviceTrial(
         word=word,
         kind=row.kind,
@@ -152,7 +152,7 @@ def _trial(row: Executor, word: str, device_name: str, said: dict[str, Any]) -> 
         ran_on=opened,
         why=reason,
         needs=_needs(row) if reason else "",
-        seconds=said.get("seconds"),
+        seconds=report.get("seconds"),
     )
 
 
@@ -166,11 +166,11 @@ class _Trier:
     def answer(self) -> dict[str, Any]:
         """Its answer; a "reason" where it failed, crashed or did not answer in time."""
         try:
-            said = self._child.receive()
+            report = self._child.receive()
         except EdgeCnnError as ended:
             return {"reason": _why(Fault.of(ended))}
-        fault = said.get("fault")
-        return said if fault is None else {**said, "reason": _why(Fault.from_document(fault))}
+        fault = report.get("fault")
+        return report if fault is None else {**report, "reason": _why(Fault.from_document(fault))}
 
     def end(self) -> None:
         """End the process."""

@@ -25,18 +25,18 @@ def read_options(path: Path, settings: Sequence[Setting]) -> dict[str, Any]:
         SpecError: a key that is not an option, with the nearest one; or a value of the wrong type.
     """
     known = {setting.key: setting for setting in settings}
-    said: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for word, value in read_toml(path, "a TOML file of options").items():
         key = word.replace("-", "_")
         if key not in known:
             raise SpecError(f"{path}: no option is called {shortened(word)!r}; {near_names(key, known)}")
-        if key in said:
+        if key in values:
             raise SpecError(f"{path}: {word} is given twice, with - and with _")
         try:
-            said[key] = value_from_file(known[key], value)
+            values[key] = value_from_file(known[key], value)
         except SpecError as wrong:
             raise SpecError(f"{path}: {wrong}") from None
-    return said
+    return values
 
 
 def value_from_file(setting: Setting, value: Any) -> Any:

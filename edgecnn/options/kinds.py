@@ -120,11 +120,11 @@ def _words(text: str) -> list[str]:
     return words
 
 
-def _wholes(text: str) -> list[int]:
+def _integers(text: str) -> list[int]:
     return [_whole(word) for word in text.split(",")]
 
 
-def _whole_or_word(text: str) -> int | str:
+def _integer_or_word(text: str) -> int | str:
     return _whole(text) if text.strip().lstrip("+-").isdecimal() else text
 
 
@@ -156,13 +156,13 @@ FLAG = Kind("true or false", "", lambda text: text == "true", is_flag=True)
 WHOLE = Kind("a whole number", "N", _whole, (int,))
 NUMBER = Kind("a number", "X", _number, (int, float))
 WORDS = Kind("names with commas between", "A,B,…", _words, (str,), is_list=True)
-WHOLES = Kind("whole numbers with commas between, such as 1,2,4", "N,N,…", _wholes, (int,), is_list=True)
+WHOLES = Kind("whole numbers with commas between, such as 1,2,4", "N,N,…", _integers, (int,), is_list=True)
 THREE = Kind("three numbers such as 0.485,0.456,0.406, or one", "R,G,B", _three, (int, float), is_list=True)
 FRAME_SIZE = Kind("a number or WIDTHxHEIGHT, such as 320 or 512x256", "N|WxH", _frame_size, (int, str))
 PICTURE_SIZE = Kind("WIDTHxHEIGHT in px, such as 1280x720", "WxH", _picture_size, (str,))
 SOURCE = Kind("text, or a camera's number", "SOURCE", str, (int, str))
 ADDRESS = Kind("[HOST:]PORT", "[HOST:]PORT", str, (int, str))
-COUNT_OR_NAME = Kind("a whole number, or a name", "N|NAME", _whole_or_word, (int, str))
+COUNT_OR_NAME = Kind("a whole number, or a name", "N|NAME", _integer_or_word, (int, str))
 
 
 def one_of(*words: str) -> Kind:
@@ -176,7 +176,7 @@ def one_of(*words: str) -> Kind:
     return Kind(f"one of {', '.join(words)}", "|".join(words), read, (str,), words=words)
 
 
-def whole_between(low: int, high: int) -> Kind:
+def integer_between(low: int, high: int) -> Kind:
     """A whole number in a range, both ends included."""
 
     def read(text: str) -> int:

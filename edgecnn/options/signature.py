@@ -91,42 +91,42 @@ class Setting:
 
 def settings_of(function: Callable[..., Any]) -> tuple[Setting, ...]:
     """The options among a function's parameters, in order; parameters without an `Option` exist only in Python."""
-    said = docstring_arguments(function)
-    return tuple(_settings(function, said))
+    descriptions = docstring_arguments(function)
+    return tuple(_settings(function, descriptions))
 
 
-def _settings(function: Callable[..., Any], said: Mapping[str, str]) -> Iterator[Setting]:
+def _settings(function: Callable[..., Any], descriptions: Mapping[str, str]) -> Iterator[Setting]:
     names = vars(sys.modules[inspect.unwrap(function).__module__])
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
             for name, annotation in _unpacked(parameter.annotation, names).items():
-                yield from _setting(name, annotation, None, said)
+                yield from _setting(name, annotation, None, descriptions)
             continue
         annotation = _evaluated(parameter.annotation, names)
         record = next((each for each in getattr(annotation, "__metadata__", ()) if isinstance(each, Fields)), None)
         if record is not None:
             yield from _fields(parameter.name, record.home)
         else:
-            yield from _setting(parameter.name, annotation, parameter.default, said)
+            yield from _setting(parameter.name, annotation, parameter.default, descriptions)
 
 
-def _setting(name: str, annotation: Any, default: Any, said: Mapping[str, str]) -> Iterator[Setting]:
+def _setting(name: str, annotation: Any, default: Any, descriptions: Mapping[str, str]) -> Iterator[Setting]:
     option = _merged(annotation)
     if option is None:
         return
     kind = option.kind or _kind(get_args(annotation)[0])
-    text = option.help or _sentence(said.get(name, ""))
+    text = option.help or _sentence(descriptions.get(name, ""))
     yield Setting(parameter=name, option=option, kind=kind, help=text, default=default)
 
 
 def _fields(parameter: str, home: str) -> Iterator[Setting]:
     record = load(home)
-    said = docstring_arguments(record)
+    descriptions = docstring_arguments(record)
     names = vars(sys.modules[record.__module__])
     annotations = inspect.get_annotations(record)
     for field in inspect.signature(record).parameters.values():
         annotation = _evaluated(annotations.get(field.name), names)  # None for a field of a base class: Python only
-        for setting in _setting(field.name, annotation, field.default, said):
+        for setting in _setting(field.name, annotation, field.default, descriptions):
             yield replace(setting, parameter=parameter, field=field.name, record=home)
 
 
@@ -156,15 +156,15 @@ def _merged(annotation: Any) -> Option | None:
     """The option in an annotation; where a verb refines a shared one, the last values are used."""
     if get_origin(annotation) is not Annotated:
         return None
-    said = [each for each in get_args(annotation)[1:] if isinstance(each, Option)]
+    options = [each for each in get_args(annotation)[1:] if isinstance(each, Option)]
     plain = Option()
     more = {
         f.name: value
-        for each in said
+        for each in options
         for f in fields(each)
         if (value := getattr(each, f.name)) != getattr(plain, f.name)
     }
-    return replace(plain, **more) if said else None
+    return replace(plain, **more) if options else None
 
 
 def _kind(annotation: Any) -> Kind:
@@ -191,7 +191,7 @@ def load(home: str) -> Any:
 
 def docstring_arguments(documented: Any) -> dict[str, str]:
     """A Google-style docstring's text for each parameter (or attribute)."""
-    said: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     inside, names = False, []
     for line in inspect.cleandoc(documented.__doc__ or "").splitlines():
         if re.fullmatch(r"(Args|Attributes):", line):
@@ -200,7 +200,7 @@ def docstring_arguments(documented: Any) -> dict[str, str]:
             inside = False
         elif inside and (begins := re.match(r"    (\w[\w, *]*): (.*)", line)):
             names = [name.strip(" *") for name in begins[1].split(",")]
-            said.update(dict.fromkeys(names, begins[2]))
+            descriptions.update(dict.fromkeys(names, begins[2]))
         elif inside and line.strip():
-            said.update({name: f"{said[name]} {line.strip()}" for name in names})
-    return said
+            descriptions.update({name: f"{descriptions[name]} {line.strip()}" for name in names})
+    return descriptions

@@ -70,7 +70,7 @@ def read_site(path: Path, settings: Sequence[Setting]) -> SiteTables:
 
 
 def _values(table: Mapping[str, Any], known: Mapping[str, Setting], place: str, faults: list[str]) -> dict[str, Any]:
-    said: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for word, value in table.items():
         key = word.replace("-", "_")
         try:
@@ -78,16 +78,18 @@ def _values(table: Mapping[str, Any], known: Mapping[str, Setting], place: str, 
                 key, value = TABLES[key], list(_named(word, value))
             if key not in known:
                 more = [*known, *TABLES]
-                raise SpecError(f"no option is called {shortened(word)!r}{_elsewhere(key)}; {near_names(key, more)}")
-            if key in said:
+                raise SpecError(
+                    f"no option is called {shortened(word)!r}{_where_instead(key)}; {near_names(key, more)}"
+                )
+            if key in values:
                 raise SpecError(f"{word} is given twice")
-            said[key] = value_from_file(known[key], value)
+            values[key] = value_from_file(known[key], value)
         except SpecError as wrong:
             faults.append(f"{place}{wrong}")
-    return said
+    return values
 
 
-def _elsewhere(key: str) -> str:
+def _where_instead(key: str) -> str:
     if key in OF_ALL_ONLY:
         return " in a camera's table: it is for all cameras, at the top of the file"
     return " at the top: it is one camera's, in its table" if key in OF_ONE_ONLY else ""

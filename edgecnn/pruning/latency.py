@@ -89,7 +89,7 @@ def prune_to_latency(
         raise SpecError(f"the share of the latency must be between 0 and 1, got {share}")
     descent = _Descent(model, unpruned, latency_share, measure)
     while descent.failures < MOST_FAILURES and not descent.is_at(share):
-        descent.go_down(share, settings, gradients, frames)
+        descent.narrow_further(share, settings, gradients, frames)
     return descent.outcome(share)
 
 
@@ -108,12 +108,12 @@ class _Descent:
 
     def is_at(self, share: float) -> bool:
         """Whether the kept network is fast enough, compared with the unpruned one."""
-        if not self._anything_kept or self._latency_share > share * _NEAR:
+        if not self._has_kept_step or self._latency_share > share * _NEAR:
             return False
         self._latency_share = 1 / self._final_latency().ratio
         return self._latency_share <= share
 
-    def go_down(
+    def narrow_further(
         self, share: float, settings: PruneSettings | None, gradients: Gradients | None, frames: Tensor | None
     ) -> None:
         """Narrow the kept network to fewer multiply-adds than the last attempt, and time both."""
@@ -146,7 +146,7 @@ class _Descent:
         Raises:
             SpecError: no narrower network was kept.
         """
-        if not self._anything_kept:
+        if not self._has_kept_step:
             if all(step.latency is None for step in self._steps) and self._impossible is not None:
                 raise self._impossible
             raise SpecError(
@@ -166,7 +166,7 @@ class _Descent:
         return LatencyPruned(model=model, latency=latency, reached=reached, steps=tuple(self._steps))
 
     @property
-    def _anything_kept(self) -> bool:
+    def _has_kept_step(self) -> bool:
         return any(step.kept for step in self._steps)
 
     def _final_latency(self) -> TwinLatency:

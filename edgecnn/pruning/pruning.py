@@ -106,7 +106,7 @@ def prune_network(
     with contextlib.ExitStack() as stack:
         measure = None
         if artifact is not None:
-            measure = _telling(stack.enter_context(artifact_timer(*artifact)), progress)
+            measure = _reporting(stack.enter_context(artifact_timer(*artifact)), progress)
         narrowing = Narrowing(
             unpruned=original,
             cost=cost,
@@ -181,7 +181,7 @@ def _labelled_pictures(
     return LabelledPictures(dataset=pictures.train, batch=settings.batch, seed=settings.seed)
 
 
-def _telling(measure: Measure, progress: Progress | None) -> Measure:
+def _reporting(measure: Measure, progress: Progress | None) -> Measure:
     """The same function, with progress messages."""
 
     def timed(narrower: TrainedModel, wider: TrainedModel) -> TwinLatency:

@@ -14,7 +14,7 @@ import msgspec
 
 from edgecnn.bundle.evidence import Record
 from edgecnn.errors import SpecError
-from edgecnn.journal import Journal, about_of
+from edgecnn.journal import Journal, journal_subject
 from edgecnn.report.figures import new_figure, save_figure
 
 _JOURNAL = "steps.jsonl"
@@ -77,7 +77,7 @@ class StepFolder:
         self.place = folder.parent / f".{folder.name}.pruning"
         file = self.place / _JOURNAL
         try:
-            is_its = about_of(file) == about
+            is_its = journal_subject(file) == about
         except SpecError as damaged:
             raise SpecError(f"{damaged}; remove {self.place} to start again") from damaged
         if not is_its:

@@ -77,11 +77,12 @@ def stated_licenses(folder: Path) -> StatedLicenses | None:
         return None
     try:
         document = json.loads(read_bounded(bundle.folder / record.path, _LARGEST_BYTES))
-        said = {each["bom-ref"]: _stated(each) for each in [document["metadata"]["component"], *document["components"]]}
+        components = [document["metadata"]["component"], *document["components"]]
+        licenses = {each["bom-ref"]: _stated(each) for each in components}
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return StatedLicenses()
-    data = next((stated for ref, stated in said.items() if str(ref).startswith("data:")), None)
-    return StatedLicenses(said.get("network"), data)
+    data = next((stated for ref, stated in licenses.items() if str(ref).startswith("data:")), None)
+    return StatedLicenses(licenses.get("network"), data)
 
 
 def renew_sbom(bundle: Bundle | None, stated: StatedLicenses | None) -> tuple[Bundle | None, tuple[str, ...]]:
@@ -213,15 +214,17 @@ def _tools(manifest: Manifest) -> list[Component]:
 def _license_of(package: str) -> str | None:
     """What an installed package says of its licence; None where it isn't installed, or says nothing."""
     try:
-        said: Any = metadata(package)  # a mapping of headers, which its type doesn't say
+        headers: Any = metadata(package)  # a mapping, which its type does not say
     except PackageNotFoundError:
         return None
-    if expression := said.get("License-Expression"):
+    if expression := headers.get("License-Expression"):
         return str(expression)
-    classified = [each.rpartition(" :: ")[2] for each in said.get_all("Classifier") or () if each.startswith("License")]
+    classified = [
+        each.rpartition(" :: ")[2] for each in headers.get_all("Classifier") or () if each.startswith("License")
+    ]
     if classified and classified != ["OSI Approved"]:
         return ", ".join(classified)
-    text = str(said.get("License") or "").strip()
+    text = str(headers.get("License") or "").strip()
     return shortened(text.splitlines()[0], length=80) if text else None
 
 

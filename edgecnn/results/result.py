@@ -79,7 +79,7 @@ class Result:
             SpecError: no picture, or one of another size than the masks.
             DataError: a file that can't be read.
         """
-        canvas = self._picture_or(image)
+        canvas = self._given_or_own_picture(image)
         return _reader(self).labelled(self.labels).draw(canvas, self)  # type: ignore[no-any-return]
 
     def save(self, path: str | Path, image: GivenPicture | None = None) -> Path:
@@ -112,14 +112,14 @@ class Result:
             SpecError: as `draw`, or the result has no boxes.
         """
         boxes = self._boxes()
-        return _cut_out(self._picture_or(image), boxes)
+        return _cut_out(self._given_or_own_picture(image), boxes)
 
     # --- told
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in the JSON lines of `run`: the task's name, what was found, and counts where there are."""
-        told: dict[str, Any] = _reader(self).document(self)
-        return told
+        document: dict[str, Any] = _reader(self).document(self)
+        return document
 
     def to_json(self, *, indent: int | None = None) -> str:
         """`to_dict` as JSON.
@@ -173,10 +173,10 @@ class Result:
     def __repr__(self) -> str:
         """In one short line, however much was found."""
         try:
-            said = str(self)
+            text = str(self)
         except Exception as unreadable:  # a debugger shows it all the same
-            said = f"{type(unreadable).__name__}: {unreadable}"
-        return f"<{type(self).__name__}: {shortened(said, length=_LONGEST_REPR)}>"
+            text = f"{type(unreadable).__name__}: {unreadable}"
+        return f"<{type(self).__name__}: {shortened(text, length=_LONGEST_REPR)}>"
 
     def _repr_png_(self) -> bytes | None:
         """What a notebook shows: the drawn picture, scaled down where it is large; None where it isn't known."""
@@ -227,7 +227,7 @@ class Result:
         figures = _reader(self).figures(self)
         return {"label": list(figures), "figure": list(figures.values())}
 
-    def _picture_or(self, image: GivenPicture | None) -> UInt8Array:
+    def _given_or_own_picture(self, image: GivenPicture | None) -> UInt8Array:
         canvas = self.picture if image is None else image_of_given(image)
         if canvas is None:
             raise SpecError(

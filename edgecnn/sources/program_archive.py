@@ -218,7 +218,7 @@ def _checked_graph(path: Path, content: bytes) -> bytes:
     if not isinstance(document, dict) or "graph_module" not in document:
         raise SourceError(f"{path}: its graph is not one that torch.export wrote")
     document["guards_code"] = []  # Python code; our fixed frame size makes guards unnecessary
-    _look(document, lambda what: _refuse(path, what), "", 0)
+    _check_value(document, lambda what: _refuse(path, what), "", 0)
     return json.dumps(document).encode()
 
 
@@ -226,13 +226,13 @@ def _refuse(path: Path, what: str) -> None:
     raise SourceError(f"{path}: {what}; none of its code was run. Export the network again, or {_SAFE_WAY}")
 
 
-def _look(value: Any, refuse: Callable[[str], None], key: str, depth: int) -> None:
+def _check_value(value: Any, refuse: Callable[[str], None], key: str, depth: int) -> None:
     """Check every word of a graph, and empty the descriptive ones (file names, stacks)."""
     if depth > _MOST_DEPTH:
         refuse("its graph is nested too deeply")
     if isinstance(value, list):
         for one in value:
-            _look(one, refuse, key, depth + 1)
+            _check_value(one, refuse, key, depth + 1)
     elif isinstance(value, dict):
         for name in value:
             pattern = _IDENTIFIER if key in _NAMED_BY_KEY else _WORDS
@@ -242,12 +242,12 @@ def _look(value: Any, refuse: Callable[[str], None], key: str, depth: int) -> No
             if name == "metadata" and isinstance(one, dict):
                 value[name] = {}
             else:
-                _look(one, refuse, name, depth + 1)
+                _check_value(one, refuse, name, depth + 1)
     elif isinstance(value, str):
-        _look_at_word(value, refuse, key)
+        _check_word(value, refuse, key)
 
 
-def _look_at_word(word: str, refuse: Callable[[str], None], key: str) -> None:
+def _check_word(word: str, refuse: Callable[[str], None], key: str) -> None:
     if key == "target":
         if _NOT_OF_A_NETWORK.fullmatch(word) or not any(
             known.fullmatch(word) for known in (_OPERATORS, _SIZES_OPERATORS, _WRAPPERS)

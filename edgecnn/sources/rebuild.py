@@ -33,8 +33,8 @@ def build(blueprint: Blueprint) -> TrainedModel:
         grown = load_model(blueprint.model)
         built = grow_head(grown, blueprint.head, labels=blueprint.labels, size=blueprint.size)
     else:
-        said = {"task": blueprint.task or None, "head": blueprint.decode or None}
-        built = load_model(blueprint.model, labels=blueprint.labels, size=blueprint.size, **said)
+        options = {"task": blueprint.task or None, "head": blueprint.decode or None}
+        built = load_model(blueprint.model, labels=blueprint.labels, size=blueprint.size, **options)
     if blueprint.activations:
         built = replace_activations(built, blueprint.activations)
     return replace(built, blueprint=blueprint, warnings=())

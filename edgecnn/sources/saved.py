@@ -103,11 +103,11 @@ def save(
         write_durably(staging / DESCRIPTION, encode_json(description, indent=1))
         with changing(Path(os.path.realpath(folder))):
             wanted = {weights.path, *(more or {})}
-            move_into_place(staging, folder, marker=DESCRIPTION, wanted=wanted, unwanted=_ours_in(folder) - wanted)
+            move_into_place(staging, folder, marker=DESCRIPTION, wanted=wanted, unwanted=_own_files(folder) - wanted)
     return folder
 
 
-def _ours_in(folder: Path) -> set[str]:
+def _own_files(folder: Path) -> set[str]:
     """The files that edgecnn wrote there; all others are the user's."""
     names = {path.name for path in folder.glob("*")} if folder.is_dir() else set()
     return {name for name in names if name in _DRAWN or _WEIGHTS.fullmatch(name)}

@@ -143,7 +143,7 @@ def fit_weights(
     unexpected = [name for name in tensors if name not in own]
     misshapen = [n for n, t in tensors.items() if n in own and t.shape != own[n].shape]
     if missing or unexpected or misshapen:
-        raise WeightsError(_misfit(origin, own, tensors, missing, unexpected, misshapen, suggest))
+        raise WeightsError(_mismatch(origin, own, tensors, missing, unexpected, misshapen, suggest))
     state = OrderedDict(tensors)
     state._metadata = getattr(own, "_metadata", {})  # type: ignore[attr-defined] # some networks ask for their version
     module.load_state_dict(state, strict=False)
@@ -267,7 +267,7 @@ def _describe(state: Any) -> str:
     return f"a {type(state).__name__}"
 
 
-def _misfit(
+def _mismatch(
     origin: str,
     own: Mapping[str, Tensor],
     tensors: Mapping[str, Tensor],

@@ -207,7 +207,7 @@ class Task:
         return bool(self.default_head) and not has_form(answer, self.answer)
 
     @property
-    def names_whole_picture(self) -> bool:
+    def labels_whole_picture(self) -> bool:
         """Whether the answer is one value per class for the whole picture, as with a classifier."""
         return [len(form.axes) for form in self.answer] == [2]
 

@@ -169,9 +169,9 @@ def _plate_places(
         order = (top, inside, below) if bottom - top > 4 * height else (top, below, inside)
         choices = [y for y in order if height <= y <= canvas.shape[0]] or [max(top, height)]
         others = taken[:i]
-        beside = (others[:, 0] >= left + width) | (others[:, 2] <= left)
+        apart = (others[:, 0] >= left + width) | (others[:, 2] <= left)
         for y in choices:
-            if (beside | (others[:, 1] >= y) | (others[:, 3] <= y - height)).all():
+            if (apart | (others[:, 1] >= y) | (others[:, 3] <= y - height)).all():
                 break
         else:
             y = choices[0]

@@ -112,8 +112,8 @@ def check_teacher(teacher: TrainedModel, student: TrainedModel) -> None:
         )
     if [label.casefold() for label in theirs.labels] != [label.casefold() for label in ours.labels]:
         raise SpecError(
-            f"the teacher must have the classes of {student.name} in their order, {_some(ours.labels)}; "
-            f"{teacher.name} has {_some(theirs.labels)}: train it on the same data first"
+            f"the teacher must have the classes of {student.name} in their order, {_first_labels(ours.labels)}; "
+            f"{teacher.name} has {_first_labels(theirs.labels)}: train it on the same data first"
         )
     if _head(teacher) != _head(student):
         raise SpecError(
@@ -132,5 +132,5 @@ def _head(model: TrainedModel) -> str:
     return model.decode if isinstance(model.decode, str) else "no named head"
 
 
-def _some(labels: tuple[str, ...]) -> str:
+def _first_labels(labels: tuple[str, ...]) -> str:
     return f"{len(labels)} ({', '.join(labels[:3])}{', …' if len(labels) > 3 else ''})"

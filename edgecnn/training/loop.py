@@ -190,9 +190,9 @@ class _Fitting(LightningModule):
         frames, truths = batch
         x = normalise(frames, self._model.frame).to(memory_format=torch.channels_last)
         with ExitStack() as watching:
-            for beside in (self._distiller, self.guide):
-                if beside is not None:
-                    watching.enter_context(beside.watching(self.network))
+            for helper in (self._distiller, self.guide):
+                if helper is not None:
+                    watching.enter_context(helper.watching(self.network))
             answer = self.network(x)
         parts = {} if self._distiller is None else self._distiller(frames, answer)
         factor = 1.0 if self._distiller is None else self._settings.distillation.labels

@@ -1,4 +1,4 @@
-"""The ROS 2 package, as ament_python wants it."""
+"""The setup of the ROS 2 package, for ament_python."""
 
 from setuptools import setup
 

@@ -182,7 +182,7 @@ class Inference(GstBase.BaseTransform):  # type: ignore[misc] # PyGObject's clas
         assert self._runner is not None
         times: dict[str, Any] = {"now_ns": pts_ns or 0, "first_seen_ns": self._first_seen_ns}
         task = self._runner.task
-        scores = task.figures(result) if task.names_whole_picture else {}
+        scores = task.figures(result) if task.labels_whole_picture else {}
         attached.attach(made, task.objects(result), scores, **times)
         if self._values["messages"]:
             self.post_message(attached.message_with(self, attached.json_of(result, pts_ns)))

@@ -52,7 +52,7 @@ class LiteRtBackend:
         names: dict[str, Any] = {"cpu": processor_name, "gpu": litert_compiled.gpu_name}
         return [
             FoundDevice(
-                word=row.word_in_full,
+                word=row.full_name,
                 kind=row.kind,
                 provider=row.provider,
                 device_name=names[row.kind]() if row.kind in names else "",

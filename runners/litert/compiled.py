@@ -48,7 +48,7 @@ class CompiledEngine:
     ) -> None:
         _compile_in_child(path, executor.provider, precision, threads)
         _refuse_known_faults(path, executor.kind)
-        with quiet(PACKAGE) as said:
+        with quiet(PACKAGE) as output:
             try:
                 self._model: Any = _compile(path, executor.provider, precision, threads)
             except Exception as failed:
@@ -66,8 +66,8 @@ class CompiledEngine:
             for spec, name in zip(outputs, sorted(names["outputs"], key=output_order), strict=True)
         ]
         operators = count_operators(path)
-        elsewhere = 0 if self._model.is_fully_accelerated() else _left_to_cpu(said.text, operators)
-        adapter = _ADAPTER.search(said.text)
+        elsewhere = 0 if self._model.is_fully_accelerated() else _left_to_cpu(output.text, operators)
+        adapter = _ADAPTER.search(output.text)
         self.opened = check_execution(
             Opened(
                 runtime=f"{PACKAGE} {version(PACKAGE)}",
@@ -183,10 +183,10 @@ def _compile_in_child(path: Path, provider: str, precision: str, threads: int) -
             raise DeviceError(
                 f"{PACKAGE} did not finish compiling {path.name} for the {provider} in {_TRIAL_TIMEOUT_S:.0f} s"
             ) from failed
-        said = child.output
-        telling = "; ".join(line.strip() for line in dict.fromkeys(_TELLING.findall(said)))
+        output = child.output
+        telling = "; ".join(line.strip() for line in dict.fromkeys(_TELLING.findall(output)))
         how = f"the process crashed: {fault.crash}" if fault.crash else "it was refused"
-        why = telling or (fault.reason if not fault.crash else said[-400:])
+        why = telling or (fault.reason if not fault.crash else output[-400:])
         raise DeviceError(f"{PACKAGE} cannot compile {path.name} for the {provider} ({how}): {why}") from failed
     finally:
         child.release()

@@ -53,6 +53,6 @@ def frame_of(image: UInt8Array, index: int, source: str, *, captured_ns: int) ->
     return Frame(image, index, captured_ns, time.time_ns() - (time.monotonic_ns() - captured_ns), source)
 
 
-def believable(captured_ns: int) -> int | None:
+def plausible_capture_time(captured_ns: int) -> int | None:
     """A source's own capture time if it lies in CLOCK_MONOTONIC's last seconds; otherwise None: another clock."""
     return captured_ns if 0 <= time.monotonic_ns() - captured_ns < _OLDEST_NS else None

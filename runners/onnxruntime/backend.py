@@ -46,7 +46,7 @@ class OnnxRuntimeBackend:
         available = _available(RUNTIME.executors)
         return [
             FoundDevice(
-                word=row.word_in_full,
+                word=row.full_name,
                 kind=row.kind,
                 provider=row.provider,
                 device_name=_device(row)[0],

@@ -111,7 +111,7 @@ def open_session(
     if provider_options:
         options.log_severity_level = _WARNINGS  # the only sign of an option that the plug-in doesn't know
     try:
-        with quiet(_PACKAGE) as said:
+        with quiet(_PACKAGE) as output:
             options.add_session_config_entry(_RECORD_ASSIGNMENT, "1")  # gives a warning if it is already set
             devices = _devices(onnxruntime_qnn.get_library_path())
             if devices:
@@ -127,7 +127,7 @@ def open_session(
             f"device 'onnxruntime:qnn' cannot open {model.name}: {_first_line(failed)}"
             + ("" if provider_options else way_out)
         ) from failed
-    if (refused := re.search(r"Invalid HTP architecture: \S+", said.text)) is not None:  # silently uses another
+    if (refused := re.search(r"Invalid HTP architecture: \S+", output.text)) is not None:  # silently uses another
         raise DeviceError(f"{_PACKAGE} {version(_PACKAGE)} doesn't know it: {refused.group()}; update it")
     if not devices:
         raise DeviceError(

@@ -456,9 +456,9 @@ def serve() -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for line in requests:
         request = json.loads(line)
-        said = answer(agent, request, requests.read(request.get("bytes", 0)))
-        payload = said.pop("payload", b"")
-        answers.write(json.dumps({**said, "bytes": len(payload)}).encode() + b"\n" + payload)
+        reply = answer(agent, request, requests.read(request.get("bytes", 0)))
+        payload = reply.pop("payload", b"")
+        answers.write(json.dumps({**reply, "bytes": len(payload)}).encode() + b"\n" + payload)
         answers.flush()
 
 

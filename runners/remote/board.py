@@ -281,9 +281,9 @@ def _digest(*words: str) -> str:
 
 
 def _refusal(refused: RefusedByBoard) -> str:
-    said = shortened(refused)
+    reason = shortened(refused)
     if refused.kind == "full":
-        return f"its disk is full ({said}): what was sent is removed again; free some space there and try again"
+        return f"its disk is full ({reason}): what was sent is removed again; free some space there and try again"
     if refused.kind == "storage":
-        return f"its disk cannot be written ({said})"
-    return said
+        return f"its disk cannot be written ({reason})"
+    return reason

@@ -79,7 +79,7 @@ class _Channel:
     """One run of ssh."""
 
     process: subprocess.Popen[bytes]
-    said: _ErrorOutput
+    errors: _ErrorOutput
 
     def ask(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes]:
         too_slow = threading.Timer(answers.LONGEST_REQUEST_S, self.process.kill)
@@ -127,7 +127,7 @@ class _Channel:
     def error_output(self) -> str:
         """What ssh and the board wrote to standard error, after they have ended."""
         self.close()
-        return self.said.text()
+        return self.errors.text()
 
     def close(self) -> None:
         """End it; a second call does nothing."""
@@ -190,7 +190,7 @@ class Connection:
     def close(self) -> None:
         """End the connection."""
         self._channel.close()
-        self._channel.said.close()
+        self._channel.errors.close()
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -214,7 +214,7 @@ class Connection:
             raise RefusedByBoard(answers.text(answer, "refused"), answers.text(answer, "reason", most=100_000))
         return answer, content
 
-    def _reconnect(self, said: str) -> None:
+    def _reconnect(self, errors: str) -> None:
         """Reconnect and continue the job.
 
         Raises:
@@ -224,21 +224,21 @@ class Connection:
         tries = 0
         while time.monotonic() < deadline and not self._stop():
             tries += 1
-            self._channel.said.close()
+            self._channel.errors.close()
             self._channel = self._open()
             try:
                 answer, _ = self._channel.ask(self._begun or {}, b"")
             except Lost as lost:
-                said = str(lost) or said
+                errors = str(lost) or errors
                 time.sleep(_RETRY_S)
                 continue
             if "refused" in answer:
-                said = answers.text(answer, "reason", most=100_000)
+                errors = answers.text(answer, "reason", most=100_000)
                 break
             return
         self._given_up = BoardError(
             f"{self.address}: the connection was lost during the job, and {tries} attempts to reconnect failed "
-            f"({_last_line(said) or 'no message from ssh'}); the board removes what was sent within "
+            f"({_last_line(errors) or 'no message from ssh'}); the board removes what was sent within "
             f"{self._lease_s:.0f} s. Nothing was recorded: start again when the board is reachable"
         )
         raise self._given_up
@@ -258,28 +258,28 @@ class Connection:
             start_new_session=True,  # Ctrl-C goes to us: the board must be cleaned up first
         )
         assert process.stdin is not None and process.stderr is not None
-        said = _ErrorOutput(process.stderr)
+        errors = _ErrorOutput(process.stderr)
         source = files("edgecnn.runners.remote").joinpath("agent.py").read_bytes()
         with contextlib.suppress(OSError):  # ssh has ended: the missing answer will show it
             process.stdin.write(b"%d\n%s" % (len(source), source))
             process.stdin.flush()
-        return _Channel(process, said)
+        return _Channel(process, errors)
 
 
-def explain(address: BoardAddress, code: int | None, said: str) -> BoardError:
+def explain(address: BoardAddress, code: int | None, errors: str) -> BoardError:
     """The meaning of a failed connection, and what to do."""
-    last = _last_line(said)
+    last = _last_line(errors)
     if code == _NO_PYTHON:
         found = last.removeprefix("found: ") if last.startswith("found: ") else last
         what = f"no Python 3.11 or newer there ({found}): update its system, or install a newer python3"
-    elif "REMOTE HOST IDENTIFICATION HAS CHANGED" in said:
+    elif "REMOTE HOST IDENTIFICATION HAS CHANGED" in errors:
         what = (
             "its host key differs from the one in known_hosts: it was reinstalled, or it is not the board that "
             f"you mean. If you know the reason: ssh-keygen -R '{_known_as(address)}', then {address.by_hand}"
         )
-    elif "Host key verification failed" in said or "host key is known for" in said:
+    elif "Host key verification failed" in errors or "host key is known for" in errors:
         what = f"its host key is not known here: run {address.by_hand} once and compare its fingerprint"
-    elif "Permission denied" in said or "Too many authentication failures" in said:
+    elif "Permission denied" in errors or "Too many authentication failures" in errors:
         what = (
             f"it refuses the login ({last}): {address.by_hand.replace('ssh ', 'ssh-copy-id ', 1)} puts your key there; "
             "a key with a passphrase must be in the agent (ssh-add), because edgecnn does not ask for it"

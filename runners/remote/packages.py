@@ -136,8 +136,8 @@ def _download(
     )
 
 
-def _why(said: str, missing: list[str], python: str, tags: list[str]) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def _why(output: str, missing: list[str], python: str, tags: list[str]) -> str:
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR")] or lines[-1:]
     if any("No module named pip" in line for line in lines):
         return "its packages are fetched with pip, which is missing here: python -m ensurepip"

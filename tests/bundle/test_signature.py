@@ -252,10 +252,10 @@ TAMPERINGS: dict[str, Callable[[Path], Any]] = {
         json.dumps(json.loads((folder / SIGNATURE).read_bytes()), indent=1)
     ),
     "the release is higher": edit_signature(
-        lambda document: statement_of(document, lambda said: said["predicate"]["edgecnn"].update(release=1 << 50))
+        lambda document: statement_of(document, lambda message: message["predicate"]["edgecnn"].update(release=1 << 50))
     ),
     "a file is left out of what was signed": edit_signature(
-        lambda document: statement_of(document, lambda said: said["predicate"]["resources"].pop())
+        lambda document: statement_of(document, lambda message: message["predicate"]["resources"].pop())
     ),
     "there are two signatures": edit_signature(
         lambda document: document["dsseEnvelope"]["signatures"].append(document["dsseEnvelope"]["signatures"][0])

@@ -112,7 +112,7 @@ def test_what_is_written_is_what_is_read(task: Task, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "changes", "said"),
+    ("task", "changes", "message"),
     [
         (Detect(labels=("bicycle",)), {"outputs": (5, 80)}, "labels: expected one for each of the 80 classes"),
         (Classify(labels=()), {"outputs": (0, 3)}, "labels: expected one for each of the 3 classes .* found 0"),
@@ -129,7 +129,7 @@ def test_what_is_written_is_what_is_read(task: Task, tmp_path: Path) -> None:
     ],
 )
 def test_a_task_that_cannot_be_is_refused_with_the_fields_name(
-    task: Task, changes: dict[str, Any], said: str, tmp_path: Path
+    task: Task, changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     bundle = write_bundle(tmp_path / "net.edge", task=task)
     path = bundle.folder / MANIFEST
@@ -139,12 +139,12 @@ def test_a_task_that_cannot_be_is_refused_with_the_fields_name(
         scores["shape"] = [1, *shape] if len(scores["shape"]) == 3 else [1, shape[-1]]
     document["task"].update(changes)
     path.write_text(json.dumps(document), encoding="utf-8")
-    with pytest.raises(BundleError, match=said):
+    with pytest.raises(BundleError, match=message):
         Bundle.open(bundle.folder)
 
 
 @pytest.mark.parametrize(
-    ("output", "said"),
+    ("output", "message"),
     [
         ({"name": "logits"}, "outputs must be scores, found logits"),
         ({"dtype": "int8"}, "'scores' must be float32, found int8"),
@@ -152,13 +152,13 @@ def test_a_task_that_cannot_be_is_refused_with_the_fields_name(
         ({"shape": [0, 2]}, "must hold values"),
     ],
 )
-def test_outputs_that_are_not_the_tasks_are_refused(output: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_outputs_that_are_not_the_tasks_are_refused(output: dict[str, Any], message: str, tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path / "net.edge")
     path = bundle.folder / MANIFEST
     document = json.loads(path.read_text(encoding="utf-8"))
     document["outputs"][0].update(output)
     path.write_text(json.dumps(document), encoding="utf-8")
-    with pytest.raises(BundleError, match=said):
+    with pytest.raises(BundleError, match=message):
         Bundle.open(bundle.folder)
 
 

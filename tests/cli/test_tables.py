@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import re
+import struct
+import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -79,11 +85,11 @@ def test_what_is_piped_is_plain_and_80_columns_wide(
     _output.print_table(
         "a title " * 20, ["layer", *headings], [("x" * 90, "1", "2", "word " * 40)], numeric=headings[:2]
     )
-    _output.note("a remark")
-    said = capsys.readouterr()
-    assert max(map(len, said.out.splitlines())) <= 80
-    assert (said.out + said.err).isascii()
-    assert "\x1b" not in said.out + said.err
+    _output.print_note("a remark")
+    output = capsys.readouterr()
+    assert max(map(len, output.out.splitlines())) <= 80
+    assert (output.out + output.err).isascii()
+    assert "\x1b" not in output.out + output.err
 
 
 def test_a_terminal_says_how_wide_a_table_may_be(
@@ -93,9 +99,9 @@ def test_a_terminal_says_how_wide_a_table_may_be(
     for columns, lines in (("120", 3), ("40", 5)):
         monkeypatch.setenv("COLUMNS", columns)
         _output.print_table("", ["layer", "a ms", "b ms"], [row], numeric=["a ms", "b ms"])
-        said = capsys.readouterr().out.splitlines()
-        assert len(said) <= lines
-        assert max(map(len, said)) <= int(columns)
+        output = capsys.readouterr().out.splitlines()
+        assert len(output) <= lines
+        assert max(map(len, output)) <= int(columns)
 
 
 def test_a_stream_without_unicode_gets_question_marks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,15 +109,15 @@ def test_a_stream_without_unicode_gets_question_marks(monkeypatch: pytest.Monkey
 
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
-    _output.say("★ 犬 dog")
+    _output.print_line("★ 犬 dog")
     assert raw.getvalue() == b"? ? dog\n"
 
 
 # ---------------------------------------------------------------------- progress
 def lines_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    said = capsys.readouterr()
-    assert said.out == ""
-    return said.err.splitlines()
+    output = capsys.readouterr()
+    assert output.out == ""
+    return output.err.splitlines()
 
 
 def test_without_a_terminal_each_step_is_a_line_with_a_time(capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,9 +146,9 @@ def test_silence_is_broken_while_a_step_goes_on(capsys: pytest.CaptureFixture[st
     with StepLines("converting", silence_s=0.2) as lines:
         lines.update(0, 0, "converting tflite")
         time.sleep(0.7)
-    said = lines_of(capsys)
-    assert len(said) >= 2
-    assert "converting tflite, for 0 s" in said[1]
+    output = lines_of(capsys)
+    assert len(output) >= 2
+    assert "converting tflite, for 0 s" in output[1]
 
 
 def test_nothing_is_printed_after_the_end(capsys: pytest.CaptureFixture[str]) -> None:
@@ -184,9 +190,9 @@ def test_benchs_table_has_names_and_whole_numbers_at_80_columns(
         ("", "tflite", "int8-a16", 16, 1024, *figures, "unstable"),
     ]
     _output.print_table("street.edge", bench._COLUMNS, rows, numeric=bench._COLUMNS[3:-1], keys=bench._KEYS)
-    said = capsys.readouterr().out
-    assert_readable(said)
-    words = said.split()
+    output = capsys.readouterr().out
+    assert_readable(output)
+    words = output.split()
     for row in rows:
         assert all(str(cell) in words for cell in row if cell != "")
     assert words.count("openvino") == words.count("int8-a16") >= 2  # each part names its rows
@@ -202,11 +208,48 @@ def test_inspects_tables_fit(
     from edgecnn.cli._main import main
 
     assert main(["inspect", name]) == 0
-    said = capsys.readouterr().out
-    assert_readable(said)
+    output = capsys.readouterr().out
+    assert_readable(output)
     from edgecnn.bundle import Bundle
 
-    assert all(artifact.label in said for artifact in Bundle.open(name).manifest.artifacts)
+    assert all(artifact.label in output for artifact in Bundle.open(name).manifest.artifacts)
+
+
+def printed_on_a_terminal(words: list[str], *, columns: int) -> list[str]:
+    """The lines of the program on a terminal of that width, its stdout and stderr together, without colours."""
+    screen, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    program = subprocess.Popen(
+        [sys.executable, "-m", "edgecnn", *words], stdout=terminal, stderr=terminal, env=environment
+    )
+    os.close(terminal)
+    printed = bytearray()
+    with contextlib.suppress(OSError):  # EIO: the program has closed the terminal
+        while piece := os.read(screen, 65536):
+            printed += piece
+    os.close(screen)
+    assert program.wait() == 0, printed.decode()
+    return re.sub(r"\x1b\[\d+m", "", printed.decode()).splitlines()
+
+
+@pytest.mark.parametrize("columns", [80, 60])
+def test_sentences_fit_a_terminal_and_stay_whole_in_a_pipe(columns: int) -> None:
+    words = ["inspect", "default-detector"]
+    shown = printed_on_a_terminal(words, columns=columns)
+    assert max(map(len, shown)) <= columns
+    piped = subprocess.run([sys.executable, "-m", "edgecnn", *words], capture_output=True, text=True, check=True)
+    sentences = [line for line in piped.stdout.splitlines() if len(line) > 80]
+    assert sentences, "nothing here is long: this test shows nothing"
+    assert all(" ".join(sentence.split()) in " ".join(" ".join(shown).split()) for sentence in sentences)
+
+
+def test_every_line_of_a_verb_is_printed_in_one_place() -> None:
+    """What wraps sentences is `edgecnn.cli._output`; only help, JSON and progress write for themselves."""
+    own = {"_main.py", "_output.py", "_progress.py"}
+    writes = re.compile(r"sys\.std(out|err)\.write|\bprint\(")
+    verbs = [file for file in Path(_output.__file__).parent.glob("*.py") if file.name not in own]
+    assert [file.name for file in verbs if writes.search(file.read_text(encoding="utf-8"))] == []
 
 
 def test_converts_tables_fit_with_int8_and_refusals(
@@ -242,11 +285,11 @@ def test_converts_tables_fit_with_int8_and_refusals(
     refused = Refusal(format="tflite", precision="int8", error="AccuracyError", reason="it loses .02")
     bundle = Bundle(Path("street.edge"), manifest)
     print_conversion(Conversion(bundle=bundle, refused=(refused,), warnings=()), Path("street.edge"))
-    said = capsys.readouterr()
-    assert_readable(said.out)
+    output = capsys.readouterr()
+    assert_readable(output.out)
     for word in ("10.25", "15.75", "1.54x", "0.3305", "56%", layer.split(".")[-1], "0.012"):
-        assert word in said.out, word
-    assert "refused: tflite int8: AccuracyError: it loses .02" in said.err
+        assert word in output.out, word
+    assert "refused: tflite int8: AccuracyError: it loses .02" in output.err
 
 
 def test_evals_tables_fit(
@@ -263,10 +306,10 @@ def test_evals_tables_fit(
     )  # fmt: skip
     command._print_figures([evaluation, evaluation])
     command._print_details(evaluation)
-    said = capsys.readouterr().out
-    assert_readable(said)
+    output = capsys.readouterr().out
+    assert_readable(output)
     for word in ("0.3342", "0.3012", "0.3671", "5000", "int8-dynamic", "0.9667"):
-        assert word in said, word
+        assert word in output, word
 
 
 def test_trains_table_fits_and_counts_in_the_singular(
@@ -290,7 +333,7 @@ def test_trains_table_fits_and_counts_in_the_singular(
         history=[row],
     )
     print_training(training)
-    said = capsys.readouterr().out
-    assert_readable(said)
-    assert "after 1 epoch;" in said
-    assert "on 1 picture not used" in said
+    output = capsys.readouterr().out
+    assert_readable(output)
+    assert "after 1 epoch;" in output
+    assert "on 1 picture not used" in output

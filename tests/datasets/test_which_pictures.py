@@ -52,7 +52,7 @@ def test_roboflows_data_yaml_means_the_folders_next_to_it(roboflow: Path, given:
     assert stems(roboflow / given) == ["valid_a"]
     assert stems(roboflow / given, use="learn") == ["train_a"]
     assert stems(roboflow / given, split="valid") == stems(roboflow / given, split="val") == ["valid_a"]
-    assert opened(roboflow / given).told_by == "data.yaml"
+    assert opened(roboflow / given).defined_by == "data.yaml"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def region(*class_ids: int) -> SegmentationMap:
 
 
 @pytest.mark.parametrize(
-    ("result", "said"),
+    ("result", "message"),
     [
         (found(), []),
         (found(0.8301), ["cat 0.83"]),
@@ -33,8 +33,8 @@ def region(*class_ids: int) -> SegmentationMap:
         (Instances(found(0.7), np.ones((1, 9, 9), np.bool_)), ["cat 0.70"]),
     ],
 )
-def test_the_surest_findings_in_a_few_words(result: Result, said: list[str]) -> None:
-    assert TASKS.of(result).findings(result, most=3) == said
+def test_the_surest_findings_in_a_few_words(result: Result, message: list[str]) -> None:
+    assert TASKS.of(result).findings(result, most=3) == message
 
 
 def test_a_smaller_picture_has_its_boxes_and_regions_where_they_were() -> None:

@@ -22,7 +22,7 @@ UNPINNED = {"tflite-runtime": ("numpy", "opencv-python")}
 
 
 @dataclass(frozen=True)
-class Said:
+class Answer:
     """The first class that an artifact names, and its score."""
 
     label: str
@@ -58,12 +58,12 @@ class DeviceEnvironment:
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout
 
-    def classify(self, bundle: Path, format_name: str, precision: str) -> Said:
+    def classify(self, bundle: Path, format_name: str, precision: str) -> Answer:
         """What `edgecnn run` says of the photograph."""
         photograph = self.site_packages / "edgecnn" / "assets" / f"{PHOTOGRAPH}.jpg"
         words = ("--format", format_name, "--precision", precision, "--jsonl", "-")
         record = json.loads(self.run("edgecnn", "run", bundle, photograph, *words))
-        return Said(record["classes"][0]["label"], record["classes"][0]["score"])
+        return Answer(record["classes"][0]["label"], record["classes"][0]["score"])
 
 
 def make_environment(folder: Path, wheel: Path, extra: str) -> DeviceEnvironment:
@@ -99,14 +99,14 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def said_here(bundle: Path) -> dict[tuple[str, str], Said]:
+def answers_here(bundle: Path) -> dict[tuple[str, str], Answer]:
     """What each artifact says of the photograph in the environment that it was made in."""
     picture = photographs()[PHOTOGRAPH]
-    said = {}
+    answers = {}
     for artifact in edgecnn.Bundle.open(bundle).manifest.artifacts:
         with edgecnn.open_runner(bundle, format=artifact.format, precision=artifact.precision) as runner:
             result = runner(picture)
         assert isinstance(result, edgecnn.Classification)
         label, score = next(iter(result))
-        said[artifact.format, artifact.precision] = Said(label, score)
-    return said
+        answers[artifact.format, artifact.precision] = Answer(label, score)
+    return answers

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .conftest import DeviceEnvironment, Said, make_environment
+from .conftest import Answer, DeviceEnvironment, make_environment
 
 pytestmark = pytest.mark.slow
 
@@ -91,11 +91,11 @@ def test_what_is_installed_is_small(device: DeviceEnvironment) -> None:
 
 
 def test_run_says_what_it_says_where_the_bundle_was_made(
-    device: DeviceEnvironment, bundle: Path, said_here: dict[tuple[str, str], Said]
+    device: DeviceEnvironment, bundle: Path, answers_here: dict[tuple[str, str], Answer]
 ) -> None:
     format_name = FORMATS[device.extra]
     for precision in ("fp32", "fp16"):
-        here = said_here[format_name, precision]
+        here = answers_here[format_name, precision]
         there = device.classify(bundle, format_name, precision)
         assert there.label == here.label
         assert there.score == pytest.approx(here.score, abs=1e-4)
@@ -115,12 +115,12 @@ def test_bench_measures_what_can_run_there(device: DeviceEnvironment, bundle: Pa
 
 
 def test_a_program_that_embeds_the_runner_loads_no_torch(
-    device: DeviceEnvironment, bundle: Path, said_here: dict[tuple[str, str], Said]
+    device: DeviceEnvironment, bundle: Path, answers_here: dict[tuple[str, str], Answer]
 ) -> None:
     format_name = FORMATS[device.extra]
     photograph = device.site_packages / "edgecnn" / "assets" / "coffee.jpg"
     program = EMBEDDED.format(bundle=str(bundle), photograph=str(photograph), format=format_name)
-    assert device.run("python", "-c", program).strip() == said_here[format_name, "fp32"].label
+    assert device.run("python", "-c", program).strip() == answers_here[format_name, "fp32"].label
 
 
 def test_the_demo_runs_the_networks_that_ship(device: DeviceEnvironment) -> None:
@@ -150,14 +150,14 @@ def test_a_word_runs_what_ships(device: DeviceEnvironment) -> None:
 def test_the_live_page_is_served_there(device: DeviceEnvironment, wheel: Path) -> None:
     constraints = device.folder / "constraints.txt"
     device.run("python", "-m", "pip", "install", "--quiet", f"{wheel}[web]", "--constraint", constraints)
-    said = json.loads(device.run("python", "-c", WATCHED))
-    assert said["status"]["sources"][0]["state"] == "file"
-    assert said["status"]["score"] == 0.4
-    assert "cat" in " ".join(said["status"]["sources"][0]["sees"])
-    assert said["html"].startswith("<!doctype html>")
-    assert said["jpeg"] > 10_000
-    assert said["changed"] == {"score": 0.9}
-    assert said["torch"] == []
+    report = json.loads(device.run("python", "-c", WATCHED))
+    assert report["status"]["sources"][0]["state"] == "file"
+    assert report["status"]["score"] == 0.4
+    assert "cat" in " ".join(report["status"]["sources"][0]["sees"])
+    assert report["html"].startswith("<!doctype html>")
+    assert report["jpeg"] > 10_000
+    assert report["changed"] == {"score": 0.9}
+    assert report["torch"] == []
 
 
 def test_building_there_names_the_extra(device: DeviceEnvironment) -> None:
@@ -168,12 +168,12 @@ def test_building_there_names_the_extra(device: DeviceEnvironment) -> None:
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="tflite-runtime has no wheel for Python 3.12 and newer")
 def test_tflite_runtime_says_what_litert_says(
-    wheel: Path, bundle: Path, said_here: dict[tuple[str, str], Said], tmp_path: Path
+    wheel: Path, bundle: Path, answers_here: dict[tuple[str, str], Answer], tmp_path: Path
 ) -> None:
     device = make_environment(tmp_path, wheel, "tflite-runtime")
     assert device.run("python", "-c", "import numpy; print(numpy.__version__)").startswith("1.")
     for precision in ("fp32", "fp16"):
-        here = said_here["tflite", precision]
+        here = answers_here["tflite", precision]
         there = device.classify(bundle, "tflite", precision)
         assert there.label == here.label
         assert there.score == pytest.approx(here.score, abs=1e-4)

@@ -97,13 +97,13 @@ def test_a_format_without_a_part_says_so() -> None:
     runtime = Runtime(name="paper", title="Paper", packages=("paper",), modules=(), executors=())
     bare = Format(name="bare", title="Bare", suffixes=(".bare",), runtime=runtime, precisions=("fp32",))
     assert not (bare.runs_here or bare.converts_here or bare.quantizes_here)
-    for load, said in (
+    for load, message in (
         (bare.load_backend, "cannot be run: it has no back end"),
         (bare.load_converter, "cannot be written"),
         (bare.load_int8_writer, "cannot be quantized or read layer by layer"),
         (bare.load_layer_timer, "cannot be timed layer by layer"),
     ):
-        with pytest.raises(SpecError, match=f"format 'bare' {said}"):
+        with pytest.raises(SpecError, match=f"format 'bare' {message}"):
             load()
 
 

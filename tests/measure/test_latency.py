@@ -94,7 +94,7 @@ def test_a_steady_run_on_a_quiet_machine_is_stable(quiet_machine: Machine) -> No
 
 
 @pytest.mark.parametrize(
-    ("measured", "said"),
+    ("measured", "message"),
     [
         (rounds(5.0, 5.2, 5.6), "rounds differ: medians from 5.00 to 5.60 ms"),
         (rounds(5.0, others_busy_cores=0.7), "other programs kept 0.7 of 4 cores busy"),
@@ -103,9 +103,9 @@ def test_a_steady_run_on_a_quiet_machine_is_stable(quiet_machine: Machine) -> No
         (rounds(5.0, conditions=Conditions(throttled=0x20000)), "slowed for a moment"),
     ],
 )
-def test_disturbances_are_reported(quiet_machine: Machine, measured: list[RoundFigures], said: str) -> None:
+def test_disturbances_are_reported(quiet_machine: Machine, measured: list[RoundFigures], message: str) -> None:
     (reason,) = instability(quiet_machine, measured, spread=0.03, warmup_settled=True)
-    assert said in reason
+    assert message in reason
 
 
 def test_a_processor_that_slows_down_is_unstable(quiet_machine: Machine) -> None:

@@ -118,6 +118,6 @@ def test_peak_memory_of_a_child_is_its_own() -> None:
     ballast = bytearray(200_000_000)
     ballast[::4096] = b"x" * len(ballast[::4096])
     code = "from edgecnn.measure.machine import peak_rss_mb; print(peak_rss_mb())"
-    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert 0 < float(said) < 150
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert 0 < float(printed) < 150
     assert peak_rss_mb() > 200

@@ -168,7 +168,7 @@ SAMPLES: dict[str, tuple[str, Any]] = {
     kinds.SOURCE.expected: ("0", 0),
     kinds.ADDRESS.expected: ("8088", 8088),
     kinds.COUNT_OR_NAME.expected: ("16", 16),
-    kinds.whole_between(0, 2).expected: ("1", 1),
+    kinds.integer_between(0, 2).expected: ("1", 1),
 }
 
 

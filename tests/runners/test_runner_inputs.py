@@ -95,7 +95,7 @@ def test_of_several_each_may_be_of_another_kind(runner: edgecnn.Runner, cat: UIn
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         (None, "got NoneType"),
         (np.zeros((4, 4), np.uint8), r"got uint8 \[4, 4\]"),
@@ -105,16 +105,16 @@ def test_of_several_each_may_be_of_another_kind(runner: edgecnn.Runner, cat: UIn
         ({"a": 1}, "got dict"),
     ],
 )
-def test_anything_but_a_picture_is_an_error(runner: edgecnn.Runner, wrong: Any, said: str) -> None:
-    with pytest.raises(SpecError, match=said):
+def test_anything_but_a_picture_is_an_error(runner: edgecnn.Runner, wrong: Any, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         runner(wrong)
 
 
 def test_a_path_that_is_not_a_picture_is_an_error(runner: edgecnn.Runner, tmp_path: Path, cat_file: Path) -> None:
     (tmp_path / "words.jpg").write_text("no picture")
     wrong = {tmp_path: "directory", tmp_path / "cat.pn": "did you mean", tmp_path / "words.jpg": "decoded"}
-    for path, said in wrong.items():
-        with pytest.raises(DataError, match=said):
+    for path, message in wrong.items():
+        with pytest.raises(DataError, match=message):
             runner(path)
 
 

@@ -311,15 +311,15 @@ class Counting(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("net", "said"),
+    ("net", "message"),
     [
         (OnlyDropout(), "in training mode: dropout"),
         (Noisy(), "random numbers"),
         (Counting(), "changes its buffer 'seen'"),
     ],
 )
-def test_answers_that_depend_on_more_than_the_picture_are_refused(net: nn.Module, said: str, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=said):
+def test_answers_that_depend_on_more_than_the_picture_are_refused(net: nn.Module, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=message):
         edgecnn.load_model(export(tmp_path / "n.pt2", net=net), **OPTIONS)
 
 
@@ -334,7 +334,7 @@ class AnyKind(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("net", "x", "said"),
+    ("net", "x", "message"),
     [
         (AnyKind(), torch.zeros(1, 3, 8, 8).half(), r"takes float16 \[1, 3, 8, 8\].*half precision"),
         (AnyKind(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "takes uint8 .*own pre-processing"),
@@ -344,6 +344,6 @@ class AnyKind(nn.Module):
         (Two(), (torch.zeros(1, 3, 8, 8), torch.zeros(1, 1, 8, 8)), r"\[1, 1, 8, 8\]; expected one"),
     ],
 )
-def test_an_input_of_another_kind_is_described(net: nn.Module, x: Any, said: str, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=said):
+def test_an_input_of_another_kind_is_described(net: nn.Module, x: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=message):
         edgecnn.load_model(export(tmp_path / "n.pt2", net=net, x=x), **OPTIONS)

@@ -206,7 +206,7 @@ def test_a_network_that_holds_a_python_module_can_be_copied(line: str, here: Pat
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("self.modules = []", r"attribute 'modules', which hides torch\.nn\.Module\.modules: rename it in Net"),
         ("self.children = 3", r"attribute 'children'"),
@@ -214,9 +214,9 @@ def test_a_network_that_holds_a_python_module_can_be_copied(line: str, here: Pat
         ("self.steps = (i for i in range(3))", r"Net\.steps holds generator"),
     ],
 )
-def test_an_attribute_that_is_in_the_way_is_named(line: str, said: str, here: Path) -> None:
+def test_an_attribute_that_is_in_the_way_is_named(line: str, message: str, here: Path) -> None:
     (here / "own_odd.py").write_text(f"{MODULE}{BODY}        {line}\n{FORWARD}")
-    with pytest.raises(SourceError, match=said):
+    with pytest.raises(SourceError, match=message):
         edgecnn.load_model("own_odd:net", **OPTIONS)
 
 

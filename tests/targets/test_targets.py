@@ -12,7 +12,7 @@ from edgecnn import FrameSpec, convert, prune
 from edgecnn.errors import EdgeCnnError, SpecError, UnknownNameError
 from edgecnn.formats import FORMATS, compiler_of
 from edgecnn.targets import Target, in_order_here, load_target, read_target, target_names, target_of_board, threads_here
-from edgecnn.targets.what_to_make import target_notes, what_to_make
+from edgecnn.targets.artifacts_to_make import artifacts_to_make, target_notes
 from edgecnn.tasks import Classify, Detect
 
 WANTED: dict[str, Any] = {
@@ -47,7 +47,7 @@ def test_without_an_architecture_the_first_is_built_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "error", "said"),
+    ("asked", "error", "message"),
     [
         ("qualcom-htp", UnknownNameError, "did you mean qualcomm-htp?"),
         ("raspberry-pi-6", UnknownNameError, "did you mean raspberry-pi-"),
@@ -58,15 +58,15 @@ def test_without_an_architecture_the_first_is_built_for() -> None:
     ],
 )
 def test_a_target_that_is_not_there_is_refused_with_what_is_near(
-    asked: str, error: type[EdgeCnnError], said: str
+    asked: str, error: type[EdgeCnnError], message: str
 ) -> None:
     with pytest.raises(error) as refused:
         load_target(asked)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"formats": ["onnxx"]}, "no format is called 'onnxx'; did you mean onnx?"),
         ({"precisions": ["int9"], "makes": ["int9"]}, "no precision is called 'int9'"),
@@ -81,10 +81,10 @@ def test_a_target_that_is_not_there_is_refused_with_what_is_near(
         ({"architectures": ["v1"], "architecture": "v2"}, "no architecture of mine is called 'v2'"),
     ],
 )
-def test_a_target_file_that_is_wrong_is_refused_where_it_is_wrong(change: dict[str, Any], said: str) -> None:
+def test_a_target_file_that_is_wrong_is_refused_where_it_is_wrong(change: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError) as refused:
         read_target(WANTED | change)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_a_target_file_without_what_is_needed_says_what() -> None:
@@ -119,7 +119,7 @@ def test_on_a_raspberry_pi_its_targets_order_of_runtimes_is_taken(monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ({"target": "intel-npux"}, "did you mean intel-npu or intel-cpu?"),
         ({"target": "intel-npu", "to": ["onnx"]}, "target intel-npu opens openvino; --to onnx is not among them"),
@@ -133,16 +133,16 @@ def test_on_a_raspberry_pi_its_targets_order_of_runtimes_is_taken(monkeypatch: p
         ({"precision": "fp33"}, "no precision to convert to is called 'fp33'"),
     ],
 )
-def test_convert_refuses_what_the_target_does_not_run(words: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_convert_refuses_what_the_target_does_not_run(words: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError) as refused:
         convert("torchvision:resnet18", out=tmp_path / "x.edge", **words)
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_one_format_and_one_precision_as_plain_text_are_one() -> None:
-    assert what_to_make("onnx", "fp16", None, has_pictures=False) == (["onnx"], ["fp16"], [])
-    assert what_to_make(("onnx", "onnx"), ["fp32", "fp16"], None, has_pictures=False)[:2] == (
+    assert artifacts_to_make("onnx", "fp16", None, has_pictures=False) == (["onnx"], ["fp16"], [])
+    assert artifacts_to_make(("onnx", "onnx"), ["fp32", "fp16"], None, has_pictures=False)[:2] == (
         ["onnx"],
         ["fp32", "fp16"],
     )

@@ -91,8 +91,8 @@ def test_it_has_no_threshold(world: World) -> None:
 
 def test_where_the_package_is_missing_it_is_named(world: World) -> None:
     failed = world.edgecnn("inspect", "crowd.edge", installed=False, code=2)
-    said = " ".join(failed.stderr.split())
-    assert "'crowd' is not known here" in said
-    assert "edgecnn-toys 1.0, not installed here" in said
+    printed = " ".join(failed.stderr.split())
+    assert "'crowd' is not known here" in printed
+    assert "edgecnn-toys 1.0, not installed here" in printed
     with pytest.raises(UnknownTaskError, match="edgecnn-toys"):
         Bundle.open(world.folder / "crowd.edge")

@@ -232,12 +232,12 @@ def test_the_table_names_every_row_and_what_it_was_measured_on(
     finished: Path, capsys: pytest.CaptureFixture[str], assert_readable: Callable[[str], None]
 ) -> None:
     assert main(["compress", "flow.toml", "--factory", FACTORY]) == 0
-    said = capsys.readouterr()
+    printed = capsys.readouterr()
     for words in ("train", "prune", "fine-tune", "onnx fp32", "onnx fp16", "onnx int8", "M MACs", "times faster"):
-        assert words in said.out
-    assert_readable(said.out)
-    assert "top-1: on 12 pictures used for nothing else" in said.out
-    assert "done before, not repeated: train, prune, fine-tune, convert, quantize" in said.err
+        assert words in printed.out
+    assert_readable(printed.out)
+    assert "top-1: on 12 pictures used for nothing else" in printed.out
+    assert "done before, not repeated: train, prune, fine-tune, convert, quantize" in printed.err
 
 
 def test_another_bound_quantizes_again_and_nothing_before_it(finished: Path, verbs: list[str]) -> None:
@@ -301,9 +301,9 @@ def test_a_flow_that_was_killed_goes_on_after_the_last_whole_stage(
 
     recipe(fresh / "flow.toml", {**changes, "fine-tune": {"epochs": "1", "distill": None}})
     code = main(["compress", "flow.toml", "--factory", FACTORY, "--json"])
-    said = capsys.readouterr()
-    assert code == 0, said.err  # the checkpoint of other words was no obstacle
-    report = json.loads(said.out)
+    printed = capsys.readouterr()
+    assert code == 0, printed.err  # the checkpoint of other words was no obstacle
+    report = json.loads(printed.out)
     assert done_before(report) == {"prune": True, "fine-tune": False, "convert": False}
     assert [network["stage"] for network in report["networks"]] == ["start", "prune", "fine-tune"]
     assert pruned.stat().st_mtime_ns == written_ns

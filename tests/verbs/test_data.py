@@ -97,9 +97,9 @@ def test_the_command_prints_a_summary_and_json_and_its_code_says_that_something_
     data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["data", str(data)]) == 1
-    said = capsys.readouterr()
-    assert "wrong: 1 picture both in train and val (a.png)" in said.err
-    assert "dog" in said.out
+    printed = capsys.readouterr()
+    assert "wrong: 1 picture both in train and val (a.png)" in printed.err
+    assert "dog" in printed.out
     assert main(["data", str(data), "--json", "--split", "valid"]) == 0
     document: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert [part["split"] for part in document["parts"]] == ["val"]

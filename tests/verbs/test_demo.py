@@ -62,11 +62,11 @@ def test_a_device_runs_what_ships_with_the_runtime_that_it_has(
     manifest = edgecnn.Bundle.open("default-detector").folder / "manifest.json"
     before = manifest.read_bytes()
     assert main(["demo", "--out", str(out)]) == 0
-    said = capsys.readouterr()
-    assert_readable(said.out)
-    assert "default-detector: latency of a picture" in said.out and "default-segmenter" in said.out
-    assert re.search(r"default-detector: openvino \S+ is skipped: .*edgecnn\[openvino\]", said.err)
-    assert "edgecnn[convert]" in said.err
+    printed = capsys.readouterr()
+    assert_readable(printed.out)
+    assert "default-detector: latency of a picture" in printed.out and "default-segmenter" in printed.out
+    assert re.search(r"default-detector: openvino \S+ is skipped: .*edgecnn\[openvino\]", printed.err)
+    assert "edgecnn[convert]" in printed.err
     document = json.loads((out / "demo.json").read_bytes())
     assert [n["word"] for n in document["networks"]] == ["default-detector", "default-segmenter"]
     for network, video in zip(document["networks"], ("detected.mp4", "segmented.mp4"), strict=True):

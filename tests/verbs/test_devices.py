@@ -45,7 +45,7 @@ def test_all_devices_of_the_table_are_listed_and_failed_ones_say_what_they_need(
     report = json.loads(capsys.readouterr().out)
     trials = report["trials"]
     assert {trial["word"].partition(".")[0] for trial in trials} >= {
-        row.word_in_full for row in all_executors() if row.kind == "cpu"
+        row.full_name for row in all_executors() if row.kind == "cpu"
     }
     assert len(trials) >= len(all_executors())
     for trial in trials:

@@ -92,11 +92,11 @@ def _by_group(node: Any, weights: NDArray[Any]) -> NDArray[Any]:
 
 
 def _geometry(node: Any, shape: Sequence[int]) -> Geometry:
-    told = attributes(node)
+    values = attributes(node)
     return Geometry(
         kernel=(shape[2], shape[3]),
-        strides=tuple(told.get("strides", (1, 1))),
-        dilations=tuple(told.get("dilations", (1, 1))),
-        pads=tuple(told.get("pads", (0, 0, 0, 0))),
-        groups=told.get("group", 1),
+        strides=tuple(values.get("strides", (1, 1))),
+        dilations=tuple(values.get("dilations", (1, 1))),
+        pads=tuple(values.get("pads", (0, 0, 0, 0))),
+        groups=values.get("group", 1),
     )

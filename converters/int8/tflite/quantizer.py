@@ -44,10 +44,10 @@ class OperatorQuantizer:
             ConversionError: the tool failed.
         """
 
-        def tell(regex: str, operation: Any) -> None:
+        def add_rule(regex: str, operation: Any) -> None:
             self._tool.add_static_config(regex, operation, activation_num_bits=activation_bits, weight_num_bits=8)
 
-        return self._write(operators, tell, table)
+        return self._write(operators, add_rule, table)
 
     def dynamic(self, operators: Iterable[int]) -> bytearray:
         """The file with these operators' weights in int8 and activations that are quantized at run time.
@@ -56,12 +56,12 @@ class OperatorQuantizer:
             ConversionError: the tool failed.
         """
 
-        def tell(regex: str, operation: Any) -> None:
+        def add_rule(regex: str, operation: Any) -> None:
             self._tool.add_dynamic_config(regex, operation, num_bits=8)
 
-        return self._write(operators, tell, None)
+        return self._write(operators, add_rule, None)
 
-    def _write(self, operators: Iterable[int], tell: Any, table: Table | None) -> bytearray:
+    def _write(self, operators: Iterable[int], add_rule: Any, table: Table | None) -> bytearray:
         kinds = defaultdict(list)
         for index in operators:
             kinds[self._graph.operators[index].kind].append(self._endings[index])
@@ -72,7 +72,7 @@ class OperatorQuantizer:
                 self._tool.load_quantization_recipe([])
                 for kind, endings in kinds.items():
                     regex = f"(?:{'|'.join(endings)})$"
-                    tell(regex, qtyping.TFLOperationName(_OTHER_NAMES.get(kind, kind)))
+                    add_rule(regex, qtyping.TFLOperationName(_OTHER_NAMES.get(kind, kind)))
                 # A copy, because the tool changes the table. With a table, its own calibration never runs.
                 result = self._tool.quantize(None if table is None else dict(table), enable_progress_report=False)
                 return bytearray(result.quantized_model)

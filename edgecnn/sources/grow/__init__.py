@@ -45,7 +45,7 @@ def grow_head(
     """
     if head not in HEADS:
         raise UnknownNameError("head to grow", head, HEADS)
-    if not classifier.task.names_whole_picture:
+    if not classifier.task.labels_whole_picture:
         raise SpecError(
             f"a head can only be added to a classifier, but the task of {classifier.name} is {classifier.task.name}: "
             "give a classifier, such as torchvision:mobilenet_v3_small"

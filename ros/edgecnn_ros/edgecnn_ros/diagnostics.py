@@ -11,7 +11,7 @@ from edgecnn_ros.perception import Network, Perception
 OK: Final = 0  # of DiagnosticStatus
 WARN: Final = 1
 ERROR: Final = 2
-_FEWEST: Final = {50: 11, 95: 130}  # results from which a percentile is told: at 99 % confidence
+_FEWEST: Final = {50: 11, 95: 130}  # results that a percentile needs, at 99 % confidence
 
 
 def diagnostics_message(perception: Perception, node: str, time_ns: int) -> Any:

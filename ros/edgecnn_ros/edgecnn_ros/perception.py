@@ -268,16 +268,16 @@ class Perception:
                 self._hand_out(StampedFrame(frame.image, frame.index, *times, frame.source, frame.media_ns, header))
             for view in views:
                 view.end()
-        except BaseException as failure:  # raised to whoever waits for results
+        except BaseException as failure:  # raised to the caller that waits for results
             for view in views:
                 view.put(failure)
 
     def _hand_out(self, frame: StampedFrame) -> None:
         for name, view in list(self._views.items()):
-            view.put(dataclasses.replace(frame, source=name))  # by which the loop's results are told apart
+            view.put(dataclasses.replace(frame, source=name))  # the loop's results are distinguished by it
 
     def _on_result(self, frame: Frame, result: Result) -> None:
-        """Publish what belongs to a result; pictures only where somebody wants them."""
+        """Publish what belongs to a result; pictures only for topics with subscribers."""
         assert isinstance(frame, StampedFrame)
         network = next(each for each in self.networks if each.name == frame.source)
         counters = self.counters[network.name]

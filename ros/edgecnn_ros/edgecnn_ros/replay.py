@@ -254,7 +254,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("target", type=Path, metavar="OUT.bag")
     parser.add_argument("parameters", nargs="*", metavar="NAME:=VALUE", help="as in objects.score:=0.5")
     parser.add_argument("--topic", help="of the pictures, where the bag has several")
-    parser.add_argument("--distribution", choices=list(DISTRIBUTIONS), default="jazzy", help="whose messages it has")
+    parser.add_argument(
+        "--distribution", choices=list(DISTRIBUTIONS), default="jazzy", help="the ROS distribution of its messages"
+    )
     options = parser.parse_args(arguments)
     try:
         given = dict(_assignments(options.parameters))

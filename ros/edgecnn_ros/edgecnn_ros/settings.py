@@ -32,7 +32,7 @@ PARAMETERS: Final = (
         "source", "", "A camera that the node opens itself (0, rtsp://...); empty: pictures come from the topic image."
     ),
     Parameter("compressed", False, "The topic image is of sensor_msgs/CompressedImage."),
-    Parameter("frame_id", "camera", "Of the headers where the node opens the camera itself."),
+    Parameter("frame_id", "camera", "The frame of headers if the node opens the camera itself."),
     Parameter("max_age_ms", 0.0, "Results of older pictures are dropped instead of published; 0: none are."),
     Parameter("stale_after_s", 2.0, "Without a picture for this time, diagnostics warn."),
     Parameter("class_ids", "number", "class_id of a hypothesis: number (see label_info) or name."),

@@ -51,7 +51,7 @@ def frame_of_message(
 
 
 class TopicCamera(CameraBase):
-    """Frames that somebody puts.
+    """A camera whose frames come from a topic.
 
     Args:
         name: its name.

@@ -36,7 +36,7 @@ Placement place_in_frame(const FrameSpec& spec, int height_px, int width_px);
 // Fits pictures into one reused frame, uint8 [height, width, 3] BGR.
 class FrameFitter {
   public:
-    // `frame` stays with who calls.
+    // The caller owns `frame`.
     FrameFitter(const FrameSpec& spec, std::uint8_t* frame);
     // Throws SpecError: no picture.
     const Placement& operator()(const cv::Mat& image);

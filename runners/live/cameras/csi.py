@@ -13,7 +13,7 @@ from edgecnn.runners.live.cameras.camera import Camera
 from edgecnn.runners.live.cameras.capture_spec import CaptureSpec
 from edgecnn.runners.live.cameras.kind import CameraKind, FoundCamera, Opening, Source, Words
 from edgecnn.runners.live.cameras.live_camera import open_live
-from edgecnn.runners.live.frame import believable
+from edgecnn.runners.live.frame import plausible_capture_time
 
 _BGR: Final = "RGB888"  # DRM's name for the memory order B, G, R
 _DEFAULT_SIZE_PX: Final = (1280, 720)
@@ -62,7 +62,7 @@ class CsiGrabber:
             request.release()
         if taken_ns is not None:  # on CLOCK_BOOTTIME, which also runs while the machine sleeps
             age_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - int(taken_ns)
-            self.captured_ns = believable(time.monotonic_ns() - age_ns)
+            self.captured_ns = plausible_capture_time(time.monotonic_ns() - age_ns)
         return cast(UInt8Array, image)
 
     def close(self) -> None:

@@ -34,14 +34,14 @@ class Diagnosis:
     about_login: bool = False
 
 
-def why_closed(url: str, *, otherwise: str) -> Diagnosis:
+def why_closed(url: str, *, advice: str) -> Diagnosis:
     """The reason given by a stream's server; takes at most a few seconds.
 
     Args:
         url: the rtsp://, rtsps://, http:// or https:// address that did not open.
         otherwise: text to add where the server answers without an error.
     """
-    found = _diagnosis(url, otherwise, _status_of)
+    found = _diagnosis(url, advice, _status_of)
     assert found is not None  # only a check for silence finds nothing
     return found
 
@@ -55,7 +55,7 @@ def why_silent(url: str) -> Diagnosis | None:
 
 
 def _diagnosis(
-    url: str, otherwise: str, ask: Callable[[SplitResult, str], int | Literal["heard"] | None]
+    url: str, advice: str, ask: Callable[[SplitResult, str], int | Literal["answered"] | None]
 ) -> Diagnosis | None:
     try:
         address = urlsplit(url)
@@ -64,7 +64,7 @@ def _diagnosis(
         return Diagnosis("its address is not valid; " + _ESCAPES)
     where = host if port is None else f"{host}:{port}"
     if "@" in (address.path + address.query + address.fragment):  # "host" may be a part of the login
-        where, otherwise = "the server", f"{otherwise} or else, {_ESCAPES}"
+        where, advice = "the server", f"{advice} or else, {_ESCAPES}"
     try:
         status = ask(address, host)
     except socket.gaierror:
@@ -78,10 +78,10 @@ def _diagnosis(
         return Diagnosis(f"{where} can't be reached: {failed.strerror or failed}")
     except (HTTPException, ValueError):
         status = None
-    if status == "heard":
+    if status == "answered":
         return None
     if status == HTTPStatus.OK:
-        return Diagnosis(f"{where} answers, but sends no readable video, {otherwise}")
+        return Diagnosis(f"{where} answers, but sends no readable video, {advice}")
     refused = status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
     return Diagnosis(_status_in_words(status, where, login=address.username is not None), about_login=refused)
 
@@ -102,7 +102,7 @@ def _status_of(address: SplitResult, host: str) -> int | None:
     return _describe(address, host) if address.scheme.lower() in _RTSP_PORTS else _get(address)
 
 
-def _connects(address: SplitResult, host: str) -> Literal["heard"]:
+def _connects(address: SplitResult, host: str) -> Literal["answered"]:
     """Connect; for an RTSP server, wait until it answers."""
     scheme = address.scheme.lower()
     port = address.port or {**_RTSP_PORTS, "http": 80, "https": 443}[scheme]
@@ -111,7 +111,7 @@ def _connects(address: SplitResult, host: str) -> Literal["heard"]:
             with contextlib.suppress(ConnectionError):  # `why_closed` finds the reason
                 connection.sendall(b"OPTIONS * RTSP/1.0\r\nCSeq: 1\r\n\r\n")
                 connection.recv(1)
-    return "heard"
+    return "answered"
 
 
 def _describe(address: SplitResult, host: str) -> int | None:

@@ -25,7 +25,7 @@ from edgecnn.runners.live.cameras.grabber import FoundRecordingError
 from edgecnn.runners.live.cameras.kind import CameraKind, FoundCamera, Opening, Source, Words
 from edgecnn.runners.live.cameras.live_camera import open_live
 from edgecnn.runners.live.cameras.urls import redacted
-from edgecnn.runners.live.frame import Frame, believable, frame_now
+from edgecnn.runners.live.frame import Frame, frame_now, plausible_capture_time
 
 PREFIX: Final = "gst:"
 OPEN_TIMEOUT_S: Final = 5.0
@@ -146,7 +146,7 @@ class Pipeline:
         if buffer.pts == self._gst.CLOCK_TIME_NONE:
             return None
         running_ns = sample.get_segment().to_running_time(self._gst.Format.TIME, buffer.pts)
-        return believable(self._pipeline.get_base_time() + running_ns)
+        return plausible_capture_time(self._pipeline.get_base_time() + running_ns)
 
     def _fault(self) -> str | None:
         """Error message of the first element that failed."""

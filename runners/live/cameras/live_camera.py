@@ -80,7 +80,7 @@ class LiveCamera(CameraBase):
         self._last_frame_s = time.monotonic()
         self._threads = [
             threading.Thread(target=self._capture, name=f"capture {name}", daemon=True),
-            threading.Thread(target=self._notice_silence, name=f"silence {name}", daemon=True),
+            threading.Thread(target=self._check_silence, name=f"silence {name}", daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -176,7 +176,7 @@ class LiveCamera(CameraBase):
             return frame_now(image, self._index, self.name)
         return frame_of(image, self._index, self.name, captured_ns=captured_ns)
 
-    def _notice_silence(self) -> None:
+    def _check_silence(self) -> None:
         """Report a stalled source, even while a read hangs; wakes up once in `stall_s` while frames come."""
         stall_s = self._policy.stall_s
         wait_s = stall_s

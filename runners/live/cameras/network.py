@@ -127,7 +127,7 @@ def _open_stream(url: str, name: str, spec: CaptureSpec, policy: Reconnect) -> c
                 "GStreamer: 'gst: rtspsrc location=… ! decodebin ! deinterlace ! videoconvert'"
             )
         return capture
-    fault = why_closed(url, otherwise=_advice(url, spec))
+    fault = why_closed(url, advice=_advice(url, spec))
     error = LoginError if fault.about_login else DeviceError
     raise error(f"{name} does not open: {fault.text}")
 

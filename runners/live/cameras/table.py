@@ -9,7 +9,7 @@ from typing import Final
 from edgecnn.errors import SpecError
 from edgecnn.registry import Table
 from edgecnn.runners.live.cameras.kind import CameraKind, FoundCamera, Source, Words
-from edgecnn.runners.live.cameras.urls import redacted, revealed
+from edgecnn.runners.live.cameras.urls import redacted, resolved_secret
 
 _ROOM: Final = "edgecnn.runners.live.cameras"
 CAMERAS: Final = Table(
@@ -33,7 +33,7 @@ def source_of(words: Words) -> Source:
     Raises:
         SpecError: no kind recognises it.
     """
-    meant = revealed(words) if isinstance(words, str) else words
+    meant = resolved_secret(words) if isinstance(words, str) else words
     for kind in _in_order(meant):
         source = kind.recognise(meant)
         if source is not None:

@@ -77,7 +77,7 @@ def check_address(url: str) -> None:
         )
 
 
-def revealed(source: str, *, holds: str = "a URL") -> str:
+def resolved_secret(source: str, *, holds: str = "a URL") -> str:
     """The value that "env:NAME" or "file:PATH" refers to; any other text unchanged. Errors call the value `holds`.
 
     This keeps a login out of the process list, the shell's history and service files.

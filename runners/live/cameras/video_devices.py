@@ -18,7 +18,7 @@ from edgecnn.runners.live.cameras.kind import CameraKind, FoundCamera, Opening, 
 from edgecnn.runners.live.cameras.live_camera import open_live
 from edgecnn.runners.live.cameras.opencv_messages import quiet
 from edgecnn.runners.live.cameras.opencv_reader import declared_fps
-from edgecnn.runners.live.frame import believable
+from edgecnn.runners.live.frame import plausible_capture_time
 
 _QUEUE = 2  # driver buffers: it fills one while the other is read; the thread takes frames as they come
 _FPS_TOLERANCE = 0.5
@@ -32,7 +32,7 @@ class DeviceGrabber(OpenCvGrabber):
         image = super().grab()
         # V4L2 stamps frames with CLOCK_MONOTONIC, and OpenCV returns that as a position in ms; other drivers give 0
         stamp_ms = self._capture.get(cv2.CAP_PROP_POS_MSEC) if image is not None else 0.0
-        self.captured_ns = believable(round(stamp_ms * 1e6)) if stamp_ms > 0 else None
+        self.captured_ns = plausible_capture_time(round(stamp_ms * 1e6)) if stamp_ms > 0 else None
         return image
 
 

@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from edgecnn.errors import DeviceError, MissingDependencyError, SpecError
 from edgecnn.json_text import encode_json
 from edgecnn.results import Result
-from edgecnn.runners.live.cameras.urls import redacted, revealed
+from edgecnn.runners.live.cameras.urls import redacted, resolved_secret
 from edgecnn.runners.live.frame import Frame
 from edgecnn.runners.live.sinks import Annotated
 from edgecnn.runners.live.sinks.home_assistant import HomeAssistantDevice
@@ -85,7 +85,7 @@ def parse_broker(url: str) -> Broker:
         SpecError: it is not a URL for MQTT; the message contains no login.
     """
     form = "expected mqtt://USER:PASSWORD@HOST:1883/TOPIC/PREFIX or mqtts://…"
-    url = revealed(url)
+    url = resolved_secret(url)
     try:
         parts = urlsplit(url)
         port = parts.port

@@ -103,9 +103,9 @@ class SmallServer:
         status, media_type, body = 405, "text/plain", b"GET is answered\n"
         if method in ("GET", "HEAD"):
             status, media_type, body = self._answer(path.partition("?")[0], headers)
-        said = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {media_type}\r\n"
-        said += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-        writer.write(said.encode("latin-1") + (b"" if method == "HEAD" else body))
+        head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {media_type}\r\n"
+        head += f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode("latin-1") + (b"" if method == "HEAD" else body))
         async with timeout(_ANSWER_S):
             await writer.drain()
             writer.write_eof()

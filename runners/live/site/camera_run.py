@@ -129,7 +129,7 @@ class CameraRun:
         plan = self.plan
         running = LiveRun(
             self.runner,
-            sources=replace(plan.sources, names=(plan.name,), on_state=self._tell),
+            sources=replace(plan.sources, names=(plan.name,), on_state=self._report),
             objects=plan.objects,
             sinks=replace(plan.sinks, more=(*plan.sinks.more, *self._sinks)),
             on_fault=lambda fault: self._log(f"failed: {fault}", logging.ERROR),
@@ -151,7 +151,7 @@ class CameraRun:
             self._log(remark)
         self._log(f"ended: {self.summary.ended}, {self.summary.frames} frames")
 
-    def _tell(self, state: CameraState, why: str) -> None:
+    def _report(self, state: CameraState, why: str) -> None:
         self._log(f"source {state}: {why}" if why else f"source {state}", self._level(state))
 
     def _level(self, state: CameraState) -> int:

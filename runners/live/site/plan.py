@@ -14,7 +14,7 @@ from edgecnn.bundle import Bundle
 from edgecnn.errors import EdgeCnnError, SpecError, near_path
 from edgecnn.formats import FORMATS
 from edgecnn.runners.live.cameras.table import source_of
-from edgecnn.runners.live.cameras.urls import revealed
+from edgecnn.runners.live.cameras.urls import resolved_secret
 from edgecnn.runners.live.live_run import ObjectsAsked, SinksAsked, SourcesAsked
 from edgecnn.runners.live.outputs import refuse_overwriting
 from edgecnn.runners.live.sinks.address import parse_address
@@ -147,7 +147,7 @@ def secrets_of(*words: object) -> str:
     digest = hashlib.sha256()
     for word in words:
         try:
-            value = revealed(word) if isinstance(word, str) else ""
+            value = resolved_secret(word) if isinstance(word, str) else ""
         except SpecError:
             value = ""
         digest.update(value.encode() + b"\0")

@@ -102,7 +102,7 @@ class Site:
         Raises:
             BundleError, DeviceError, MissingDependencyError: a network cannot be opened, or the page not be served.
         """
-        with self._heeding_signals():
+        with self._handling_signals():
             try:
                 self._follow(self.plan)
                 self._notifier.ready(self._status())
@@ -238,11 +238,11 @@ class Site:
         ended = {**self._ended, **self.cameras}
         faults = {}
         for name, camera in ended.items():
-            told = camera.summary.faults if camera.summary else ()
+            failures = camera.summary.faults if camera.summary else ()
             if camera.failure is not None:
-                told = (*told, f"{type(camera.failure).__name__}: {camera.failure}")
-            if told:
-                faults[name] = "; ".join(told)
+                failures = (*failures, f"{type(camera.failure).__name__}: {camera.failure}")
+            if failures:
+                faults[name] = "; ".join(failures)
         return SiteSummary(
             cameras={name: camera.summary for name, camera in ended.items()},
             faults=faults,
@@ -251,7 +251,7 @@ class Site:
         )
 
     @contextlib.contextmanager
-    def _heeding_signals(self) -> Iterator[None]:
+    def _handling_signals(self) -> Iterator[None]:
         before: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             names = ("SIGINT", "SIGTERM", "SIGHUP")

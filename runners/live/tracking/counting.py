@@ -62,7 +62,7 @@ class LineCounter:
             SpecError: the detections were not tracked.
         """
         changed = False
-        for track_id, label, anchor, margin_px in _standing(detections):
+        for track_id, label, anchor, margin_px in _ground_points(detections):
             path = self._paths.pop(track_id)
             at = self._place(anchor)
             if path is None:
@@ -150,7 +150,7 @@ class ZoneCounter:
             SpecError: the detections were not tracked.
         """
         present: Counter[str] = Counter()
-        for track_id, label, anchor, margin_px in _standing(detections):
+        for track_id, label, anchor, margin_px in _ground_points(detections):
             depth_px = cv2.pointPolygonTest(self._polygon, anchor, True)
             before = self._inside.pop(track_id)
             inside = depth_px >= 0 if before is None or abs(depth_px) >= margin_px else before
@@ -233,7 +233,7 @@ def _check_finite(name: str, points: Sequence[Point]) -> None:
         raise SpecError(f"{name!r}: expected finite coordinates, got {tuple(points)}")
 
 
-def _standing(detections: Detections) -> Iterator[tuple[int, str, Point, float]]:
+def _ground_points(detections: Detections) -> Iterator[tuple[int, str, Point, float]]:
     """For each tracked object: id, label, position in px, and the distance in px that counts as beyond a line."""
     if detections.track_ids is None:
         raise SpecError("counting needs track ids: run the detections through a Tracker first")

@@ -162,6 +162,6 @@ def test_a_missing_camera_is_reported_and_given_up_on_request() -> None:
     with running("--camera", f"rtsp://me:geheim@127.0.0.1:{port}/1", "--give-up-after", "1") as process:
         assert process.wait(30) == 3
         assert process.stderr is not None
-        said = process.stderr.read()
-    assert "source connecting: does not open: 127.0.0.1" in said and "refuses the connection" in said
-    assert "given up" in said and "geheim" not in said
+        printed = process.stderr.read()
+    assert "source connecting: does not open: 127.0.0.1" in printed and "refuses the connection" in printed
+    assert "given up" in printed and "geheim" not in printed

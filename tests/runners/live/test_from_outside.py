@@ -50,8 +50,8 @@ def test_a_camera_and_a_sink_of_another_package_run(toys: Path, tmp_path: Path) 
 def test_the_help_names_them(toys: Path, tmp_path: Path) -> None:
     done = edgecnn(toys, "run", "--help", cwd=tmp_path)
     assert done.returncode == 0
-    said = " ".join(done.stdout.split())
-    assert "drawn:COUNT" in said and "web or tally" in said
+    printed = " ".join(done.stdout.split())
+    assert "drawn:COUNT" in printed and "web or tally" in printed
 
 
 def test_an_unknown_sink_or_one_without_its_argument_is_refused(toys: Path, tmp_path: Path) -> None:

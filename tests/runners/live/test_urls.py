@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecnn.errors import SpecError
-from edgecnn.runners.live.cameras.urls import check_address, redacted, revealed
+from edgecnn.runners.live.cameras.urls import check_address, redacted, resolved_secret
 
 # An address, and what of it is still to be seen. Every secret holds "heim".
 SHOWN = [
@@ -122,26 +122,26 @@ def test_an_address_may_stand_in_a_file_or_in_the_environment(tmp_path: Path, mo
     secret = tmp_path / "front"
     secret.write_text("\nrtsp://admin:geheim@cam/1\n")
     monkeypatch.setenv("FRONT_CAMERA", "rtsp://admin:geheim@cam/1")
-    assert revealed(f"file:{secret}") == revealed("env:FRONT_CAMERA") == "rtsp://admin:geheim@cam/1"
-    assert revealed("rtsp://cam/1") == "rtsp://cam/1"
+    assert resolved_secret(f"file:{secret}") == resolved_secret("env:FRONT_CAMERA") == "rtsp://admin:geheim@cam/1"
+    assert resolved_secret("rtsp://cam/1") == "rtsp://cam/1"
 
 
 @pytest.mark.parametrize("content", [b"", b"rtsp://a:geheim@b\nrtsp://c:geheim@d\n", b"\xff\xfegeheim"])
 def test_a_file_that_holds_no_address_is_refused_unquoted(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "front").write_bytes(content)
     with pytest.raises(SpecError, match="on a single line") as caught:
-        revealed(f"file:{tmp_path / 'front'}")
+        resolved_secret(f"file:{tmp_path / 'front'}")
     assert "heim" not in str(caught.value)
 
 
 def test_a_missing_file_or_variable_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("FRONT_CAMERA", raising=False)
     with pytest.raises(SpecError, match="FRONT_CAMERA"):
-        revealed("env:FRONT_CAMERA")
+        resolved_secret("env:FRONT_CAMERA")
     with pytest.raises(SpecError, match="No such file"):
-        revealed(f"file:{tmp_path / 'absent'}")
+        resolved_secret(f"file:{tmp_path / 'absent'}")
     with pytest.raises(SpecError, match="without file://"):
-        revealed("file:///videos/a.mp4")
+        resolved_secret("file:///videos/a.mp4")
 
 
 LONG_WORDS = """

@@ -13,7 +13,7 @@
 
 namespace edgecnn {
 
-// A view of a picture, uint8 [height_px, width_px, 3] BGR; the pixels stay with who calls.
+// A view of a picture, uint8 [height_px, width_px, 3] BGR; the caller owns the pixels.
 struct Picture {
     const std::uint8_t* bgr = nullptr;
     int height_px = 0;

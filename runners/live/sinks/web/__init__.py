@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgecnn.errors import DeviceError, MissingDependencyError
 from edgecnn.results import Result
-from edgecnn.runners.live.cameras.urls import revealed
+from edgecnn.runners.live.cameras.urls import resolved_secret
 from edgecnn.runners.live.frame import Frame
 from edgecnn.runners.live.sinks import Annotated
 from edgecnn.runners.live.sinks.address import listen, parse_address, url_of
@@ -60,7 +60,7 @@ class WebSink:
 
     def __init__(self, address: str | int, *, watched: Watched, token: str | None = None) -> None:
         self._host, self._port = parse_address(address, _WHAT)
-        self._token = None if token is None else checked_token(revealed(token, holds="a token"))
+        self._token = None if token is None else checked_token(resolved_secret(token, holds="a token"))
         self._watched = watched
         self._pictures = NewestPictures(tuple(watched.sources))
         self._first_score = watched.score(0)

@@ -108,7 +108,7 @@ class Access:
         """Whether a token is needed."""
         return self._token is not None
 
-    def let_in(self) -> Response:
+    def log_in(self) -> Response:
         """Sets the cookie and redirects to the page's address without the token."""
         response = RedirectResponse("/", status_code=303)
         response.set_cookie(self._cookie, self._session, path="/", httponly=True, samesite="strict")
@@ -189,7 +189,7 @@ class Guard:
         elif path == "/" and method == "GET":
             given = _field(scope["query_string"], "token")
         if given is not None and access.is_token(given):
-            return access.let_in()
+            return access.log_in()
         if given is None and access.is_known(headers):
             scope[KNOWN] = True
             return None

@@ -13,7 +13,7 @@ from edgecnn.targets import Target
 from edgecnn.tasks import Task
 
 
-def what_to_make(
+def artifacts_to_make(
     formats: str | Sequence[str] | None,
     precisions: str | Sequence[str] | None,
     target: Target | None,
