@@ -35,11 +35,22 @@ def start_ms(*, watched: bool) -> tuple[Taken, float]:
         before, start = sum(os.times()[2:4]), time.perf_counter()
         actions = [(os.POSIX_SPAWN_DUP2, nowhere.fileno(), number) for number in (1, 2)]
         process = os.posix_spawn(sys.executable, [sys.executable, *_WORDS], environment, file_actions=actions)
-        _, status, used = os.wait4(process, 0)
+        most_mb = most_memory_mb(process)
+        _, status = os.waitpid(process, 0)
         taken = (time.perf_counter() - start) * 1e3, (sum(os.times()[2:4]) - before) * 1e3
     if os.waitstatus_to_exitcode(status) != 2:
         raise RuntimeError(f"it ended with {os.waitstatus_to_exitcode(status)}, not with 2")
-    return taken, used.ru_maxrss / 1e3
+    return taken, most_mb
+
+
+def most_memory_mb(process: int) -> float:
+    """The most memory that a program had until it ended, without its children: what it told last."""
+    most_mb = 0.0
+    while os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+        most_mb = next((int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmHWM:")), most_mb)
+        time.sleep(0.002)
+    return most_mb
 
 
 def main() -> int:
