@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,13 +85,21 @@ def test_the_file_gives_what_was_written_at_any_moment(
 
     monkeypatch.setattr(GrowingFile, "_write", noted)
     recording = RecordingWriter(tmp_path / f"out{suffix}", (WIDTH_PX, HEIGHT_PX), 20)
-    for index in range(60):
-        recording.add(square_frame(index), index * SECOND_NS // 20)
-        if index % 10 == 9:
+
+    def flush() -> None:
+        with recording._working:
             recording._take(recording._encoder.ready())
             recording._flush()
             behind = len(getattr(recording._encoder, "_times", ()))  # an encoder's process works at its own pace
             promised.append((len(writes), recording.frames - behind))
+
+    for index in range(60):
+        recording.add(square_frame(index), index * SECOND_NS // 20)
+        if index % 10 == 9:
+            flush()
+    while not recording.is_there:
+        time.sleep(0.01)
+        flush()
     before = (tmp_path / f"out{suffix}").read_bytes()
     recording.close()
     promised.append((len(writes), 60))
@@ -186,12 +195,14 @@ def test_an_encoder_that_is_killed_gives_way_to_another(tmp_path: Path) -> None:
     if encoders.h264_encoder() is None:
         pytest.skip("no ffmpeg with an encoder of H.264 is installed")
     with VideoSink(tmp_path / "out.mp4", fps=20) as sink:
-        for index in range(60):
+        for index in range(31):
             _deliver(sink, _frame(index))
-            if index == 30:
-                process = sink._writer._encoder._process  # type: ignore[union-attr]
-                process.terminate()
-                process.wait()
+        killed: Any = sink._writer._encoder  # type: ignore[union-attr]
+        until(lambda: len(killed._times) <= 3)  # what it holds is lost with it
+        killed._process.kill()  # to SIGTERM, it would answer with its next input
+        killed._process.wait()
+        for index in range(31, 60):
+            _deliver(sink, _frame(index))
     assert len(sink.written) == 1 and count_frames(sink.written[0]) >= 55
 
 
