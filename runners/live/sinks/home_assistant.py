@@ -72,7 +72,8 @@ class HomeAssistantDevice:
         """Each entity's retained topic with its configuration."""
         found = {}
         for component, key, name, config in self._entities():
-            identity = {"name": name, "unique_id": f"{self._identity}_{key}", "object_id": f"{self._identity}_{key}"}
+            unique = f"{self._identity}_{key}"
+            identity = {"name": name, "unique_id": unique, "default_entity_id": f"{component}.{unique}"}
             found[f"{_ROOT}/{component}/{self._identity}/{key}/config"] = {
                 **identity,
                 **self._common(component),
@@ -95,7 +96,8 @@ class HomeAssistantDevice:
         }
         reads = {} if component == "image" else {"state_topic": f"{self.prefix}/state"}
         expires = {"expire_after": _EXPIRES_S} if component in ("sensor", "binary_sensor") else {}
-        return {**reads, **expires, **availability, "device": device}
+        origin = {"name": "edgecnn", "sw_version": __version__}
+        return {**reads, **expires, **availability, "device": device, "origin": origin}
 
     def _entities(self) -> list[tuple[str, str, str, Config]]:
         """Component, key, name, and what is special of each."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from edgecnn._version import __version__
@@ -36,6 +37,7 @@ class Setting:
         report: called with a remark for the end of the run, from any thread; the remark must not contain a login.
         controls: what may be changed while it runs; of one source only.
         on_event: sinks that want to know of an event add a function, which gets its record, in another thread.
+        event_folders: sinks that keep events add their folder.
         tracks: whether objects are tracked.
         classes, zones, lines: the classes that were asked for, and what is counted, by name; of one source.
         words: the run's further options that belong to this kind of sink (`SinkKind.words`), by name.
@@ -52,6 +54,7 @@ class Setting:
     words: Mapping[str, Any]
     controls: Controls | None = None
     on_event: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)
+    event_folders: list[Path] = field(default_factory=list)
     tracks: bool = False
     classes: tuple[str, ...] = ()
     zones: tuple[str, ...] = ()

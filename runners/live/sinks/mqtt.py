@@ -7,17 +7,16 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from edgecnn.errors import DeviceError, MissingDependencyError, SpecError
 from edgecnn.json_text import encode_json
 from edgecnn.results import Result
-from edgecnn.runners.live.cameras.urls import redacted, resolved_secret
 from edgecnn.runners.live.frame import Frame
 from edgecnn.runners.live.sinks import Annotated
+from edgecnn.runners.live.sinks.broker import parse_broker
 from edgecnn.runners.live.sinks.home_assistant import HomeAssistantDevice
 from edgecnn.runners.live.sinks.jsonl import record_of
 from edgecnn.runners.live.sinks.kind import Setting
@@ -35,8 +34,6 @@ except ModuleNotFoundError as missing:
     raise MissingDependencyError("sending results over MQTT", "paho-mqtt", extra="live") from missing
 
 QUEUE_LIMIT: Final = 256  # messages: eight seconds of a camera; limits memory when the broker does not answer
-_PORTS: Final = {"mqtt": 1883, "mqtts": 8883}
-_DEFAULT_PREFIX: Final = "edgecnn"
 _KEEPALIVE_S: Final = 15
 _CONNECT_TIMEOUT_S: Final = 3.0
 _RECONNECT_S: Final = (1, 30)  # doubles from the first to the second
@@ -47,28 +44,6 @@ _FLUSH_S, _OFFLINE_S, _STOP_S = 0.5, 0.2, 0.3
 _FINAL_REFUSALS: Final = {"Bad user name or password", "Not authorized", "Client identifier not valid", "Banned"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Broker:
-    """Where to publish, parsed from mqtt://USER:PASSWORD@HOST:PORT/TOPIC/PREFIX.
-
-    Attributes:
-        encrypted: True for mqtts://; checked with the system's certificates (SSL_CERT_FILE names others).
-        prefix: prefix of all topics, without slashes at its ends.
-    """
-
-    host: str
-    port: int
-    encrypted: bool
-    prefix: str
-    username: str | None = field(repr=False)
-    password: str | None = field(repr=False)
-
-    @property
-    def name(self) -> str:
-        """Host and port: may be printed and logged."""
-        return f"{self.host}:{self.port}"
-
-
 def check_mqtt(url: str, words: Mapping[str, Any], *, tracks: bool) -> None:
     """Refuse a URL that can't be one of a broker.
 
@@ -76,39 +51,6 @@ def check_mqtt(url: str, words: Mapping[str, Any], *, tracks: bool) -> None:
         SpecError: as `parse_broker`.
     """
     parse_broker(url)
-
-
-def parse_broker(url: str) -> Broker:
-    """Parse a URL; "env:NAME" and "file:PATH" name where it is stored.
-
-    Raises:
-        SpecError: it is not a URL for MQTT; the message contains no login.
-    """
-    form = "expected mqtt://USER:PASSWORD@HOST:1883/TOPIC/PREFIX or mqtts://…"
-    url = resolved_secret(url)
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:  # its message may contain the password
-        raise SpecError(
-            f"{redacted(url)} is not the URL of a broker: {form}; in a password, write @ : / ? # % as %40 and so on"
-        ) from None
-    if parts.scheme not in _PORTS or not parts.hostname:
-        raise SpecError(f"{redacted(url)} is not the URL of a broker: {form}")
-    prefix = unquote(parts.path).strip("/") or _DEFAULT_PREFIX
-    if parts.query or parts.fragment or any(wrong in prefix for wrong in "#+@\0") or prefix.startswith("$"):
-        raise SpecError(
-            f"{redacted(url)} has no topic that can be published to: {form}; a topic has no # + @ and does not "
-            "begin with $, and in a password @ : / ? # % are written as %40 and so on"
-        )
-    return Broker(
-        host=parts.hostname,
-        port=port or _PORTS[parts.scheme],
-        encrypted=parts.scheme == "mqtts",
-        prefix=prefix,
-        username=None if parts.username is None else unquote(parts.username),
-        password=None if parts.password is None else unquote(parts.password),
-    )
 
 
 class _Waiting(NamedTuple):

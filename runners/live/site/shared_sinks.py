@@ -113,6 +113,7 @@ def shared_page(
         sources={camera.plan.name: _StateOf(cameras, camera.plan.name) for camera in cameras()},
         score=score,
         set_score=set_score,
+        events=lambda: [folder for camera in cameras() if camera.setting for folder in camera.setting.event_folders],
     )
     return WebSink(DEFAULT_PORT if address == "" else address, watched=watched, token=token)
 

@@ -195,7 +195,7 @@ def _address() -> Attempt:
     """The address of a camera or a broker, as it is shown and as it is checked."""
     from edgecnn.errors import SpecError
     from edgecnn.runners.live.cameras.urls import check_address, redacted
-    from edgecnn.runners.live.sinks.mqtt import parse_broker
+    from edgecnn.runners.live.sinks.broker import parse_broker
     from edgecnn.runners.remote.address import BoardAddress
 
     def attempt(content: bytes, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from edgecnn.runners.live.loop.counters import LiveCounters
 from edgecnn.runners.live.run_summary import RunSummary
 from edgecnn.runners.live.sinks import Annotated, EndOfRun
 from edgecnn.runners.live.sinks.home_assistant import HomeAssistantDevice
+from edgecnn.tasks import TASKS
 
 from .conftest import LABELS, OpenRunner, StreamServer, square_frame, until
 from .test_mqtt import Broker, Listener, broker, needs_broker
@@ -32,10 +34,11 @@ from .test_mqtt import Broker, Listener, broker, needs_broker
 __all__ = ["broker"]
 pytestmark = pytest.mark.server
 
-# What the discovery of each component takes, by https://www.home-assistant.io/integrations/sensor.mqtt/ and so on.
+# What the discovery of each component takes, by the schemas of Home Assistant 2026.11 (`components/mqtt`). It drops
+# keys that it does not know without a word, so an unknown one is an error here.
 _EVERY = {
-    "name", "unique_id", "object_id", "device", "availability_topic", "payload_available", "payload_not_available",
-    "icon", "entity_category", "json_attributes_topic", "json_attributes_template",
+    "name", "unique_id", "default_entity_id", "device", "origin", "availability_topic", "payload_available",
+    "payload_not_available", "icon", "entity_category", "json_attributes_topic", "json_attributes_template",
 }  # fmt: skip
 _TAKEN = {
     "sensor": {
@@ -56,6 +59,44 @@ _NEEDED = {
     "switch": {"command_topic"},
     "number": {"command_topic"},
 }
+_DEVICE = {"identifiers", "name", "manufacturer", "model", "sw_version"}
+_UNITS = {"duration": {"d", "h", "min", "s", "ms", "µs"}}  # of a device class; "enum" has none
+_STATE_CLASSES = {"measurement", "measurement_angle", "total", "total_increasing"}
+_DISCOVERY_TOPIC = re.compile(r"homeassistant/(\w+)/([a-zA-Z0-9_-]+)/([a-zA-Z0-9_-]+)/config")
+
+
+def check_taken(topic: str, config: dict[str, Any]) -> None:
+    """Fail where Home Assistant would refuse a configuration, or pass over a part of it."""
+    matched = _DISCOVERY_TOPIC.fullmatch(topic)
+    assert matched, topic
+    component = matched[1]
+    assert config.keys() <= _EVERY | _TAKEN[component], topic
+    assert config.keys() >= _NEEDED[component] | {"unique_id", "name", "availability_topic", "device"}
+    assert config["device"].keys() <= _DEVICE and config["device"]["identifiers"]
+    assert config["origin"].keys() <= {"name", "sw_version", "support_url"} and config["origin"]["name"]
+    assert config["default_entity_id"].partition(".")[0] == component
+    assert ":" in config.get("icon", "mdi:eye")
+    assert config.get("entity_category") in (None, "diagnostic", *(["config"] if "command_topic" in config else []))
+    for key, value in config.items():
+        if key.endswith("_topic"):
+            assert isinstance(value, str) and not set("#+\0") & set(value) and 0 < len(value.encode()) < 65536
+        elif isinstance(value, str):
+            assert value.count("{{") == value.count("}}")
+    if component == "sensor":
+        _check_sensor(config)
+    if component == "number":
+        assert config["min"] <= config["max"] and config["step"] >= 1e-3 and config["mode"] in ("auto", "box", "slider")
+
+
+def _check_sensor(config: dict[str, Any]) -> None:
+    kind, unit = config.get("device_class"), config.get("unit_of_measurement")
+    assert config.get("state_class") in (None, *_STATE_CLASSES)
+    assert type(config.get("expire_after", 1)) is int and config.get("expire_after", 1) >= 0
+    if "options" in config:
+        assert config["options"] and kind == "enum" and unit is None and "state_class" not in config
+    else:
+        assert kind != "enum"
+        assert kind is None or unit in _UNITS[kind]
 
 
 class SharedThresholds(OpenRunner):
@@ -123,15 +164,22 @@ def test_every_entity_is_in_home_assistants_form() -> None:
     controls = Controls(SharedThresholds(), LiveCounters(), records=True)  # type: ignore[arg-type]
     configs = device(classes=LABELS, zones=["yard", "a.b"], lines=["door"], controls=controls).discovery()
     for topic, config in configs.items():
-        root, component, identity, key, last = topic.split("/")
-        assert (root, identity, last) == ("homeassistant", "edgecnn_hall_door", "config")
-        assert config.keys() <= _EVERY | _TAKEN[component], topic
-        assert config.keys() >= _NEEDED[component] | {"unique_id", "name", "availability_topic", "device"}
-        assert key.replace("-", "_").isidentifier()
-        if config.get("device_class") == "enum":
-            assert "state_class" not in config and "unit_of_measurement" not in config
+        check_taken(topic, config)
+        assert topic.split("/")[2] == "edgecnn_hall_door"
     assert len({config["unique_id"] for config in configs.values()}) == len(configs) == 19
     assert {topic.split("/")[1] for topic in configs} == set(_TAKEN)
+
+
+@pytest.mark.parametrize("task", [task.name for task in TASKS])
+@pytest.mark.parametrize("prefix", ["door", "Кухня/двери", "a b/{{ c }}/x", "-"])
+def test_entities_of_every_task_are_taken_whatever_the_names(task: str, prefix: str) -> None:
+    names = ["yard", "Двор", "a.b{{ states }}", "'\"", " "]
+    controls = Controls(SharedThresholds(), LiveCounters(), records=True)  # type: ignore[arg-type]
+    configs = HomeAssistantDevice(prefix, task, classes=names, zones=names, lines=names, controls=controls).discovery()
+    for topic, config in configs.items():
+        check_taken(topic, json.loads(json.dumps(config)))
+        assert config.get("value_template", "{{").count("{{") == 1  # a name is no template
+    assert len({config["default_entity_id"] for config in configs.values()}) == len(configs)
 
 
 def test_names_that_look_alike_never_share_an_id() -> None:

@@ -34,8 +34,9 @@ from edgecnn.errors import DeviceError, MissingDependencyError, SpecError
 from edgecnn.results import Detections
 from edgecnn.runners.live.frame import Frame, frame_now
 from edgecnn.runners.live.sinks import Annotated, EndOfRun
+from edgecnn.runners.live.sinks.broker import parse_broker
 from edgecnn.runners.live.sinks.home_assistant import identity_of
-from edgecnn.runners.live.sinks.mqtt import QUEUE_LIMIT, MqttSink, parse_broker
+from edgecnn.runners.live.sinks.mqtt import QUEUE_LIMIT, MqttSink
 
 from .conftest import LABELS, SquareRunner, StreamServer, square_at, square_frame, until, write_video
 

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -102,7 +103,12 @@ class Page:
 
 @contextlib.contextmanager
 def served(
-    address: str | int = 0, *, token: str | None = None, score: float | None = 0.3, sources: tuple[str, ...] = ("test",)
+    address: str | int = 0,
+    *,
+    token: str | None = None,
+    score: float | None = 0.3,
+    sources: tuple[str, ...] = ("test",),
+    events: tuple[Path, ...] = (),
 ) -> Iterator[Page]:
     counters, state, scores = LiveCounters(), ["live"], [score]
 
@@ -119,6 +125,7 @@ def served(
         sources=dict.fromkeys(sources, lambda: (state[0], "why")),
         score=lambda source: scores[0],
         set_score=set_score,
+        events=lambda: events,
     )
     with WebSink(address, watched=run_behind, token=token) as sink:
         yield Page(sink, counters, state, scores)

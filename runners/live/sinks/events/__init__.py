@@ -45,6 +45,7 @@ def open_events(folder: str | Path, setting: Setting) -> EventSink:
         for listener in setting.on_event:
             listener(record)
 
+    setting.event_folders.append(Path(folder))
     return EventSink(
         folder,
         name=setting.cameras[0].name,

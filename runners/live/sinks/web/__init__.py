@@ -130,6 +130,7 @@ def open_page(address: str | int, setting: Setting) -> WebSink:
         sources=setting.states,
         score=lambda source: runner.task.thresholds.get("score"),
         set_score=lambda score, source: runner.set_thresholds(score=score),
+        events=lambda: setting.event_folders,
     )
     return WebSink(DEFAULT_PORT if address == "" else address, watched=watched, token=setting.words.get("web_token"))
 

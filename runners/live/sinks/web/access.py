@@ -27,8 +27,8 @@ _MOST_BODY_BYTES: Final = 4096
 _BODY_S: Final = 5.0
 WRONG_TOKEN_S: Final = 0.3  # delay for each wrong token, one after the other: at most three guesses per second
 _POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src {style}; img-src 'self' blob:; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src {style}; img-src 'self' blob:; media-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",

@@ -1,4 +1,4 @@
-"""The page's routes; all answers come from memory."""
+"""The page's routes; all answers come from memory, but those about events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from starlette.types import Receive, Scope, Send
 
 from edgecnn.errors import SpecError
 from edgecnn.json_text import encode_json
+from edgecnn.runners.live.sinks.events.kept import KeptEvents
 from edgecnn.runners.live.sinks.web.access import body_of
+from edgecnn.runners.live.sinks.web.events import event_routes
 from edgecnn.runners.live.sinks.web.newest import Jpeg, NewestPictures
 from edgecnn.runners.live.sinks.web.server import MOST_VIEWERS
 from edgecnn.runners.live.sinks.web.watched import Status, Watched
@@ -55,6 +57,7 @@ def application(watched: Watched, status: Status, pictures: NewestPictures) -> S
             Route("/score", answers.score, methods=["POST"]),
             Route("/healthz", answers.health),
             Route("/readyz", answers.readiness),
+            *event_routes(KeptEvents(watched.events)),
         ]
     )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from edgecnn.results import Result
@@ -33,6 +34,7 @@ class Watched:
             a login.
         score: returns a detector's current score threshold for a source, by index; None where the task has none.
         set_score: changes it, for a source by index; raises SpecError.
+        events: returns the folders in which events are kept.
     """
 
     info: Mapping[str, str]
@@ -42,6 +44,7 @@ class Watched:
     sources: Mapping[str, Callable[[], tuple[str, str]]]
     score: Callable[[int], float | None]
     set_score: Callable[[float, int], None]
+    events: Callable[[], Sequence[Path]] = tuple
 
 
 class Status:

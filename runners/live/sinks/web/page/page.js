@@ -333,6 +333,84 @@ function keys(canvas, names) {
 
 window.addEventListener("resize", charts);
 
+// --- events: asked for now and then; what comes from a label or a camera's name is text, never markup
+
+let listed = "";
+
+async function askForEvents() {
+  for (;;) {
+    if (!document.hidden) {
+      try {
+        const answer = await fetch("/events", { signal: AbortSignal.timeout(10 * SECOND_MS) });
+        if (answer.ok) tellEvents(await answer.json());
+      } catch { /* the figures say that nothing is reached */ }
+    }
+    await after(5 * SECOND_MS);
+  }
+}
+
+function tellEvents({ kept, most, events }) {
+  $("events").hidden = !kept;
+  $("no-events").hidden = events.length > 0;
+  $("events-title").textContent = events.length < most ? "Events" : `The newest ${most} events`;
+  const names = events.map(({ event }) => event).join("\n");
+  if (names === listed) return;
+  listed = names;
+  $("event-list").replaceChildren(...events.map(eventCard));
+}
+
+function eventCard(of) {
+  const [card, button, picture] = [document.createElement("li"), document.createElement("button"), document.createElement("img")];
+  picture.src = eventFile(of, "best.jpg");
+  picture.loading = "lazy";
+  picture.alt = "";
+  picture.addEventListener("error", () => picture.classList.add("gone"));
+  button.type = "button";
+  button.append(picture, element("b", eventWords(of)), element("span", eventTime(of)), element("span", of.camera));
+  button.addEventListener("click", () => showEvent(of));
+  card.append(button);
+  return card;
+}
+
+const eventFile = ({ event }, name) => `/events/${encodeURIComponent(event)}/${name}`;
+const eventTime = (of) => new Date(of.began_unix_ns / 1e6).toLocaleString();
+
+// "2 person in gate, dog", the most first.
+function eventWords({ objects }) {
+  const counts = new Map();
+  for (const { label, zone } of objects) {
+    const words = zone ? `${label} in ${zone}` : label;
+    counts.set(words, (counts.get(words) ?? 0) + 1);
+  }
+  const sorted = [...counts].sort(([, one], [, other]) => other - one);
+  return sorted.map(([words, count]) => (count > 1 ? `${count} ${words}` : words)).join(", ") || "nothing";
+}
+
+function showEvent(of) {
+  $("event-title").textContent = `${of.camera}, ${eventTime(of)}`;
+  $("event-wrong").hidden = $("event-picture").hidden = true;
+  $("event-clip").hidden = false;
+  $("event-clip").poster = $("event-picture").src = eventFile(of, "best.jpg");
+  $("event-clip").src = $("event-file").href = eventFile(of, "clip.mp4");
+  $("event-file").download = `${of.event}.mp4`;
+  $("event-objects").replaceChildren(...of.objects.map(({ label, zone, score, seconds }) =>
+    element("li", `${label} ${score.toFixed(2)}${zone ? ` in ${zone}` : ""}, ${seconds.toFixed(1)} s`)));
+  $("event").showModal();
+  $("event-clip").play().catch(() => { /* the viewer presses the button */ });
+}
+
+$("event-clip").addEventListener("error", () => {
+  if (!$("event").open) return;
+  $("event-clip").hidden = true;
+  $("event-wrong").hidden = $("event-picture").hidden = false;
+});
+$("event-close").addEventListener("click", () => $("event").close());
+$("event").addEventListener("click", (press) => { if (press.target === $("event")) $("event").close(); });
+$("event").addEventListener("close", () => {
+  $("event-clip").removeAttribute("src"); // or it would go on loading
+  $("event-clip").load();
+});
+
 // --- dark and light: the system's, until somebody chooses
 
 const prefersDark = matchMedia("(prefers-color-scheme: dark)");
@@ -363,3 +441,4 @@ prefersDark.addEventListener("change", () => storedTheme() ?? setTheme(prefersDa
 setTheme(storedTheme() ?? (prefersDark.matches ? "dark" : "light"));
 watch();
 ask();
+askForEvents();
