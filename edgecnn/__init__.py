@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from edgecnn._verbs.convert import convert
     from edgecnn._verbs.data import check_data
     from edgecnn._verbs.demo import demo
+    from edgecnn._verbs.deploy import deploy
     from edgecnn._verbs.devices import devices
     from edgecnn._verbs.evaluate import evaluate
+    from edgecnn._verbs.fleet import fleet
     from edgecnn._verbs.inspect import compare_layers, inspect
     from edgecnn._verbs.on_boards import bench_on, devices_on, evaluate_on
     from edgecnn._verbs.prune import prune
@@ -84,11 +86,13 @@ _HOMES = {
     "compress": "edgecnn._verbs.compress",
     "convert": "edgecnn._verbs.convert",
     "demo": "edgecnn._verbs.demo",
+    "deploy": "edgecnn._verbs.deploy",
     "devices": "edgecnn._verbs.devices",
     "devices_on": "edgecnn._verbs.on_boards",
     "evaluate": "edgecnn._verbs.evaluate",
     "evaluate_on": "edgecnn._verbs.on_boards",
     "evaluate_versus": "edgecnn._verbs.versus",
+    "fleet": "edgecnn._verbs.fleet",
     "inspect": "edgecnn._verbs.inspect",
     "live": "edgecnn.runners.live.loop.newest",
     "live_async": "edgecnn.runners.live.loop.asynchronous",
@@ -136,11 +140,13 @@ __all__ = [
     "compress",
     "convert",
     "demo",
+    "deploy",
     "devices",
     "devices_on",
     "evaluate",
     "evaluate_on",
     "evaluate_versus",
+    "fleet",
     "inspect",
     "live",
     "live_async",

@@ -160,6 +160,11 @@ class Runner:
             self.stage_times = StageTimes(ready - start, inferred - ready, time.perf_counter_ns() - inferred)
             return results
 
+    @property
+    def batch(self) -> int:
+        """Pictures that go through the network at once."""
+        return self._batch
+
     def _check_open(self) -> None:
         if self._closed or (self._owner is not None and self._owner._closed):
             raise SpecError("this runner is closed: open another")

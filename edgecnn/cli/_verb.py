@@ -28,6 +28,8 @@ VERBS = (
     "inspect",
     "sign",
     "verify",
+    "deploy",
+    "fleet",
     "demo",
 )
 

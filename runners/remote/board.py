@@ -42,11 +42,12 @@ class Work:
     """What a board is asked to do.
 
     Attributes:
-        words: arguments after `edgecnn`; paths start with `../`, the job's folder.
+        words: arguments of the program, after `edgecnn`; paths start with `../`, the job's folder.
         items: files for the job's folder.
         extras: the extras of edgecnn that it needs.
         only: extra → the packages of it that are needed; by default, all.
         report: a file that it writes in its working folder and that is returned; "" for none.
+        module: the program, as `python -m` takes it.
         longest_s: how long it may run: a board that never says that it is done is given up.
     """
 
@@ -55,6 +56,7 @@ class Work:
     extras: tuple[str, ...] = ()
     only: dict[str, frozenset[str]] = field(default_factory=dict)
     report: str = ""
+    module: str = "edgecnn"
     longest_s: float = LONGEST_S
 
 
@@ -202,7 +204,7 @@ class _Job:
         edgecnn_path = answers.text(ask("adopt", folder="edgecnn", name=edgecnn), "path")
         ask("make_folder", files=[(item.name, item.sha256) for item in self._work.items])
         self._status(f"running edgecnn {self._work.words[0]}")
-        words = [f"{env_path}/bin/python", "-m", "edgecnn", *self._work.words]
+        words = [f"{env_path}/bin/python", "-m", self._work.module, *self._work.words]
         code = self._program("run", words, {"PYTHONPATH": edgecnn_path})
         fetch = self._connection.fetch
         return Answer(

@@ -38,6 +38,11 @@ class NetworkPlan:
     options: tuple[tuple[str, Any], ...] = ()
     content: str = field(default="", repr=False)
 
+    @property
+    def version(self) -> str:
+        """Which one, for people and for who deployed it: "street.edge 1a2b3c4d5e6f"."""
+        return f"{Path(self.bundle).name} {self.content[:12]}"
+
     def open(self) -> Runner:
         """The open network; errors are those of `open_runner`."""
         return open_runner(self.bundle, **dict(self.options))

@@ -106,7 +106,7 @@ def shared_page(
         at[index].runner.set_thresholds(score=wanted)
 
     watched = Watched(
-        info=info_of(cameras()),
+        info=_InfoNow(cameras),
         counters=total,
         dropped=SummedCounts(cameras, "dropped"),
         faults=SummedCounts(cameras, "faults"),
@@ -129,6 +129,22 @@ class _StateOf:
         return found[0].state() if found else ("ended", "")
 
 
+class _InfoNow(Mapping[str, str]):
+    """What runs now: a reload may have opened another network."""
+
+    def __init__(self, cameras: Callable[[], Sequence[CameraRun]]) -> None:
+        self._cameras = cameras
+
+    def __getitem__(self, word: str) -> str:
+        return info_of(self._cameras())[word]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(info_of(self._cameras()))
+
+    def __len__(self) -> int:
+        return len(info_of(self._cameras()))
+
+
 def info_of(cameras: Sequence[CameraRun]) -> dict[str, str]:
     """What runs, in words; where cameras differ, all of them."""
     runners = [camera.runner for camera in cameras]
@@ -140,5 +156,6 @@ def info_of(cameras: Sequence[CameraRun]) -> dict[str, str]:
         "device": [runner.backend.opened.device_name for runner in runners],
         "runtime": [runner.backend.opened.runtime for runner in runners],
         "version": [__version__],
+        "bundle": [camera.plan.network.version for camera in cameras],
     }
     return {word: ", ".join(dict.fromkeys(each)) for word, each in words.items()}
