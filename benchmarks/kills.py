@@ -106,7 +106,9 @@ def loss_s(path: Path, delivered_ns: int) -> dict[str, Any]:
     return {"frames": frames, "loss_s": loss}
 
 
-def one_run(url: str, folder: Path, number: int, rng: random.Random, *, full_disk: bool) -> dict[str, Any]:
+def one_run(
+    url: str, folder: Path, number: int, rng: random.Random, *, full_disk: bool, limit_s: float
+) -> dict[str, Any]:
     """Begin, copy, end, look."""
     suffix, how = SUFFIXES[number % len(SUFFIXES)], ("SIGKILL", "SIGTERM")[number // len(SUFFIXES) % 2]
     ffmpeg = number // (2 * len(SUFFIXES)) % 2 == 0
@@ -134,13 +136,13 @@ def one_run(url: str, folder: Path, number: int, rng: random.Random, *, full_dis
     row["lines"] = sum(bool(json.loads(line)) for line in path.with_suffix(".jsonl").read_text().splitlines())
     row["yesterday_kept"] = path.read_bytes() == YESTERDAY
     row["left_behind"] = sorted(each.name for each in folder.iterdir() if each.name.startswith("."))
-    row["wrong"] = wrong(row)
+    row["wrong"] = wrong(row, limit_s)
     if row["wrong"]:
         row["said"] = messages[-600:]
     return row
 
 
-def wrong(row: dict[str, Any]) -> list[str]:
+def wrong(row: dict[str, Any], limit_s: float) -> list[str]:
     """What of a run is not as it must be."""
     found = []
     expected = {"SIGKILL": {-signal.SIGKILL}, "SIGTERM": {128 + signal.SIGTERM}}[row["end"]]
@@ -149,7 +151,7 @@ def wrong(row: dict[str, Any]) -> list[str]:
         losses = [0.0 if each["frames"] else None for each in (row, *row["power_cuts"])]
     else:
         losses = [each["loss_s"] for each in (row, *row["power_cuts"])]
-    if any(loss is None or loss > LOSS_LIMIT_S for loss in losses):
+    if any(loss is None or loss > limit_s for loss in losses):
         found.append("lost")
     if row["exit_code"] not in expected:
         found.append("exit code")
@@ -175,7 +177,9 @@ def small_disk() -> Iterator[Path | None]:
             subprocess.run(["umount", folder], check=False)
 
 
-def kills(times: int, *, full_disks: int, seed: int = 0, fps: int = 12) -> list[dict[str, Any]]:
+def kills(
+    times: int, *, full_disks: int, seed: int = 0, fps: int = 12, limit_s: float = LOSS_LIMIT_S
+) -> list[dict[str, Any]]:
     """So many runs; the last of them on a disk that fills up."""
     rng, rows = random.Random(seed), []
     with clock_stream(fps) as url:
@@ -189,7 +193,7 @@ def kills(times: int, *, full_disks: int, seed: int = 0, fps: int = 12) -> list[
                         continue
                     (folder / "filler").write_bytes(bytes(_DISK_BYTES - (1 << 20) - rng.randrange(100_000, 500_000)))
                 assert folder is not None
-                rows.append(one_run(url, folder, number, rng, full_disk=full))
+                rows.append(one_run(url, folder, number, rng, full_disk=full, limit_s=limit_s))
             print(json.dumps(rows[-1]), flush=True)
     return rows
 
