@@ -54,7 +54,7 @@ def _one_worker(
     board, corpus = Blackboard(folder / "board"), folder / "corpus"
     corpus.mkdir()
     words = [target.name, "--engine", engine, "--seconds", str(seconds), "--seed", str(seed)]
-    words += ["--board", str(folder / "board"), "--failures", str(failures), "--corpus", str(corpus)]
+    words += ["--board", str(folder / "board"), "--failures", str(failures.absolute()), "--corpus", str(corpus)]
     places = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
     # A cache of its own: what was opened before is not opened in a child again, and is not the user's.
     environment = {**os.environ, "PYTHONPATH": places, "XDG_CACHE_HOME": str(folder / "cache")}

@@ -16,8 +16,9 @@ from edgecnn.cli import _completion
 from edgecnn.cli._command import VerbCommand, help_rows
 from edgecnn.cli._main import app, main
 from edgecnn.cli._verb import VERBS, VerbDefinition, define
-from edgecnn.errors import EdgeCnnError, SpecError, near_path
+from edgecnn.errors import DataError, EdgeCnnError, SpecError, near_path
 from edgecnn.options import Setting, kinds, parse_size
+from edgecnn.options.toml import read_toml
 from tests.builders.repository import REPOSITORY
 
 # What verbs took before their options had one definition: programs and habits rely on it.
@@ -403,3 +404,11 @@ def test_an_option_without_its_value_is_an_error(capsys: pytest.CaptureFixture[s
         given(define("run"), ["a", "b", "--limit"])
     assert main(["run", "a", "b", "--limit"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", ["0x" + "f" * 5000, "0o" + "7" * 9000, "[1, {deep = 0b" + "1" * 65 + "}]"])
+def test_an_integer_that_toml_does_not_have_is_refused(tmp_path: Path, number: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(f"limit = {number}\n")
+    with pytest.raises(DataError, match=r"run\.toml is not TOML: an integer has \d+ bits"):
+        read_toml(file, "a recipe")
