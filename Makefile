@@ -4,8 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
-# Two processes, a file of tests at a time: what a file's tests share is made once. Long files come first (tests/conftest.py).
-PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations=25
+# Several processes, a file of tests at a time: what a file's tests share is made once. Long files come first
+# (tests/conftest.py). The fast tests often wait, for sockets and other programs: two processes a core do that together.
+WORKERS ?= 4
+PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --durations=25
+
+# Tests start several hundred programs of this package: compiled once, not each time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo docs test test-slow fuzz lint format clean
@@ -34,10 +39,10 @@ docs: $(STAMP) ## the documentation site, in build/site; a broken link fails
 	$(BIN)/zensical build --strict
 
 test: lint ## lint, types, import rules, tests, and the packaging check (15 minutes on 2 cores)
-	$(PYTEST) -m "not slow and not device"
+	$(PYTEST) --numprocesses $(WORKERS) -m "not slow and not device"
 
 test-slow: $(STAMP) ## the tests that take longer (20 minutes on 2 cores)
-	$(PYTEST) -m "slow and not device"
+	$(PYTEST) --numprocesses 2 -m "slow and not device"
 
 fuzz: $(STAMP) ## all that reads foreign bytes, for an hour, or for MINUTES=...
 	$(BIN)/python -m tests.fuzz --minutes $(or $(MINUTES),60)

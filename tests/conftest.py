@@ -26,6 +26,7 @@ from tests.builders import plug_in
 from tests.builders.once import made_once
 from tests.builders.repository import REPOSITORY
 from tests.needs import pytest_pycollect_makemodule, pytest_runtest_call, pytest_runtest_setup  # noqa: F401
+from tests.short_timing import pytest_runtest_protocol  # noqa: F401
 
 # No deadline: a busy machine is no failure. In CI, the same examples each time: a change is judged by what it changed.
 settings.register_profile("edgecnn", deadline=None, derandomize="CI" in os.environ)

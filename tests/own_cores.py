@@ -15,7 +15,8 @@ def keep_to_own_cores() -> None:
     if not worker or not hasattr(os, "sched_setaffinity"):
         return
     cores = sorted(os.sched_getaffinity(0))
-    share = cores[int(worker.removeprefix("gw")) :: workers] or cores
+    number = int(worker.removeprefix("gw"))
+    share = cores[number::workers] or [cores[number % len(cores)]]  # of more workers than cores, several share one
     os.sched_setaffinity(0, share)
     os.environ.setdefault("OMP_NUM_THREADS", str(len(share)))
 

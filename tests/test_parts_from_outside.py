@@ -6,6 +6,7 @@ It is made of the how-tos' own files. Its task has tests of its own in tests/tas
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from edgecnn.cli._verb import VERBS
 from edgecnn.photographs import photographs
 from tests.builders.formats import require_format
-from tests.builders.plug_in import edgecnn_beside
+from tests.builders.plug_in import Session, edgecnn_beside
 
 pytestmark = pytest.mark.torch
 
@@ -33,7 +34,14 @@ NAMED_IN_HELP = {
 
 
 @pytest.fixture(scope="module")
-def work(toys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def session(toys: Path) -> Iterator[Session]:
+    """One program for the commands of this file."""
+    with Session(toys, columns=COLUMNS) as session:
+        yield session
+
+
+@pytest.fixture(scope="module")
+def work(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the package's network in the package's format, and in ONNX; and pictures of two classes."""
     pytest.importorskip("torch", reason="needs torch: pip install 'edgecnn[convert]'")
     require_format("onnx")
@@ -44,16 +52,16 @@ def work(toys: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             place.mkdir(parents=True, exist_ok=True)
             small = cv2.resize(np.ascontiguousarray(picture[:, :: -1 if flip else 1]), (64, 48))
             cv2.imwrite(str(place / f"{part}-{index}.png"), small)
-    edgecnn_beside(toys, "convert", "toy:8", "--to", "program,onnx", "--out", "toy.edge", cwd=folder)
+    session.edgecnn("convert", "toy:8", "--to", "program,onnx", "--out", "toy.edge", cwd=folder)
     return folder
 
 
 @pytest.fixture
-def edgecnn(toys: Path, work: Path) -> Any:
+def edgecnn(session: Session, work: Path) -> Any:
     """Runs a command there; gives all that it says on one line, or its JSON. It is plain, and its tables fit."""
 
     def run(*words: str, code: int = 0) -> str:
-        done = edgecnn_beside(toys, *words, cwd=work, code=code, columns=COLUMNS)
+        done = session.edgecnn(*words, cwd=work, code=code)
         assert "\x1b" not in done.stdout + done.stderr
         rules = [line for line in done.stdout.splitlines() if line.startswith("--") and set(line) <= {"-", " "}]
         assert max(map(len, rules), default=0) <= COLUMNS, done.stdout
@@ -62,14 +70,16 @@ def edgecnn(toys: Path, work: Path) -> Any:
     return run
 
 
-def test_inspect_tells_its_artifact(edgecnn: Any) -> None:
-    said = edgecnn("inspect", "toy.edge")
+def test_inspect_tells_its_artifact_in_a_program_of_its_own(toys: Path, work: Path) -> None:
+    done = edgecnn_beside(toys, "inspect", "toy.edge", cwd=work, columns=COLUMNS)
+    said = " ".join(done.stdout.split())
     assert "program fp32" in said
     assert "network toy:8 task" in said
 
 
-def test_run_takes_its_format_camera_and_sink(edgecnn: Any, work: Path) -> None:
-    edgecnn("run", "toy.edge", "--format", "program", "--camera", "drawn:5", "--sink", "tally=counts.txt")
+def test_run_takes_its_format_camera_and_sink_in_a_program_of_its_own(toys: Path, work: Path) -> None:
+    words = ("--format", "program", "--camera", "drawn:5", "--sink", "tally=counts.txt")
+    edgecnn_beside(toys, "run", "toy.edge", *words, cwd=work)
     assert (work / "counts.txt").read_text() == "drawn 5: 5\n"
 
 
@@ -88,9 +98,8 @@ def test_bench_measures_it_and_says_that_it_cannot_tell_layers(edgecnn: Any) -> 
     assert "no layers of program fp32" in said and "no layer timer" in said
 
 
-def test_devices_finds_its_device_and_its_camera(edgecnn: Any, toys: Path, work: Path) -> None:
-    done = edgecnn_beside(toys, "devices", "torch-export:cpu", "--json", cwd=work, code=3)  # nothing was proved
-    report = json.loads(done.stdout)
+def test_devices_finds_its_device_and_its_camera(edgecnn: Any) -> None:
+    report = json.loads(edgecnn("devices", "torch-export:cpu", "--json", code=3))  # nothing was proved
     (trial,) = report["trials"]
     assert (trial["word"], trial["works"]) == ("torch-export:cpu", None)
     assert "its format" in trial["why"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import pytest
 
@@ -56,15 +59,67 @@ def install(folder: Path, project: str, modules: Mapping[str, str]) -> Path:
     return folder / "site"
 
 
+_MANY = """
+import contextlib, dataclasses, io, json, os, sys
+from edgecnn.cli._main import main
+from edgecnn.measure import int8_speedup
+int8_speedup.PROFILE = dataclasses.replace(int8_speedup.PROFILE, samples=8, seconds=0.1, rounds=4, warmup_seconds=0.1)
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)  # what libraries print is no answer
+for line in sys.stdin:
+    words, folder = json.loads(line)
+    os.chdir(folder)
+    said, told = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(told):
+        code = main(words)
+    print(json.dumps([code, said.getvalue(), told.getvalue()]), file=answers, flush=True)
+"""
+
+
+class Session:
+    """A program that runs one command after the other where what is in `site` is installed; torch is imported once."""
+
+    def __init__(self, site: Path, *, columns: int = 200) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _MANY],
+            env={**os.environ, "PYTHONPATH": _path_with(site), "COLUMNS": str(columns)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def edgecnn(self, *words: str, cwd: Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+        """`edgecnn WORDS` in a folder."""
+        assert self._process.stdin and self._process.stdout
+        print(json.dumps([words, str(cwd)]), file=self._process.stdin, flush=True)
+        answer = self._process.stdout.readline()
+        assert answer, f"{' '.join(words)} ended the program"
+        found, said, told = json.loads(answer)
+        assert found == code, f"{' '.join(words)}\n{said}\n{told}"
+        return subprocess.CompletedProcess(words, found, said, told)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._process:  # closes its input, and waits
+            pass
+
+
+def _path_with(site: Path | None) -> str:
+    return os.pathsep.join(filter(None, (str(site or ""), os.environ.get("PYTHONPATH", ""))))
+
+
 def edgecnn_beside(
     site: Path | None, *words: str, cwd: Path, code: int = 0, columns: int = 200
 ) -> subprocess.CompletedProcess[str]:
     """Run `edgecnn WORDS` where what is in `site` is installed."""
-    path = os.pathsep.join(filter(None, (str(site or ""), os.environ.get("PYTHONPATH", ""))))
     done = subprocess.run(
         [sys.executable, "-m", "edgecnn", *words],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": path, "COLUMNS": str(columns)},
+        env={**os.environ, "PYTHONPATH": _path_with(site), "COLUMNS": str(columns)},
         capture_output=True,
         text=True,
         check=False,

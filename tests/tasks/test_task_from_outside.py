@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from edgecnn.bundle import Bundle
 from edgecnn.errors import UnknownTaskError
 from tests.builders.formats import require_format
-from tests.builders.plug_in import edgecnn_beside, file_in
+from tests.builders.plug_in import Session, edgecnn_beside, file_in
 
 
 @dataclass(frozen=True)
@@ -23,14 +24,16 @@ class World:
     """A working folder, and an environment in which the package is installed (or is not)."""
 
     folder: Path
-    packages: Path
+    session: Session
 
     def edgecnn(self, *words: str, installed: bool = True, code: int = 0) -> subprocess.CompletedProcess[str]:
-        return edgecnn_beside(self.packages if installed else None, *words, cwd=self.folder, code=code)
+        if installed:
+            return self.session.edgecnn(*words, cwd=self.folder, code=code)
+        return edgecnn_beside(None, *words, cwd=self.folder, code=code)
 
 
 @pytest.fixture(scope="module")
-def world(toys: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(toys: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The how-to's task is installed; beside it, its network and labelled pictures."""
     pytest.importorskip("torch", reason="needs torch: pip install 'edgecnn[convert]'")
     require_format("onnx")
@@ -45,9 +48,10 @@ def world(toys: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
         (labels / f"{index}.txt").write_text("0 0.5 0.5 0.2 0.2\n" * index, encoding="utf-8")
     (folder / "labelled" / "classes.txt").write_text("cat\ndog\n", encoding="utf-8")
     (folder / "picture.png").write_bytes((images / "0.png").read_bytes())
-    made = World(folder, toys)
-    made.edgecnn("convert", "crowd_network:crowd", "--to", "onnx", "--out", "crowd.edge")
-    return made
+    with Session(toys) as session:
+        made = World(folder, session)
+        made.edgecnn("convert", "crowd_network:crowd", "--to", "onnx", "--out", "crowd.edge")
+        yield made
 
 
 def test_it_passes_the_gate_and_its_bundle_names_its_package(world: World) -> None:

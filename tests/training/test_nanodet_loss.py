@@ -296,7 +296,7 @@ def small_model(*, random: bool) -> TrainedModel:
     )
 
 
-@pytest.mark.parametrize("guided", [True, False])
+@pytest.mark.parametrize("guided", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_small_network_learns_a_batch(guided: bool) -> None:
     model = small_model(random=guided)
     network, guide = model.module.train(), guide_of(model)

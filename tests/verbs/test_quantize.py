@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -35,15 +34,6 @@ Bundles = Callable[[str], Path]
 quantize = partial(quantize_as_asked, keep_slower=True)  # a tiny network may well be slower in int8
 NAMES = [row.name for row in FORMATS if row.int8_writer is not None]
 PICTURES = 24
-
-
-@pytest.fixture(autouse=True)
-def short_timing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each artifact is timed for a moment only: what is tested is not how fast this machine is."""
-    from edgecnn.measure import int8_speedup
-
-    short = dataclasses.replace(int8_speedup.PROFILE, samples=8, seconds=0.1, rounds=4, warmup_seconds=0.1)
-    monkeypatch.setattr(int8_speedup, "PROFILE", short)
 
 
 def crops(seed: int) -> list[UInt8Array]:

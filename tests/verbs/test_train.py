@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 pytest.importorskip("lightning", reason="needs lightning: pip install 'edgecnn[train]'")
 
 import edgecnn
+from edgecnn.cli._main import main
 from edgecnn.errors import DataError, SpecError, TrainingError
 from edgecnn.sources.saved import describe
 from edgecnn.training.settings import NO_AUGMENTATION, Augmentation, TrainSettings
@@ -155,12 +155,18 @@ def weights_of(folder: Path) -> dict[str, Any]:
     return {name: tensor.numpy() for name, tensor in module.state_dict().items()}
 
 
-def test_a_killed_training_ends_as_one_that_was_not(tmp_path: Path) -> None:
+def test_a_killed_training_ends_as_one_that_was_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = write_classes(tmp_path / "train", 48)
     words = ["train", "nets_to_train:classifier", "--data", str(data), "--epochs", "6", "--batch", "8"]
     words += ["--workers", "0", "--dropout", "0.3", "--json"]
-    whole = run_edgecnn([*words, "--out", "whole.model"], tmp_path)
-    assert whole.returncode == 0, whole.stderr
+
+    def trained(out: str) -> Any:
+        code = main([*words, "--out", out])
+        said = capsys.readouterr()
+        assert code == 0, said.err
+        return json.loads(said.out)
+
+    first = trained("whole.model")
     checkpoint = tmp_path / ".killed.model.training" / "last.ckpt"
     process = start_edgecnn([*words, "--out", "killed.model"], tmp_path)
     deadline = time.monotonic() + 200
@@ -172,20 +178,12 @@ def test_a_killed_training_ends_as_one_that_was_not(tmp_path: Path) -> None:
     assert process.returncode == -signal.SIGKILL, "it was done before it could be killed"
     assert not (tmp_path / "killed.model").exists()
 
-    again = run_edgecnn([*words, "--out", "killed.model"], tmp_path)
-    assert again.returncode == 0, again.stderr
-    first, second = json.loads(whole.stdout), json.loads(again.stdout)
+    second = trained("killed.model")
     assert rows_without_seconds(second["history"]) == rows_without_seconds(first["history"])
     one, other = weights_of(tmp_path / "whole.model"), weights_of(tmp_path / "killed.model")
     for name, values in one.items():
         np.testing.assert_array_equal(values, other[name], err_msg=name)
     assert not checkpoint.parent.exists()
-
-
-def run_edgecnn(words: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    process = start_edgecnn(words, folder)
-    said, errors = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(words, process.returncode, said, errors)
 
 
 def test_ctrl_c_ends_a_training_that_can_be_taken_up(tmp_path: Path) -> None:

@@ -255,7 +255,7 @@ def test_a_broker_that_returns_gets_results_again(
         until(lambda: listener.of("door/status")[-1] == "offline")
         frames = [result["frame"] for result in listener.of("door/result")]
     assert summary.ended == "enough"
-    assert probe.slowest_s < 2
+    assert probe.slowest_s < 6  # a broker is given up after 15
     assert list(dict.fromkeys(frames)) == sorted(set(frames))  # QoS 1 may repeat
     away, *dropped = summary.remarks
     assert (
@@ -312,8 +312,8 @@ def test_a_broker_that_hangs_neither_holds_the_loop_nor_the_end(broker: Broker, 
             slowest_s = max(slowest_s, time.monotonic() - begin)
         assert sink.dropped > 0
         begin = time.monotonic()
-    assert time.monotonic() - begin < 6
-    assert slowest_s < 5  # a broker is given up after 15
+    assert time.monotonic() - begin < 12
+    assert slowest_s < 6  # a broker is given up after 15
     assert sink.delivered + sink.dropped == 2 * QUEUE_LIMIT + 40
 
 
@@ -323,7 +323,7 @@ def test_no_broker_at_all_is_reported_and_left_at_once(run_squares: Any, tmp_pat
     url = f"mqtt://camera:{QUOTED}@127.0.0.1:{port}/door"
     begin = time.monotonic()
     summary = run_squares(write_video(tmp_path / "in.avi", frames=5), mqtt=url)
-    assert time.monotonic() - begin < 6
+    assert time.monotonic() - begin < 12
     assert summary.frames == 5
     assert [remark.partition(f"127.0.0.1:{port}")[0] for remark in summary.remarks] == [
         "the MQTT broker ",

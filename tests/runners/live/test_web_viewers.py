@@ -66,7 +66,9 @@ def test_the_end_waits_for_no_viewer() -> None:
         assert page.ask("/picture").status == 200
         port = page.port
         start = time.monotonic()
-    assert time.monotonic() - start < 2
+    assert (
+        time.monotonic() - start < 8
+    )  # at once on a quiet machine; a viewer that takes nothing would hold it for good
     assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "web"]
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
