@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder --durat
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo docs test test-slow fuzz lint format clean
+.PHONY: help venv demo docs test test-fast test-slow fuzz lint format clean
 
 help: ## what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -38,7 +38,10 @@ docs: $(STAMP) ## the documentation site, in build/site; a broken link fails
 	$(BIN)/python docs/site/assemble.py
 	$(BIN)/zensical build --strict
 
-test: lint ## lint, types, import rules, tests, and the packaging check (15 minutes on 2 cores)
+test: $(STAMP) ## lint, types, import rules, and beside them tests and the packaging check (15 minutes on 2 cores)
+	$(MAKE) --no-print-directory --jobs 2 lint test-fast
+
+test-fast: $(STAMP) # no types and rules
 	$(PYTEST) --numprocesses $(WORKERS) -m "not slow and not device"
 
 test-slow: $(STAMP) ## the tests that take longer (20 minutes on 2 cores)

@@ -25,7 +25,7 @@ from edgecnn.results import UInt8Array
 from tests.builders import plug_in
 from tests.builders.once import made_once
 from tests.builders.repository import REPOSITORY
-from tests.needs import pytest_pycollect_makemodule, pytest_runtest_call, pytest_runtest_setup  # noqa: F401
+from tests.needs import mark_by_fixtures, pytest_pycollect_makemodule, pytest_runtest_call, pytest_runtest_setup  # noqa: F401
 from tests.short_timing import pytest_runtest_protocol  # noqa: F401
 
 # No deadline: a busy machine is no failure. In CI, the same examples each time: a change is judged by what it changed.
@@ -39,8 +39,10 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with long tests come first: one that began last would keep one process busy while the others have ended."""
+    mark_by_fixtures(items)
     long = [REPOSITORY / "tests" / room for room in ("verbs", "converters", "training", "device")]
     items.sort(key=lambda item: not any(item.path.is_relative_to(room) for room in long))
 

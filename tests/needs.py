@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+# Who asks for these fixtures, or for one that asks for them, is marked.
+OF_FIXTURES = {"stream_server": "server", "tiny_bundles": "torch", "batch_bundle": "torch"}
 MARKERS = ("torch", "runtime", "server", "slow", "device")
 _WHOLE = re.compile(r"^pytestmark = (?:\[[^\]]*)?pytest\.mark\.torch\b", re.MULTILINE)
 _NO_TORCH = "needs PyTorch and the converters: pip install 'edgecnn[convert]'"
@@ -35,6 +37,14 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     if importlib.util.find_spec("torch") is None and _WHOLE.search(module_path.read_text(encoding="utf-8")):
         return _LeftOut.from_parent(parent, path=module_path)
     return None
+
+
+def mark_by_fixtures(items: list[pytest.Item]) -> None:
+    """Mark tests by what their fixtures need."""
+    for item in items:
+        for fixture, mark in OF_FIXTURES.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(mark)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -96,6 +96,7 @@ def test_every_example_is_run_by_a_test_and_named_in_the_how_to() -> None:
         assert f"examples/{path.name}" in how_to
 
 
+@pytest.mark.runtime
 def test_the_robot_turns_after_who_walks_by(footage: Path) -> None:
     lines = run_example("robot_loop.py", footage).splitlines()
     assert lines[0] == "stand still: nothing fresh"  # the network has not answered yet
@@ -113,6 +114,7 @@ def test_the_robot_turns_after_who_walks_by(footage: Path) -> None:
         assert robot.turn(runner(np.zeros((480, 640, 3), np.uint8)), 640) == 0
 
 
+@pytest.mark.runtime
 def test_people_are_counted_through_the_door_and_in_the_room(footage: Path) -> None:
     lines = run_example("count_people.py", footage).splitlines()
     door, room = lines[-1].split(": ", 1)[1].split("; ")
@@ -120,6 +122,7 @@ def test_people_are_counted_through_the_door_and_in_the_room(footage: Path) -> N
     assert re.fullmatch(r"room: \d inside, 1 entered", room)
 
 
+@pytest.mark.runtime
 def test_an_event_is_recorded_with_what_came_before_it(footage: Path, tmp_path: Path) -> None:
     out = run_example("record_event.py", footage, "person", tmp_path)
     match = re.match(r"frame (\d+): (person-\d+\.mp4) begins (\d+) frames earlier", out)
@@ -137,6 +140,7 @@ def test_an_event_is_recorded_with_what_came_before_it(footage: Path, tmp_path: 
         assert np.abs(frames[0].astype(int) - empty).mean() < 12
 
 
+@pytest.mark.runtime
 @pytest.mark.server
 def test_the_service_answers_over_http(footage: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -170,6 +174,7 @@ def test_the_service_answers_over_http(footage: Path) -> None:
     assert service.returncode in (0, -15)
 
 
+@pytest.mark.runtime
 @pytest.mark.server
 def test_who_stays_in_the_picture_keeps_the_id_when_the_stream_comes_back(tmp_path: Path) -> None:
     data = cv2.imencode(".jpg", photographs()["astronaut"])[1].tobytes()
@@ -217,6 +222,7 @@ def launch_file(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 _ACTIONS = ("LaunchDescription", "DeclareLaunchArgument", "LaunchConfiguration", "LifecycleNode", "Node")
 
 
+@pytest.mark.runtime
 def test_what_the_launch_file_starts_answers_a_bag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("rosbags", reason="needs rosbags: pip install 'edgecnn[ros]'")
     from edgecnn_ros.replay import BagMessages, replay
@@ -242,6 +248,7 @@ def test_what_the_launch_file_starts_answers_a_bag(tmp_path: Path, monkeypatch: 
 # --- the notebook, cell by cell: what stands last in one is what is shown
 
 
+@pytest.mark.runtime
 def test_the_notebook_shows_pictures_and_a_table() -> None:
     pytest.importorskip("pandas", reason="needs pandas: pip install pandas")
     notebook = json.loads((REPOSITORY / "examples" / "first_look.ipynb").read_text(encoding="utf-8"))
@@ -273,6 +280,7 @@ def broken(tmp_path: Path) -> Path:
     return tmp_path / "broken.png"
 
 
+@pytest.mark.runtime
 @pytest.mark.parametrize(
     ("name", "more"), [("robot_loop.py", []), ("count_people.py", []), ("record_event.py", ["person", "."])]
 )
@@ -290,6 +298,7 @@ def test_a_program_whose_source_fails_ends_with_the_reason(name: str, more: list
     assert "broken.png" in done.stderr and "truncated" in done.stderr
 
 
+@pytest.mark.runtime
 def test_a_service_whose_source_fails_answers_with_the_reason(broken: Path) -> None:
     from fastapi import HTTPException
 

@@ -69,10 +69,11 @@ os.dup2(2, 1)  # what libraries print is no answer
 for line in sys.stdin:
     words, folder = json.loads(line)
     os.chdir(folder)
-    said, told = io.StringIO(), io.StringIO()
+    said, told = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(told):
         code = main(words)
-    print(json.dumps([code, said.getvalue(), told.getvalue()]), file=answers, flush=True)
+    texts = [each.buffer.getvalue().decode() for each in (said, told)]
+    print(json.dumps([code, *texts]), file=answers, flush=True)
 """
 
 

@@ -236,6 +236,7 @@ def test_weights_that_openvino_would_find_next_to_an_xml_are_listed_or_refused(t
         bundle.checked_path(artifact)
 
 
+@pytest.mark.runtime
 def test_external_buffers_of_a_tflite_file_are_seen(tmp_path: Path) -> None:
     schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
     flatbuffers = pytest.importorskip("flatbuffers")

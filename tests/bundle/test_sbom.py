@@ -17,7 +17,6 @@ import edgecnn
 from edgecnn.bundle import MANIFEST, Bundle, commit, staged
 from edgecnn.errors import BundleError, SpecError, StorageError
 from edgecnn.report.sbom import StatedLicenses, renew_sbom, sbom_of, stated_licenses, write_sbom
-from tests.builders.networks import tiny_classifier
 from tests.builders.signed import key_pair, small_bundle
 
 
@@ -32,7 +31,10 @@ def read(bundle: Bundle) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.torch
 def test_convert_writes_it_and_the_manifest_names_it(tmp_path: Path) -> None:
+    from tests.builders.networks import tiny_classifier
+
     words = {"sbom": True, "weights_license": "Apache-2.0", "data_license": "CC-BY-4.0"}
     converted = edgecnn.convert(tiny_classifier(), out=tmp_path / "net.edge", to=["onnx"], **words).bundle  # type: ignore[arg-type]
     assert converted is not None
@@ -116,7 +118,10 @@ def test_without_its_library_it_is_gone_and_the_user_is_told(bundle: Bundle, mon
     assert "had a bill of materials" in remarks[0] and "cyclonedx-python-lib" in remarks[0]
 
 
+@pytest.mark.torch
 def test_quantize_keeps_it_up_to_date(tmp_path: Path) -> None:
+    from tests.builders.networks import tiny_classifier
+
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for index in range(4):
@@ -155,6 +160,7 @@ def test_a_manifest_names_no_other_file_as_its_bill_of_materials(bundle: Bundle)
             Bundle.open(bundle.folder)
 
 
+@pytest.mark.torch
 def test_licences_without_a_bill_of_materials_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="add --sbom"):
-        edgecnn.convert(tiny_classifier(), out=tmp_path / "net.edge", weights_license="MIT")
+        edgecnn.convert("yolox-nano", out=tmp_path / "net.edge", weights_license="MIT")

@@ -43,9 +43,11 @@ def test_int8_that_ships_is_within_a_point_of_float_and_faster_where_it_was_made
         assert how.calibration is not None and how.calibration.images
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("word", DEFAULTS)
 def test_a_word_loads_the_network_that_ships_and_what_is_made_of_it_can_be_saved(word: str, tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch", reason="needs torch: pip install 'edgecnn[convert]'")
+    import torch
+
     from edgecnn.sources.saved import save
     from edgecnn.sources.zoo import ZOO
 
@@ -58,8 +60,8 @@ def test_a_word_loads_the_network_that_ships_and_what_is_made_of_it_can_be_saved
     assert all(torch.equal(tensor, expected[name]) for name, tensor in again.module.state_dict().items())
 
 
+@pytest.mark.torch
 def test_the_model_and_the_bundle_are_of_the_same_classes() -> None:
-    pytest.importorskip("torch", reason="needs torch: pip install 'edgecnn[convert]'")
     from edgecnn.sources.saved import describe
 
     for word in DEFAULTS:
@@ -89,8 +91,8 @@ def test_eval_takes_the_bundle_and_with_format_torch_the_network() -> None:
     assert as_bundle("default-detector", format="torch") is None
 
 
+@pytest.mark.torch
 def test_a_slip_of_the_pen_hears_the_word() -> None:
-    pytest.importorskip("torch", reason="needs torch: pip install 'edgecnn[convert]'")
     with pytest.raises(UnknownNameError, match="did you mean default-detector"):
         edgecnn.load_model("default-detecter")
 

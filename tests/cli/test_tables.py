@@ -252,6 +252,7 @@ def test_every_line_of_a_verb_is_printed_in_one_place() -> None:
     assert [file.name for file in verbs if writes.search(file.read_text(encoding="utf-8"))] == []
 
 
+@pytest.mark.torch
 def test_converts_tables_fit_with_int8_and_refusals(
     capsys: pytest.CaptureFixture[str], assert_readable: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,8 @@ import pytest
 import edgecnn
 from edgecnn.errors import DataError
 
+pytestmark = pytest.mark.runtime
+
 PICTURES = 12
 
 

@@ -179,6 +179,7 @@ def test_a_network_runs_on_devices_of_torch_only() -> None:
             evaluate("torchvision:resnet18", "nowhere", device=device)
 
 
+@pytest.mark.torch
 def test_torch_without_a_gpu_says_what_it_needs() -> None:
     torch = pytest.importorskip("torch", reason="needs torch: pip install 'edgecnn[convert]'")
     from edgecnn.measure.reference import torch_device

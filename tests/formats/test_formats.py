@@ -64,6 +64,7 @@ def test_a_record_is_whole(row: Format) -> None:
     assert row.runtime.packages[0] in {re.split(r"[<>=\[;]", text)[0] for text in extras[row.runtime.extra]}
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("name", named(parts="converter"))
 def test_a_converter_writes_precisions_of_the_record(name: str) -> None:
     row = FORMATS.get(name)
@@ -73,6 +74,7 @@ def test_a_converter_writes_precisions_of_the_record(name: str) -> None:
         pytest.skip(str(missing))
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("name", named(parts="int8_writer"))
 def test_an_int8_writer_writes_precisions_of_the_record(name: str) -> None:
     row = FORMATS.get(name)
@@ -140,6 +142,7 @@ def test_a_compiler_is_found_by_format_and_name() -> None:
         compiler_of("onnx", "qualcom-htp")
 
 
+@pytest.mark.runtime
 def test_a_runtime_that_is_installed_and_broken_is_not_called_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     row = FORMATS.get("onnx")
     if not row.runs_here:

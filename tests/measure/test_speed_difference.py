@@ -193,6 +193,7 @@ def test_the_table_fits_80_columns(tmp_path: Path, capsys: pytest.CaptureFixture
     assert_readable(capsys.readouterr().out)
 
 
+@pytest.mark.runtime
 def test_bench_compares_itself_with_a_baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["bench", "default-detector", "--format", "onnx", "--threads", "1", "--iterations", "5", "--no-record"]
     assert main([*words, "--json"]) == 0

@@ -293,6 +293,7 @@ def test_a_file_that_cannot_be_read_is_an_error_in_one_line(tmp_path: Path, caps
         assert len(capsys.readouterr().err.splitlines()) == 1, name
 
 
+@pytest.mark.runtime
 def test_run_with_a_file_does_what_the_flags_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("openvino", reason="needs the extra [openvino]")
     import cv2
@@ -327,8 +328,8 @@ def test_run_with_a_file_does_what_the_flags_do(tmp_path: Path, capsys: pytest.C
         (["inspect", "default-detecto"], "did you mean default-detector?"),
         (["run", "default-detecto", "x.jpg"], "did you mean default-detector?"),
         (["bench", "stret.edge"], "did you mean street.edge?"),
-        (["run", "default-detector", "cat.jp"], "did you mean cat.jpg?"),
-        (["eval", "default-detector", "--data", "dat"], "did you mean data?"),
+        pytest.param(["run", "default-detector", "cat.jp"], "did you mean cat.jpg?", marks=pytest.mark.runtime),
+        pytest.param(["eval", "default-detector", "--data", "dat"], "did you mean data?", marks=pytest.mark.runtime),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -27,6 +27,8 @@ from edgecnn.results import Classification
 from edgecnn.runners import verifier
 from edgecnn.runners.runner import open_runner
 
+pytestmark = pytest.mark.runtime
+
 PICTURE = np.zeros((40, 60, 3), np.uint8)
 # A file that stays as it is, whatever ships.
 # With these seeds LiteRT 2.3 was ended by SIGSEGV, or did not come back: what lies behind the file decides.

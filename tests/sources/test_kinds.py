@@ -447,6 +447,7 @@ def test_random_weights_are_the_same_every_time(name: str) -> None:
     assert torch.equal(torch.rand(1), drawn), "the caller's own random numbers went on as they were"
 
 
+@pytest.mark.slow
 def test_batch_norms_of_a_random_network_are_fused_however_wildly_it_answers_noise() -> None:
     """Squeeze and excitation hand what noise does to batch norms that know photographs on to all channels."""
     _, deployable, _ = deployed(load_model("torchvision:efficientnet_b4"), list(photographs().values())[:2])

@@ -118,6 +118,7 @@ def test_on_a_raspberry_pi_its_targets_order_of_runtimes_is_taken(monkeypatch: p
     assert threads_here() == 2
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -148,6 +149,7 @@ def test_one_format_and_one_precision_as_plain_text_are_one() -> None:
     )
 
 
+@pytest.mark.torch
 def test_pruning_takes_the_rounding_of_a_target_and_refuses_one_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match=r"did you mean qualcomm-htp\?"):
         prune("torchvision:resnet18", out=tmp_path / "x.model", round_to="qualcom-htp")

@@ -18,6 +18,8 @@ from edgecnn.errors import UnknownTaskError
 from tests.builders.formats import require_format
 from tests.builders.plug_in import Session, edgecnn_beside, file_in
 
+pytestmark = pytest.mark.torch
+
 
 @dataclass(frozen=True)
 class World:
@@ -35,7 +37,6 @@ class World:
 @pytest.fixture(scope="module")
 def world(toys: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """The how-to's task is installed; beside it, its network and labelled pictures."""
-    pytest.importorskip("torch", reason="needs torch: pip install 'edgecnn[convert]'")
     require_format("onnx")
     folder = tmp_path_factory.mktemp("crowd")
     (folder / "crowd_network.py").write_text(file_in("add-a-task.md", "crowd_network.py"), encoding="utf-8")

@@ -92,6 +92,7 @@ def test_json_has_layers_only_where_they_were_asked_for(own_bundle: Path, capsys
     assert set(document["layers"][0]) == {"name", "kind", "where", "computes", "time_ms", "share"}
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("format_name", ["tflite", "onnx"])
 def test_layers_are_reported_only_if_the_runtime_measures_them(format_name: str, tmp_path: Path) -> None:
     require_format(format_name)

@@ -17,6 +17,8 @@ from edgecnn.pictures import picture_hash
 from edgecnn.results import Classification, UInt8Array
 from tests.builders.formats import require_format
 
+pytestmark = pytest.mark.torch
+
 PICTURES = 36
 
 
@@ -80,7 +82,6 @@ def labelled(tiny_bundle: Path, tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-@pytest.mark.torch
 def test_a_search_on_the_calibration_pictures_calibrates_on_each_half_and_the_artifact_on_all(
     tiny_bundle: Path, labelled: Path, calibrated_on: list[list[bytes]], tmp_path: Path
 ) -> None:
@@ -96,7 +97,6 @@ def test_a_search_on_the_calibration_pictures_calibrates_on_each_half_and_the_ar
     assert len(everything) == PICTURES
 
 
-@pytest.mark.torch
 def test_calibration_pictures_of_their_own_are_all_used_from_the_start(
     tiny_bundle: Path, labelled: Path, calibrated_on: list[list[bytes]], tmp_path: Path
 ) -> None:

@@ -116,6 +116,7 @@ def test_a_camera_that_is_unplugged_is_opened_again(device: Any) -> None:
     assert report["reconnects"] >= 2 and report["states"][:4] == ["live", "connecting", "live", "connecting"]
 
 
+@pytest.mark.runtime
 def test_the_command_line_asks_a_camera_and_notes_what_it_gave(program: Any) -> None:
     words = "--camera /dev/video77 --camera-size 1280x720 --camera-fps 15 --camera-format YUYV --limit 3 --json"
     summary = program("-m", "edgecnn", "run", "default-detector", *words.split())

@@ -278,6 +278,7 @@ def test_several_loops_in_one_process_keep_apart(tmp_path: Path) -> None:
     _no_thread_stays()
 
 
+@pytest.mark.runtime
 def test_loops_that_share_one_open_runner_each_get_their_own_answers() -> None:
     astronaut, cat = (photographs()[name] for name in ("astronaut", "cat"))
     with edgecnn.open_runner("default-detector") as runner:

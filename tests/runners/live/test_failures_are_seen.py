@@ -156,6 +156,7 @@ def test_what_was_raised_is_not_logged_as_well(caplog: pytest.LogCaptureFixture)
 # --- between camera and callback
 
 
+@pytest.mark.runtime
 def test_a_tracker_that_fails_is_reported_and_raised() -> None:
     pytest.importorskip("edgefirst.tracker", reason="needs edgefirst-tracker: pip install 'edgecnn[track]'")
     reported: list[BaseException] = []

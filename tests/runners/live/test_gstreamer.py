@@ -22,7 +22,7 @@ from edgecnn.runners.live.cameras.reconnect import Reconnect
 from edgecnn.runners.live.cameras.table import source_of
 
 from .bar_code import read_ms
-from .conftest import find_square, square_at, write_video
+from .conftest import find_square, square_at, until, write_video
 from .rtsp_process import NEEDS, RtspServer, rtsp_is_here
 
 AT_ONCE = Reconnect(give_up_s=0)
@@ -153,7 +153,7 @@ def test_closing_a_pipeline_ends_its_threads() -> None:
     camera.close()
     camera.close()
     assert list(camera) == []
-    assert {thread.name for thread in threading.enumerate()} <= before
+    until(lambda: {thread.name for thread in threading.enumerate()} <= before)
 
 
 def test_without_pygobject_a_pipeline_says_what_to_install(without: Callable[..., None]) -> None:

@@ -297,11 +297,15 @@ def test_a_line_that_does_not_fit_on_the_disk_is_taken_back(tmp_path: Path) -> N
 _WHERE_OTHERS_RUN_S = 6.0
 
 
+@pytest.mark.server
+@pytest.mark.runtime
 def test_a_run_that_is_killed_leaves_a_recording() -> None:
     rows = kills(2, full_disks=0, seed=1, limit_s=_WHERE_OTHERS_RUN_S)
     assert [row["wrong"] for row in rows] == [[], []], rows
 
 
+@pytest.mark.server
+@pytest.mark.runtime
 @pytest.mark.slow
 def test_runs_that_are_killed_leave_recordings() -> None:
     rows = kills(8, full_disks=1, seed=2, limit_s=_WHERE_OTHERS_RUN_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import random
@@ -72,16 +73,19 @@ def test_frames_flow_over_tcp_and_udp_as_was_asked(codec: str, transport: str) -
 
 
 def test_a_stream_begins_sooner_than_opencv_begins_with_it() -> None:
+    plain_s, ours_s = [], []
     with RtspServer() as server:
-        asked_s = time.monotonic()
-        plain = cv2.VideoCapture(server.url())
-        assert plain.read()[0]
-        plain_s = time.monotonic() - asked_s  # FFmpeg looks at a stream for a second first, and stays as late
-        plain.release()
-        asked_s = time.monotonic()
-        with open_camera(server.url()) as camera:
-            watch(camera, 1)
-        assert time.monotonic() - asked_s < 0.7 * plain_s
+        for _ in range(3):  # in turns, and the shortest of each: what else a busy machine does is nobody's fault
+            asked_s = time.monotonic()
+            plain = cv2.VideoCapture(server.url())
+            assert plain.read()[0]
+            plain_s.append(time.monotonic() - asked_s)  # FFmpeg looks at a stream for a second first, and stays as late
+            plain.release()
+            asked_s = time.monotonic()
+            with open_camera(server.url()) as camera:
+                watch(camera, 1)
+            ours_s.append(time.monotonic() - asked_s)
+    assert min(ours_s) < 0.7 * min(plain_s)
 
 
 @pytest.mark.parametrize("auth", ["basic", "digest"])
@@ -187,13 +191,17 @@ def test_a_frozen_server_is_stalled_then_connecting_and_live_again_when_it_thaws
         open_camera(server.url(), reconnect=Reconnect(stall_s=1), on_state=note) as camera,
     ):
         newest_ms = watch(camera, 3)[-1]
+        silent.clear()  # on a busy machine, a second may have passed without a frame before
+        back.clear()
+        before = len(states)
         server.freeze()
         assert silent.wait(30)
         server.thaw()
         assert back.wait(30)
         watch(camera, 5, after_ms=newest_ms)
-    assert [state for state, _ in states][:4] == ["live", "stalled", "connecting", "live"]
-    assert states[1][1] == "no frame in 1 s"
+    since = list(itertools.dropwhile(lambda each: each[0] == "live", states[before:]))
+    assert [state for state, _ in since][:3] == ["stalled", "connecting", "live"]
+    assert since[0][1] == "no frame in 1 s"
 
 
 def test_a_server_that_stays_away_is_lost_only_on_request() -> None:
@@ -205,4 +213,4 @@ def test_a_server_that_stays_away_is_lost_only_on_request() -> None:
             server.kill()
             with pytest.raises(DeviceError, match=r"refuses the connection.*given up"):
                 watch(camera, 10_000)
-    assert states == ["live", "connecting", "lost"]
+    assert [state for state in states if state != "stalled"] == ["live", "connecting", "lost"]

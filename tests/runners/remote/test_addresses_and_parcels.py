@@ -245,6 +245,7 @@ def test_a_request_for_a_job_that_is_gone_says_so(agent: Agent, tmp_path: Path) 
     assert not (tmp_path / "edgecnn").exists()
 
 
+@pytest.mark.runtime
 def test_a_manifest_is_sent_as_it_was_hashed_though_others_write_to_it(colour_bundle: Bundle) -> None:
     items = bundle_items(colour_bundle, colour_bundle.manifest.artifacts, folder="bundle")
     (colour_bundle.folder / "manifest.json").write_text("{}")
