@@ -90,7 +90,17 @@ def broker(folder: Path) -> Iterator[int]:
             server.kill()
 
 
-def write_site(folder: Path, *, url: str, web: int, metrics: int, mqtt: int, more: str = "") -> Path:
+def write_site(
+    folder: Path,
+    *,
+    url: str,
+    web: int,
+    metrics: int,
+    mqtt: int,
+    kept: str = "1h,30MB",
+    rotate: str = "2m",
+    keep: int = 5,
+) -> Path:
     """The file of a camera with all that a site has: page, metrics, Home Assistant, events, lines, a recording."""
     path = folder / "site.toml"
     path.write_text(
@@ -98,8 +108,8 @@ def write_site(folder: Path, *, url: str, web: int, metrics: int, mqtt: int, mor
         f'mqtt = "mqtt://127.0.0.1:{mqtt}/home"\nhome-assistant = true\n'
         f'[cameras.door]\nsource = "{url}"\nclasses = ["cat"]\n'
         "zones = { hall = [0, 0, 480, 0, 480, 360, 0, 360] }\n"
-        'events = "events"\nevent-after = 0.5\nevent-before = 1\nkeep-events = "1h,30MB"\n'
-        f'jsonl = "door.jsonl"\nrecord = "door.mp4"\nrotate = "2m"\nkeep = 5\n{more}'
+        f'events = "events"\nevent-after = 0.5\nevent-before = 1\nkeep-events = "{kept}"\n'
+        f'jsonl = "door.jsonl"\nrecord = "door.mp4"\nrotate = "{rotate}"\nkeep = {keep}\n'
     )
     return path
 

@@ -21,6 +21,7 @@ from edgecnn.runners.runner import open_runner
 
 _SHOWN = "What is shown and counted"
 _EVENTS = "Events"
+_UNKNOWN = "What the network does not know"
 
 
 def run(
@@ -97,6 +98,10 @@ def run(
     event_before: Annotated[float, Option(metavar="SECONDS", group=_EVENTS)] = 5.0,
     event_apart: Annotated[float, Option(metavar="SECONDS", group=_EVENTS)] = 0.0,
     keep_events: Annotated[str | None, Option(metavar="AGE,SIZE", group=_EVENTS)] = None,
+    hard_frames: Annotated[str | Path | None, Option(metavar="FOLDER", group=_UNKNOWN)] = None,
+    keep_hard_frames: Annotated[int | None, Option(default="200", group=_UNKNOWN)] = None,
+    drift: Annotated[str | Path | None, Option(metavar="FILE", group=_UNKNOWN)] = None,
+    drift_learn: Annotated[str | None, Option(metavar="TIME", default="1d", group=_UNKNOWN)] = None,
     mqtt: Annotated[str | None, Option(metavar="URL", envvar="EDGECNN_MQTT", group=options.OUTPUT)] = None,
     mqtt_qos: Annotated[int, Option(kind=kinds.integer_between(0, 2), group=options.OUTPUT)] = 0,
     home_assistant: Annotated[bool, Option(group=options.OUTPUT)] = False,
@@ -166,6 +171,11 @@ def run(
         event_after: seconds that an object must stay in a zone (without zones: in the picture) to be an event.
         event_before: seconds of the clip before that.
         event_apart: least seconds from one event's end to the next one's begin.
+        hard_frames: keep frames in which a score is just above the threshold or an object flickers, with proposed
+            labels (COCO), in a folder that only this user can read.
+        keep_hard_frames: pictures that stay, a random sample of all that were taken.
+        drift: compare pictures' brightness and contrast, scores and classes with a baseline, which is measured first.
+        drift_learn: how long the baseline is measured, such as 1d; longer than what changes by itself.
         keep_events: how long events are kept and how much they may take, such as 7d,2GB; the oldest are deleted.
         mqtt: publish one JSON object for each frame to mqtt://USER:PASSWORD@HOST:PORT/TOPIC, or mqtts://.
         mqtt_qos: MQTT's quality of service, 0, 1 or 2.
@@ -191,9 +201,11 @@ def run(
     selection = Selection.parse(classes, kinds.one_or_more(class_scores), kinds.one_or_more(masks))
     sources = kinds.one_or_more(source)
     asked = {"show": show, "record": record, "jsonl": jsonl, "mqtt": mqtt, "metrics": metrics, "web": web}
+    asked |= {"hard_frames": hard_frames, "drift": drift}
     asked["events"] = events  # left first: the last event is told by the others
     times = {"event_after": event_after, "event_before": event_before, "event_apart": event_apart}
     words: dict[str, Any] = {"mqtt_qos": mqtt_qos, "home_assistant": home_assistant, "web_token": web_token}
+    words |= {"keep_hard_frames": keep_hard_frames, "drift_learn": drift_learn}
     words |= {"rotate": rotate, "keep": keep, "keep_events": keep_events, **({} if events is None else times)}
     with (
         Signals() as signals,

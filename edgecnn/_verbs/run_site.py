@@ -24,13 +24,15 @@ _SOURCE: Final = Setting(
 )
 _NETWORK: Final = ("device", "format", "precision", "threads", "trusted_keys")
 _THRESHOLDS: Final = ("score", "nms_iou")
-_SINKS: Final = ("record", "jsonl", "mqtt", "events")
+_SINKS: Final = ("record", "jsonl", "mqtt", "events", "hard_frames", "drift")
 _EVENT_WORDS: Final = ("event_after", "event_before", "event_apart", "keep_events")
 _WORDS: Final = {
     "record": ("rotate", "keep"),
     "jsonl": ("rotate", "keep"),
     "mqtt": ("mqtt_qos", "home_assistant"),
     "events": _EVENT_WORDS,
+    "hard_frames": ("keep_hard_frames",),
+    "drift": ("drift_learn",),
 }
 
 

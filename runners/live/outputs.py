@@ -109,7 +109,8 @@ def _refuse_useless(words: Mapping[str, Any], kinds: Sequence[SinkKind]) -> None
         useless = [word for word in kind.words if words.get(word) and word not in useful]
         if useless:
             options = " and ".join(f"--{word.replace('_', '-')}" for word in useless)
-            raise SpecError(f"{options} belongs to --{kind.name}: give --{kind.name} {kind.metavar} too")
+            option = f"--{kind.name.replace('_', '-')}"
+            raise SpecError(f"{options} belongs to {option}: give {option} {kind.metavar} too")
 
 
 def shows_only(sink: Sink) -> bool:

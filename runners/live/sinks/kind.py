@@ -38,6 +38,7 @@ class Setting:
         controls: what may be changed while it runs; of one source only.
         on_event: sinks that want to know of an event add a function, which gets its record, in another thread.
         event_folders: sinks that keep events add their folder.
+        drift: sinks that compare with a baseline add a function, which returns the drift by kind.
         tracks: whether objects are tracked.
         classes, zones, lines: the classes that were asked for, and what is counted, by name; of one source.
         words: the run's further options that belong to this kind of sink (`SinkKind.words`), by name.
@@ -55,6 +56,7 @@ class Setting:
     controls: Controls | None = None
     on_event: list[Callable[[dict[str, Any]], None]] = field(default_factory=list)
     event_folders: list[Path] = field(default_factory=list)
+    drift: list[Callable[[], Mapping[str, float]]] = field(default_factory=list)
     tracks: bool = False
     classes: tuple[str, ...] = ()
     zones: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -38,6 +38,7 @@ class MetricsSink:
         dropped: functions that return, by stage, the number of dropped frames or results so far.
         faults: functions that return, by sink, the number of failures so far.
         info: constant words about the run, by label, without a login.
+        drift: returns functions that return the drift from a baseline, by kind.
         states: functions that return each source's state.
 
     Attributes:
@@ -59,9 +60,11 @@ class MetricsSink:
         faults: Mapping[str, Callable[[], int]],
         info: Mapping[str, str],
         states: States | None = None,
+        drift: Callable[[], Sequence[Callable[[], Mapping[str, float]]]] = tuple,
     ) -> None:
         self._host, self._port = parse_address(address, "metrics")
         self._run = RunCollector(counters, dropped, faults, info, states or {})
+        self._run.drift = drift
         self.url: str | None = None
         self._close: Callable[[], None] = lambda: None
 
@@ -95,6 +98,7 @@ def open_metrics(address: str | int, setting: Setting) -> MetricsSink:
         faults=setting.faults,
         info=setting.info,
         states=setting.states,
+        drift=lambda: setting.drift,
     )
 
 

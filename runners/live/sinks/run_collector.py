@@ -41,6 +41,7 @@ class RunCollector(Collector):
         self._faults = faults
         self._info = info
         self.newest: tuple[int, Result] | None = None
+        self.drift: Callable[[], Sequence[Callable[[], Mapping[str, float]]]] = tuple
         self._seen: set[str] = set()  # labels seen so far, at most the network's: a series never disappears
         self._lock = threading.Lock()  # two clients may fetch at the same time
 
@@ -79,6 +80,14 @@ class RunCollector(Collector):
                 if ms is not None:
                     recent.add_metric([stage, quantile], ms / 1e3)
         yield recent
+        drift = GaugeMetricFamily(
+            "edgecnn_drift", "Population stability index against the baseline; 0.25 is an alarm.", labels=["of"]
+        )
+        for each in self.drift():
+            for kind, value in each().items():
+                drift.add_metric([kind], value)
+        if drift.samples:
+            yield drift
         if self.newest is not None:
             captured_unix_ns, result = self.newest
             yield GaugeMetricFamily(

@@ -43,6 +43,26 @@ EVENTS: Final = SinkKind(
     writes="folder",
     words=("event_after", "event_before", "event_apart", "keep_events"),
 )
+HARD_FRAMES: Final = SinkKind(
+    name="hard_frames",
+    metavar="FOLDER",
+    about="Keep a sample of frames that the network is unsure of, with proposed labels (COCO).",
+    opens=f"{_ROOM}.hard_frames:open_hard_frames",
+    checks=f"{_ROOM}.hard_frames:check_hard_frames",
+    per_source=True,
+    writes="folder",
+    words=("keep_hard_frames",),
+)
+DRIFT: Final = SinkKind(
+    name="drift",
+    metavar="FILE",
+    about="Compare pictures and scores with a baseline, which is measured first.",
+    opens=f"{_ROOM}.drift:open_drift",
+    checks=f"{_ROOM}.drift:check_drift",
+    per_source=True,
+    writes="file",
+    words=("drift_learn",),
+)
 MQTT: Final = SinkKind(
     name="mqtt",
     metavar="URL",
@@ -71,7 +91,10 @@ WEB: Final = SinkKind(
 
 SINKS: Final = Table(
     "sink",
-    {row.name: f"{_ROOM}.table:{row.name.upper()}" for row in (SHOW, RECORD, JSONL, EVENTS, MQTT, METRICS, WEB)},
+    {
+        row.name: f"{_ROOM}.table:{row.name.upper()}"
+        for row in (SHOW, RECORD, JSONL, EVENTS, HARD_FRAMES, DRIFT, MQTT, METRICS, WEB)
+    },
     record=SinkKind,
     group="edgecnn.sinks",
 )

@@ -73,6 +73,7 @@ class SiteMetrics(Collector):
                 info_of([camera]),
                 {camera.plan.name: camera.state},
             )
+            self._collectors[camera].drift = lambda: camera.setting.drift if camera.setting else ()
         return self._collectors[camera]
 
     def __enter__(self) -> Self:

@@ -246,7 +246,8 @@ function ceiling(value) {
 
 function line(id, series, stacked = false) {
   const canvas = $(id);
-  keys(canvas, series.map(([name, value]) => (history.some((point) => (value(point) ?? null) !== null) ? name : "")));
+  const drawn = (value) => history.some((point) => (stacked ? value(point) > 0 : (value(point) ?? null) !== null));
+  keys(canvas, series.map(([name, value]) => (drawn(value) ? name : "")));
   const style = getComputedStyle(document.documentElement);
   const colour = (name) => style.getPropertyValue(name).trim();
   const scale = window.devicePixelRatio || 1;
