@@ -78,6 +78,47 @@ def _kills(found: dict[str, Any]) -> Iterable[str]:
     yield f"SIGTERM ended a run within {end['median']:.2f} s (median; longest {end['longest']:.2f} s)."
 
 
+def _site_kills(found: dict[str, Any]) -> Iterable[str]:
+    said, back = found["availability"], found["back_s"]
+    yield "## A site whose power is cut"
+    yield ""
+    yield (
+        "`python -m benchmarks.site_kills`: a site of one camera (page, Home Assistant over a real mosquitto, events, "
+        f"JSON lines, a recording) was killed {sum(found['kills'].values())} times with all its processes (SIGKILL), "
+        "and started again. After each, every event, line and recording must be there and whole. "
+        f"{found['events']} events, {found['json_lines']} lines and {found['recorded_frames']} recorded frames were "
+        f"written; {len(found['wrong'])} faults were found. The broker said `offline` and `online` {said['right']} of "
+        f"{said['of']} times. Frames flowed {back['median']:.1f} s after the start (median; longest "
+        f"{back['longest']:.1f} s)."
+    )
+    yield ""
+    yield f"Machine: {_machine(found)}; other programs kept it busy (load {_load(found)})."
+    yield ""
+    yield from _table(["killed", "times"], [[moment, count] for moment, count in found["kills"].items()])
+
+
+def _deployments(found: dict[str, Any]) -> Iterable[str]:
+    yield "## Deployments that are disturbed"
+    yield ""
+    yield (
+        f"`python -m benchmarks.deployments`: {found['rounds']} deployments of signed bundles to five boards, all "
+        f"emulated: {found['emulated']}. After each, every board must have one whole bundle with a right signature: "
+        f"the one before or the new one, and never a refused one. {len(found['wrong'])} boards had something else. The "
+        f"last deployment, undisturbed, brought {'all' if found['all_at_the_last_version'] else 'not all'} boards to "
+        "the last version. A killed sender, and one that refuses a changed bundle itself, report no outcome."
+    )
+    yield ""
+    yield f"Machine: {_machine(found)}; other programs kept it busy (load {_load(found)})."
+    yield ""
+    words = {"deployed": "deployed", "BoardError": "board lost", "StorageError": "disk full", "SpeedError": "too slow"}
+    rows = [
+        [what, *(counts.get(word, 0) for word in words), counts.get("BundleError", 0)]
+        for what, counts in found["outcomes"].items()
+        if counts
+    ]
+    yield from _table(["disturbed by", *words.values(), "not sent"], rows)
+
+
 def _verbs(found: dict[str, Any]) -> Iterable[str]:
     counts = found["counts"]
     verbs = {"convert", "quantize", "bench", "evaluate", "inspect", "deploy"}
@@ -169,6 +210,8 @@ def _load(found: dict[str, Any]) -> str:
 _SECTIONS = {
     "fuzz": _fuzz,
     "kills": _kills,
+    "site_kills": _site_kills,
+    "deployments": _deployments,
     "interleaved_verbs": _verbs,
     "first_open": _first,
     "signed_start": _signed,
