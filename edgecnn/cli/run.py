@@ -62,7 +62,11 @@ def command(
     ] = (),
     json: Annotated[options.Json, Option(help="Print the summary as JSON.")] = False,
     check: Annotated[
-        bool, Option(help="For a --config file with [cameras]: check it, print what would run, and open nothing.")
+        bool,
+        Option(
+            help="For a --config file with [cameras]: check it, print what would run, and open nothing.",
+            group=options.OUTPUT,
+        ),
     ] = False,
     log: Annotated[
         str | None,
