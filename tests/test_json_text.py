@@ -40,6 +40,7 @@ def test_a_data_set_with_such_a_name_is_told_as_json(tmp_path: Path, capsys: pyt
     assert "red\\udcff" in json.loads(capsys.readouterr().out)["parts"][0]["per_class"]
 
 
+@pytest.mark.runtime
 def test_json_lines_hold_nothing_that_commands_a_terminal(tmp_path: Path) -> None:
     picture, lines = tmp_path / "a\x9b31m\udcfe.png", tmp_path / "lines.jsonl"
     picture.write_bytes(PICTURE)

@@ -39,6 +39,7 @@ def test_opening_runners_needs_no_torch() -> None:
     assert not loaded & {"torch", "torchvision", "litert_torch", "onnx", "onnxruntime", "openvino", "ai_edge_litert"}
 
 
+@pytest.mark.runtime
 def test_a_runner_does_not_load_what_reports_its_use() -> None:
     if not any(d.name == "openvino-telemetry" for d in distributions()):
         pytest.skip("openvino brought no reporter")
@@ -48,6 +49,7 @@ def test_a_runner_does_not_load_what_reports_its_use() -> None:
     assert "openvino_telemetry.main" not in loaded
 
 
+@pytest.mark.runtime
 def test_onnxruntime_leaves_no_device_id(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     program = "import edgecnn; edgecnn.open_runner('default-detector', format='onnx')"

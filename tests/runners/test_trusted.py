@@ -211,6 +211,7 @@ def test_bench_times_what_a_trusted_key_signed(bundle: Path, changed: Path, keys
         edgecnn.bench(changed, **words)
 
 
+@pytest.mark.torch
 def test_quantize_takes_what_a_trusted_key_signed(changed: Path, data: Path, keys: KeyPair) -> None:
     with pytest.raises(SignatureError, match="not as it was signed"):
         edgecnn.quantize(changed, calibration=data, trusted_keys=keys.public)

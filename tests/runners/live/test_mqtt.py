@@ -288,7 +288,9 @@ def test_results_wait_for_a_broker_at_qos_1_and_the_surplus_is_counted(broker: B
         with Listener(broker.port) as listener:
             until(lambda: listener.of("door/status"))
             sink.deliver(*one_square(QUEUE_LIMIT + 10))
-            until(lambda: sink.delivered == QUEUE_LIMIT + 1)  # the end does not wait for long
+            until(
+                lambda: sink.delivered >= QUEUE_LIMIT
+            )  # one more may be sent at the end, which does not wait for long
             entered.close()
             until(lambda: listener.of("door/status")[-1] == "offline")
             frames = [result["frame"] for result in listener.of("door/result")]
