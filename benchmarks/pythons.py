@@ -164,14 +164,7 @@ def main() -> int:
     versions = [version_of(python) for python in pythons] + (
         [version_of("python3", options.root)] if options.root else []
     )
-    here = {".".join(version.split(".")[:2]) for version in versions}
-    elsewhere = [
-        (version, extra, machine)
-        for machine in ("x86_64", "aarch64")
-        for version in VERSIONS
-        for extra in runtimes
-        if machine != platform.machine() or version not in here
-    ]
+    here = set(map(_minor, versions))
     earlier = json.loads(options.out.read_text(encoding="utf-8")) if options.out.is_file() else {}
     if earlier.get("machine") != platform.machine():
         earlier = {}
@@ -181,6 +174,14 @@ def main() -> int:
         "tried": [row for row in earlier.get("tried", ()) if not _tried_again(row, runtimes, here)],
         "resolved": [row for row in earlier.get("resolved", ()) if row["runtime"] not in runtimes],
     }
+    known = {(row["runtime"], _minor(row["python"])) for row in result["tried"]}
+    elsewhere = [
+        (version, extra, machine)
+        for machine in ("x86_64", "aarch64")
+        for version in VERSIONS
+        for extra in runtimes
+        if machine != platform.machine() or (version not in here and (extra, version) not in known)
+    ]
     with (
         tempfile.TemporaryDirectory() as folder,
         visible(options.root, folder),
@@ -204,7 +205,12 @@ def main() -> int:
 
 
 def _tried_again(row: dict[str, Any], runtimes: list[str], here: set[str]) -> bool:
-    return row["runtime"] in runtimes and ".".join(row["python"].split(".")[:2]) in here
+    return row["runtime"] in runtimes and _minor(row["python"]) in here
+
+
+def _minor(version: str) -> str:
+    """Without the third number, as in "3.10"."""
+    return ".".join(version.split(".")[:2])
 
 
 def wanted(pythons: list[str], root: Path | None) -> list[tuple[str, tuple[str, ...], Path | None]]:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from attacks_page import attacks
+from cpp_page import cpp
 from support_page import RESULTS, support
 
 from edgecnn.cli._command import help_rows
@@ -101,7 +102,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 _PYTHONS = Path(__file__).parents[1] / "benchmarks" / "results" / "pythons.json"
 _SHARED = ("numpy", "opencv-python")
-PAGES = {"command-line.md": command_line, "pythons.md": pythons, "attacks.md": attacks}
+PAGES = {"command-line.md": command_line, "pythons.md": pythons, "attacks.md": attacks, "cpp.md": cpp}
 if RESULTS.is_file():
     PAGES["support.md"] = support
 

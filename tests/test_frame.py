@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from edgecnn.errors import SpecError
-from edgecnn.frame import Fit, FrameFitter, FrameSpec, Placement, placement
+from edgecnn.frame import Fit, FrameFitter, FrameSpec, Placement, nearest_lines, placement
 from edgecnn.resampling import Filter, Resampler, bands
 from edgecnn.results import UInt8Array
 
@@ -162,6 +162,17 @@ def test_a_map_comes_back_where_it_was() -> None:
     expected = np.zeros((20, 40), np.uint8)
     expected[5:10, 8:16] = 1
     np.testing.assert_array_equal(back, expected)
+
+
+@given(st.integers(1, 2000), st.integers(1, 2000))
+def test_a_map_has_the_nearest_lines_and_so_has_opencv_5(length: int, resized: int) -> None:
+    lines = nearest_lines(length, resized)
+    centres = (np.arange(resized) + 0.5) * length / resized
+    assert (np.abs(lines + 0.5 - centres) <= 0.5 + 1e-9 * length).all()
+    if cv2.__version__.startswith("5."):  # 4 finds others, because it rounds steps to 16 bits
+        numbered = np.arange(length, dtype=np.float32)[None]
+        theirs = cv2.resize(numbered, (resized, 1), interpolation=cv2.INTER_NEAREST_EXACT)
+        np.testing.assert_array_equal(theirs[0], lines)
 
 
 def test_a_map_of_the_pictures_own_size_is_a_copy() -> None:

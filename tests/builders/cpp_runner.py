@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -11,13 +12,16 @@ from ctypes import POINTER, byref, c_char_p, c_float, c_int32, c_int64, c_size_t
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
+from edgecnn.photographs import photographs
 from edgecnn.results import Classification, Detections, Result, SegmentationMap, UInt8Array
 from tests.builders.repository import REPOSITORY
 
 SOURCE = REPOSITORY / "runners" / "cpp"
 STATUS = ("ok", "bundle", "spec", "device", "other")
+PROBE = REPOSITORY / "edgecnn" / "assets" / "probe.edge"
 _HEADERS = ("opencv4/opencv2/imgproc.hpp", "nlohmann/json.hpp", "openssl/evp.h")
 
 
@@ -31,13 +35,59 @@ def what_is_missing() -> str:
 def build(folder: Path) -> Path:
     """Build the library and its programs as the how-to says, of a copy of the sources; the folder of what was made."""
     shutil.copytree(SOURCE, folder, ignore=shutil.ignore_patterns("build"), dirs_exist_ok=True)
+    _cmake("--workflow", "--preset", "release", folder=folder)
+    return folder / "build"
+
+
+def build_sanitized(folder: Path) -> Path:
+    """Build the library and the programs in `runners/cpp/tests` with AddressSanitizer and UBSan."""
+    options = ("EDGECNN_SANITIZE=ON", "EDGECNN_TESTS=ON", "EDGECNN_EXAMPLES=OFF")
+    _cmake("-S", str(SOURCE), "-B", str(folder), *(f"-D{option}" for option in options), folder=folder)
+    _cmake("--build", str(folder), "--parallel", "2", folder=folder)
+    return folder
+
+
+def _cmake(*words: str, folder: Path) -> None:
     # The python3 that CMake asks where OpenVINO lies.
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    command = ["cmake", "--workflow", "--preset", "release"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+    done = subprocess.run(["cmake", *words], cwd=folder, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "warning:" not in done.stderr, done.stderr
-    return folder / "build"
+
+
+def a_hundred_pictures() -> list[UInt8Array]:
+    """COCO's where they lie beside the repository, otherwise parts of photographs."""
+    folder = REPOSITORY.parent / "shared" / "data" / "coco128"
+    found = [cv2.imread(str(path)) for path in sorted(folder.rglob("*.jpg"))[:100]]
+    rng = np.random.default_rng(19)
+    whole = list(photographs().values())
+    while len(found) < 100:
+        photograph = whole[len(found) % len(whole)]
+        height, width = (int(rng.integers(side // 4, side + 1)) for side in photograph.shape[:2])
+        found.append(np.ascontiguousarray(photograph[-height:, -width:]))
+    return found  # type: ignore[return-value]
+
+
+def bits(result: Any) -> list[bytes]:
+    """What must be equal."""
+    kinds = (("classes",), ("boxes_xyxy_px", "scores", "class_ids"), ("scores", "class_ids"))
+    names = next(names for names in kinds if hasattr(result, names[0]))
+    return [getattr(result, name).tobytes() for name in names]
+
+
+def copied(bundle: Path, folder: Path, **changes: Any) -> Path:
+    """A copy of a bundle with other values in its manifest: "frame.fit" in place of frame → fit."""
+    copy = folder / f"{len(list(folder.iterdir()))}.edge"
+    shutil.copytree(bundle, copy)
+    manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
+    for name, value in changes.items():
+        *owners, last = name.split(".")
+        place = manifest
+        for owner in owners:
+            place = place[int(owner) if owner.isdigit() else owner]
+        place[last] = value
+    (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return copy
 
 
 class _Options(ctypes.Structure):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 
 from edgecnn import Bundle, open_runner
@@ -17,56 +14,36 @@ from edgecnn.bundle.shipped import shipped_bundle
 from edgecnn.errors import BundleError, EdgeCnnError
 from edgecnn.photographs import photographs
 from edgecnn.results import UInt8Array
-from tests.builders.cpp_runner import CppError, Library, build, what_is_missing
-from tests.builders.repository import REPOSITORY
+from tests.builders.cpp_runner import (
+    PROBE,
+    CppError,
+    Library,
+    a_hundred_pictures,
+    bits,
+    build,
+    copied,
+    what_is_missing,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.runtime]
 
-PROBE = REPOSITORY / "edgecnn" / "assets" / "probe.edge"
-MOST_PICTURES = 100
-
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if missing := what_is_missing():
         pytest.skip(f"the C++ runner is built here, which needs {missing}")
     pytest.importorskip("openvino")
-    return Library(build(tmp_path_factory.mktemp("cpp")))
+    return build(tmp_path_factory.mktemp("cpp"))
+
+
+@pytest.fixture(scope="module")
+def library(built: Path) -> Library:
+    return Library(built)
 
 
 @pytest.fixture(scope="module")
 def pictures() -> list[UInt8Array]:
-    """A hundred pictures: COCO's where they lie beside the repository, otherwise parts of photographs."""
-    folder = REPOSITORY.parent / "shared" / "data" / "coco128"
-    found = [cv2.imread(str(path)) for path in sorted(folder.rglob("*.jpg"))[:MOST_PICTURES]]
-    rng = np.random.default_rng(19)
-    whole = list(photographs().values())
-    while len(found) < MOST_PICTURES:
-        photograph = whole[len(found) % len(whole)]
-        height, width = (int(rng.integers(side // 4, side + 1)) for side in photograph.shape[:2])
-        found.append(np.ascontiguousarray(photograph[-height:, -width:]))
-    return found  # type: ignore[return-value]
-
-
-def bits(result: Any) -> list[bytes]:
-    kinds = (("classes",), ("boxes_xyxy_px", "scores", "class_ids"), ("scores", "class_ids"))
-    names = next(names for names in kinds if hasattr(result, names[0]))
-    return [getattr(result, name).tobytes() for name in names]
-
-
-def copied(bundle: Path, folder: Path, **changes: Any) -> Path:
-    """A copy of a bundle with other values in its manifest: "frame.fit" in place of frame → fit."""
-    copy = folder / f"{len(list(folder.iterdir()))}.edge"
-    shutil.copytree(bundle, copy)
-    manifest = json.loads((copy / "manifest.json").read_text(encoding="utf-8"))
-    for name, value in changes.items():
-        *owners, last = name.split(".")
-        place = manifest
-        for owner in owners:
-            place = place[int(owner) if owner.isdigit() else owner]
-        place[last] = value
-    (copy / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    return copy
+    return a_hundred_pictures()
 
 
 def differing(
@@ -188,6 +165,14 @@ def test_what_is_no_picture_is_refused_and_the_runner_stays_usable(library: Libr
     assert bits(probe(picture)) == before
 
 
+def test_no_result_has_nothing_in_it(library: Library) -> None:
+    assert library.c.edgecnn_result_count(None) == 0
+    for values in (library.c.edgecnn_result_boxes, library.c.edgecnn_result_scores, library.c.edgecnn_result_class_ids):
+        assert not values(None)
+    assert not library.c.edgecnn_result_class_map(None, None, None)
+    library.c.edgecnn_result_free(None)
+
+
 def _nowhere() -> Any:
     from ctypes import byref, c_void_p
 
@@ -208,3 +193,64 @@ def _nowhere() -> Any:
 def test_impossible_options_are_refused(library: Library, options: dict[str, Any], says: str) -> None:
     with pytest.raises(CppError, match=says):
         library.open(PROBE, **options)
+
+
+# --- the examples: what the how-to shows, as programs
+
+
+def run_program(program: Path, *words: object, frames: list[UInt8Array] | None = None) -> tuple[int, list[str], str]:
+    """Exit code, lines, and what it said of failures; frames are piped into it."""
+    raw = b"".join(frame.tobytes() for frame in frames or [])
+    done = subprocess.run([program, *map(str, words)], input=raw, capture_output=True, timeout=120)
+    return done.returncode, done.stdout.decode().splitlines(), done.stderr.decode()
+
+
+def test_the_example_in_c_prints_what_python_finds(built: Path, tmp_path: Path) -> None:
+    detector = shipped_bundle("default-detector")
+    assert detector is not None
+    picture = photographs()["astronaut"]
+    height, width, _ = picture.shape
+    (tmp_path / "picture.ppm").write_bytes(b"P6\n%d %d\n255\n%b" % (width, height, picture[..., ::-1].tobytes()))
+    code, lines, said = run_program(built / "detect", detector, tmp_path / "picture.ppm")
+    assert (code, said) == (0, "")
+    with open_runner(detector, format="openvino", verify=False) as runner:
+        found: Any = runner(picture)
+    values = zip(found.names, found.scores, found.boxes_xyxy_px, strict=True)
+    assert [line.split() for line in lines] == [
+        [*label.split(), f"{score:.4f}", *(f"{edge:.2f}" for edge in box)] for label, score, box in values
+    ]
+    assert lines
+
+
+def test_the_camera_example_answers_each_frame_of_a_pipe(built: Path) -> None:
+    detector = shipped_bundle("default-detector")
+    picture = photographs()["cat"]
+    height, width, _ = picture.shape
+    code, lines, said = run_program(built / "camera", detector, width, height, frames=[picture] * 3)
+    assert (code, said) == (0, "")
+    assert [line.split(" ms: ")[1].split()[0] for line in lines] == ["cat"] * 3
+
+
+def test_the_robot_turns_while_it_sees_and_ends_with_the_reason_when_it_cannot(built: Path) -> None:
+    picture = photographs()["astronaut"]
+    height, width, _ = picture.shape
+    detector, segmenter = shipped_bundle("default-detector"), shipped_bundle("default-segmenter")
+    code, lines, said = run_program(built / "robot_loop", detector, width, height, frames=[picture] * 12)
+    assert (code, said) == (0, "")
+    turns = [line for line in lines if not line.endswith("(nothing fresh is known)")]
+    with open_runner("default-detector", format="openvino", verify=False) as runner:
+        found: Any = runner(picture)
+    left, _, right, _ = found.boxes_xyxy_px[found.names.index("person")]
+    assert set(turns) == {f"turn {(left + right) / width - 1:+.2f}"}
+    assert set(lines) - set(turns) <= {"turn +0.00 (nothing fresh is known)"}
+    code, _, said = run_program(built / "robot_loop", segmenter, width, height, frames=[picture])
+    assert code == 1 and said
+
+
+@pytest.mark.parametrize("program", ["detect", "camera", "robot_loop"])
+def test_an_example_says_what_it_wants_and_what_it_cannot_open(built: Path, program: str, tmp_path: Path) -> None:
+    assert run_program(built / program)[0] == 2
+    (tmp_path / "dot.ppm").write_bytes(b"P6 1 1 255\n\0\0\0")
+    words = [tmp_path / "dot.ppm"] if program == "detect" else [1, 1]
+    code, _, said = run_program(built / program, tmp_path / "none.edge", *words)
+    assert code == 1 and "does not exist" in said

@@ -8,7 +8,7 @@
 #include <openvino/openvino.hpp>
 
 #include "edgecnn/errors.hpp"
-#include "json.hpp"
+#include "printable.hpp"
 
 namespace edgecnn {
 namespace {

@@ -5,8 +5,8 @@
 #include <memory>
 #include <string>
 
+#include "finish.hpp"
 #include "manifest.hpp"
-#include "tasks.hpp"
 
 namespace edgecnn {
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 namespace edgecnn {
 namespace {
@@ -17,6 +18,8 @@ struct Candidate {
 
 struct Box {
     double x, y, width, height;
+    double right() const { return x + width; }
+    double bottom() const { return y + height; }
     double area() const { return width * height; }
     bool is_empty() const { return width <= 0 || height <= 0; }
 };
@@ -53,19 +56,33 @@ float iou(const Box& a, const Box& b) {
     return 1.f - static_cast<float>(distance);
 }
 
+// The largest right or lower edge, as OpenCV finds it: in the order of places, since only what follows the last NaN counts.
+double largest_edge(const std::vector<Box>& boxes, const std::vector<Candidate>& candidates) {
+    std::vector<std::size_t> order(boxes.size());
+    std::iota(order.begin(), order.end(), 0);
+    const auto has_nan = [](const Box& box) { return std::isnan(box.right()) || std::isnan(box.bottom()); };
+    if (std::any_of(boxes.begin(), boxes.end(), has_nan)) {
+        std::sort(order.begin(), order.end(), [&](auto a, auto b) { return candidates[a].place < candidates[b].place; });
+    }
+    double most = 0;
+    for (const std::size_t i : order) {
+        for (const double edge : {boxes[i].x, boxes[i].y, boxes[i].right(), boxes[i].bottom()}) {
+            most = std::max(edge, most);
+        }
+    }
+    return most;
+}
+
 // The boxes, those of each class moved to a place of their own.
 std::vector<Box> apart(const float* boxes_xyxy, const std::vector<Candidate>& candidates, std::int64_t classes) {
     std::vector<Box> boxes;
     boxes.reserve(candidates.size());
-    double most = 0;
     for (const Candidate& each : candidates) {
         const float* corners = boxes_xyxy + 4 * (each.place / classes);
         const double x = corners[0], y = corners[1];
         boxes.push_back({x, y, corners[2] - x, corners[3] - y});
-        for (const double edge : {x, y, x + boxes.back().width, y + boxes.back().height}) {
-            most = std::max(edge, most);
-        }
     }
+    const double most = largest_edge(boxes, candidates);
     for (std::size_t i = 0; i < boxes.size(); ++i) {
         const double offset = static_cast<double>(candidates[i].place % classes) * (most + 1);
         boxes[i].x += offset;

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "manifest.hpp"
+#include "task.hpp"
 
 namespace edgecnn {
 

@@ -16,7 +16,7 @@
 
 #include "companions.hpp"
 #include "edgecnn/errors.hpp"
-#include "json.hpp"
+#include "printable.hpp"
 
 namespace edgecnn {
 namespace {

@@ -71,6 +71,12 @@ edgecnn::Options options_of(const edgecnn_options* given_options) {
     return options;
 }
 
+// What a result holds; nothing where it holds another kind, or is NULL because the picture could not be answered.
+template <typename Kind>
+const Kind* held_by(const edgecnn_result* result) {
+    return result == nullptr ? nullptr : std::get_if<Kind>(&result->result);
+}
+
 template <typename T>
 const T* data_of(const std::vector<T>& values) {
     return values.empty() ? nullptr : values.data();
@@ -129,7 +135,7 @@ void edgecnn_result_free(edgecnn_result* result) {
 }
 
 void edgecnn_stage_times(const edgecnn_runner* runner, int64_t* fit_ns, int64_t* infer_ns, int64_t* finish_ns) {
-    const edgecnn::StageTimes times = runner->runner.stage_times();
+    const edgecnn::StageTimes times = runner == nullptr ? edgecnn::StageTimes{} : runner->runner.stage_times();
     const std::int64_t from[] = {times.fit_ns, times.infer_ns, times.finish_ns};
     int64_t* to[] = {fit_ns, infer_ns, finish_ns};
     for (int i = 0; i < 3; ++i) {
@@ -140,40 +146,40 @@ void edgecnn_stage_times(const edgecnn_runner* runner, int64_t* fit_ns, int64_t*
 }
 
 edgecnn_task edgecnn_result_task(const edgecnn_result* result) {
-    return static_cast<edgecnn_task>(result->result.index());
+    return result == nullptr ? EDGECNN_DETECT : static_cast<edgecnn_task>(result->result.index());
 }
 
 size_t edgecnn_result_count(const edgecnn_result* result) {
-    if (const auto* found = std::get_if<edgecnn::Detections>(&result->result)) {
+    if (const auto* found = held_by<edgecnn::Detections>(result)) {
         return found->size();
     }
-    const auto* classes = std::get_if<edgecnn::Classification>(&result->result);
+    const auto* classes = held_by<edgecnn::Classification>(result);
     return classes == nullptr ? 0 : classes->size();
 }
 
 const float* edgecnn_result_boxes(const edgecnn_result* result) {
-    const auto* found = std::get_if<edgecnn::Detections>(&result->result);
+    const auto* found = held_by<edgecnn::Detections>(result);
     return found == nullptr ? nullptr : data_of(found->boxes_xyxy_px);
 }
 
 const float* edgecnn_result_scores(const edgecnn_result* result) {
-    if (const auto* found = std::get_if<edgecnn::Detections>(&result->result)) {
+    if (const auto* found = held_by<edgecnn::Detections>(result)) {
         return data_of(found->scores);
     }
-    const auto* classes = std::get_if<edgecnn::Classification>(&result->result);
+    const auto* classes = held_by<edgecnn::Classification>(result);
     return classes == nullptr ? nullptr : data_of(classes->scores);
 }
 
 const int64_t* edgecnn_result_class_ids(const edgecnn_result* result) {
-    if (const auto* found = std::get_if<edgecnn::Detections>(&result->result)) {
+    if (const auto* found = held_by<edgecnn::Detections>(result)) {
         return data_of(found->class_ids);
     }
-    const auto* classes = std::get_if<edgecnn::Classification>(&result->result);
+    const auto* classes = held_by<edgecnn::Classification>(result);
     return classes == nullptr ? nullptr : data_of(classes->class_ids);
 }
 
 const uint8_t* edgecnn_result_class_map(const edgecnn_result* result, int32_t* height_px, int32_t* width_px) {
-    const auto* map = std::get_if<edgecnn::SegmentationMap>(&result->result);
+    const auto* map = held_by<edgecnn::SegmentationMap>(result);
     if (height_px != nullptr) {
         *height_px = map == nullptr ? 0 : map->height_px;
     }

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "edgecnn/errors.hpp"
-#include "json.hpp"
+#include "printable.hpp"
 
 namespace edgecnn {
 namespace {

@@ -7,7 +7,7 @@
 
 #include <opencv2/core/mat.hpp>
 
-#include "manifest.hpp"
+#include "frame_spec.hpp"
 #include "resampling.hpp"
 
 namespace edgecnn {

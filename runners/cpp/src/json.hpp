@@ -2,17 +2,14 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
-#include "edgecnn/errors.hpp"
+#include <nlohmann/json_fwd.hpp>
 
 namespace edgecnn {
-
-// Parses a document. Throws BundleError for malformed text, two equal keys in an object, or nesting beyond 64 levels.
-nlohmann::json parse_json(const std::string& text, const std::string& source);
 
 // A value in a document, and where it is, for messages.
 class Value {
@@ -20,10 +17,10 @@ class Value {
     Value(const nlohmann::json& value, std::string place) : value_(&value), place_(std::move(place)) {}
 
     Value member(const char* name) const;  // throws where there is none
-    bool has(const char* name) const { return value_->is_object() && value_->contains(name); }
+    bool has(const char* name) const;
     std::vector<Value> items() const;
     std::vector<std::string> names() const;  // of an object's members
-    bool is_null() const { return value_->is_null(); }
+    bool is_null() const;
 
     std::int64_t integer() const;
     double number() const;
@@ -38,13 +35,17 @@ class Value {
     std::string place_;
 };
 
-// A JSON value in at most 60 printable letters.
-std::string shown(const nlohmann::json& value);
-// Text with every letter that a terminal would obey written as in "\x1b", in at most 200 letters.
-std::string shortened(const std::string& text);
-// The letters of UTF-8 text, of which every one is whole.
-std::vector<char32_t> letters(const std::string& text);
-// Whether a terminal would obey it: a control character, or one that changes the direction of writing.
-bool is_command(char32_t letter);
+// A document, which outlives its values.
+class Document {
+  public:
+    // Throws BundleError for malformed text, two equal keys in an object, or nesting beyond 64 levels.
+    Document(const std::string& text, const std::string& source);
+    ~Document();
+
+    Value root() const;
+
+  private:
+    std::unique_ptr<nlohmann::json> parsed_;
+};
 
 }  // namespace edgecnn

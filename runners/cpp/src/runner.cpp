@@ -11,9 +11,9 @@
 
 #include "backend.hpp"
 #include "bundle.hpp"
+#include "finish.hpp"
 #include "frame.hpp"
-#include "json.hpp"
-#include "tasks.hpp"
+#include "printable.hpp"
 
 namespace edgecnn {
 namespace {

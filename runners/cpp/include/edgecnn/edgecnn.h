@@ -60,6 +60,7 @@ void edgecnn_result_free(edgecnn_result *result);
 /* Durations of the last picture's stages; each pointer may be NULL. */
 void edgecnn_stage_times(const edgecnn_runner *runner, int64_t *fit_ns, int64_t *infer_ns, int64_t *finish_ns);
 
+/* Of a result that is NULL, because the picture could not be answered: no objects, no values. */
 edgecnn_task edgecnn_result_task(const edgecnn_result *result);
 /* Objects or classes in the result, best first; 0 for a segmentation. */
 size_t edgecnn_result_count(const edgecnn_result *result);

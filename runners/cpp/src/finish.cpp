@@ -1,5 +1,5 @@
 // As edgecnn/tasks/detect.py, segment.py and classify.py.
-#include "tasks.hpp"
+#include "finish.hpp"
 
 #include <algorithm>
 #include <cmath>
