@@ -49,7 +49,7 @@ def _detections(rng: np.random.Generator) -> list[tuple[str, NDArray[Any], NDArr
         ("odd scores of boxes", corners, odd_scores),
         ("odd boxes", odd_boxes, levels[:, :400]),
         ("equal scores", corners[:, :1500], equal),
-        ("one box again and again", np.broadcast_to(np.float32([4, 4, 20, 20]), (1, 1500, 4)), equal),
+        ("one box again and again", np.tile(np.array([4, 4, 20, 20], np.float32), (1, 1500, 1)), equal),
     ]
 
 

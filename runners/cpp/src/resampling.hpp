@@ -8,10 +8,11 @@
 
 namespace edgecnn {
 
-// Weights of the input lines of one output line: whole numbers that add up to 1 << shift.
+// Weights of the input lines of one output line: whole numbers that add up to 1 << shift. Their products with pixels, and
+// all sums of these, are whole numbers below 2^24, which a float holds exactly.
 struct Line {
     int start = 0;
-    std::vector<std::int32_t> weights;
+    std::vector<float> weights;
 };
 
 // Resizes pictures of one size in reused buffers, as edgecnn/resampling.py does, to the bit.
@@ -27,7 +28,8 @@ class Resampler {
     int top_;
     int shift_;
     cv::Mat narrow_;
-    std::vector<std::int32_t> sums_;
+    std::vector<float> row_;  // of the source
+    std::vector<float> sums_;
 };
 
 }  // namespace edgecnn
