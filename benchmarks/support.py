@@ -1,6 +1,6 @@
 """The support matrix: a network of each task, in each format and precision, on each device of this machine.
 
-    python benchmarks/support.py [TASK …] [--missing]
+    python benchmarks/support.py [TASK …] [--to FORMAT,…] [--missing]
 
 Writes benchmarks/results/support.json, from which docs/generate.py writes docs/reference/support.md. Each artifact
 passes (or fails) the gates of `convert`. Then it is opened on each device that its runtime has here, and its answers to
@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument(
         "--missing", action="store_true", help="only what has no result yet, or one of a network that has changed"
     )
+    parser.add_argument("--to", metavar="FORMAT,…", help="only these formats")
     given = parser.parse_args()
     rows = json.loads(RESULTS.read_text(encoding="utf-8"))["rows"] if RESULTS.is_file() else []
     digests = {
@@ -145,7 +146,7 @@ def main() -> None:
     }
     done = measured(rows, digests) if given.missing else set()
     trials = [msgspec.to_builtins(trial) for trial in edgecnn.devices().trials]
-    formats = [row.name for row in FORMATS if row.converter is not None]
+    formats = given.to.split(",") if given.to else [row.name for row in FORMATS if row.converter is not None]
     for precisions, task, name in itertools.product(TOGETHER, given.tasks or NETWORKS, formats):
         if all((task, name, precision) in done for precision in precisions):
             continue

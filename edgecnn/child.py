@@ -51,7 +51,7 @@ class Child:
     """
 
     def __init__(self, module: str, *words: str, timeout_s: float) -> None:
-        self._timeout_s, self._asked = timeout_s, "start"
+        self.timeout_s, self._asked = timeout_s, "start"
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `release`
         paths = [_HOME, *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -105,7 +105,7 @@ class Child:
 
     def receive(self, *, expected_s: float = 0.0) -> dict[str, Any]:
         """The answer to the last request; raises as `ask`."""
-        allowed_s = expected_s + self._timeout_s
+        allowed_s = expected_s + self.timeout_s
         try:
             answer = self._answers.get(timeout=allowed_s)
         except queue.Empty:

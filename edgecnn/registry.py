@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -93,9 +94,8 @@ class Part(Generic[P_co]):
 class Table(Generic[T]):
     """Records by name: edgecnn's own, in order of preference, then those of other packages.
 
-    Another package adds one with an entry point in this table's group, whose name is the record's name and whose value
-    is
-    the record: in its pyproject.toml,
+    Another package adds a record with an entry point in this table's group. The entry point's name is the record's
+    name, its value is the record; in pyproject.toml:
 
         [project.entry-points."edgecnn.formats"]
         ncnn = "edgecnn_ncnn:FORMAT"
@@ -121,8 +121,12 @@ class Table(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         """All records that can be loaded; a warning is logged once for each of the others."""
+        return self.others(())
+
+    def others(self, than: Container[str]) -> Iterator[T]:
+        """As iteration, without the records of these names, which are not loaded."""
         for name in self.names():
-            if name in self._refused:
+            if name in than or name in self._refused:
                 continue
             try:
                 row = self.get(name)
@@ -180,6 +184,25 @@ class Table(Generic[T]):
         if self.has(row.name):
             raise ValueError(f"there is a {self._kind} {row.name!r} already")
         self._loaded[row.name] = row
+
+    @contextlib.contextmanager
+    def temporarily(self, row: T) -> Iterator[T]:
+        """Add a record while inside, in place of one with the same name."""
+        before = self._loaded.get(row.name)
+        self._loaded[row.name] = row
+        try:
+            yield row
+        finally:
+            self._loaded.pop(row.name, None)
+            if before is not None:
+                self._loaded[row.name] = before
+
+    def search_again(self) -> None:
+        """Forget the rows of other packages: the next use searches for them again, after an installation."""
+        for name in self._plugins or ():
+            self._loaded.pop(name, None)
+        self._plugins = None
+        self._refused.clear()
 
     def fault(self, row: Any, name: str) -> str:
         """What is wrong with another package's record of this name; "" where nothing is."""

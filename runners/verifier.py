@@ -129,7 +129,7 @@ class Verifier:
             fault = Fault.of(failed)
             if fault.crash:
                 self.close()
-                raise _crashed(opening, fault, on_cpu) from failed
+                raise crash_error(opening, fault, on_cpu) from failed
             if not isinstance(failed, _NOT_THERE):
                 name = opening.path.name
                 reason = fault.reason if name in fault.reason else f"{name}: {fault.reason}"
@@ -215,7 +215,8 @@ def _remembered() -> list[str]:
     return [key for key in keys if isinstance(key, str)] if isinstance(keys, list) else []
 
 
-def _crashed(opening: Opening, fault: Fault, on_cpu: bool) -> EdgeCnnError:
+def crash_error(opening: Opening, fault: Fault, on_cpu: bool) -> EdgeCnnError:
+    """The error for a child process that crashed or hung: the file is to blame, on an accelerator the driver."""
     how = "hangs" if fault.crash in ("timeout", "SIGXCPU") else f"crashes with {fault.crash}"
     runtime = FORMATS.get(opening.format).runtime.versions
     text = f"{opening.path}: a process that opens it with {runtime} on {opening.device.text} {how}"

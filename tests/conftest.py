@@ -5,11 +5,12 @@ from __future__ import annotations
 import tests.own_cores  # noqa: F401 - before anything starts threads
 
 # isort: split
+import contextlib
 import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,9 @@ class Ready(Part[Any]):
 
 
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Format]:
+def stand_in() -> Iterator[Callable[..., Format]]:
     """Puts a format into the table for one test: `stand_in("wrong", like="openvino", converter=SomeClass)`."""
+    added = contextlib.ExitStack()
 
     def put(name: str, *, like: str = "", **parts: Any) -> Format:
         given: dict[str, Any] = {
@@ -100,10 +102,10 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Format]:
             for part, value in parts.items()
         }
         row = replace(FORMATS.get(like or name), name=name, **given)
-        monkeypatch.setitem(FORMATS._loaded, name, row)
-        return row
+        return added.enter_context(FORMATS.temporarily(row))
 
-    return put
+    with added:
+        yield put
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def test_silence_is_ended_after_its_time() -> None:
     begun = time.monotonic()
     with Child("tried_child", timeout_s=30) as child:
         child.ask("echo")
-        child._timeout_s = 0.5
+        child.timeout_s = 0.5
         with pytest.raises(DeviceError, match="no answer to 'hang' within 0 s") as failed:
             child.ask("hang")
         assert ended(child.pid)

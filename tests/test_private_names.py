@@ -34,11 +34,6 @@ def private_names(tree: ast.AST) -> Iterator[str]:
 
 
 EXCEPTIONS = {
-    "conftest.py": "a row of a table for one test: what is added by the public door stays",
-    "formats/test_format_plug_in.py": "as conftest.py: the table as it is before anybody has asked it",
-    "sources/test_source_table.py": "as conftest.py",
-    "cli/test_tables.py": "columns of tables that only a measurement fills",
-    "tasks/test_drawing.py": "where the plates of labels lie, which no picture tells exactly",
     "converters/int8/test_onnx.py": "a damaged weight between two steps of one writing",
     "converters/int8/test_openvino.py": "the graph between two steps of one writing",
     "converters/int8/test_tflite.py": "the moments that a correction is made of",
@@ -50,10 +45,7 @@ EXCEPTIONS = {
     "runners/live/test_recordings.py": "a disk or an encoder that fails in the middle of a file",
     "runners/live/test_web_answers.py": "viewers of a page that are behind, which the page itself does not tell",
     "runners/live/test_web_viewers.py": "connections that are open, as the server sees them",
-    "runners/test_verifier.py": "an error of a driver's crash, without a driver that crashes",
     "sources/test_own_code.py": "a new process's memory of what was allowed",
-    "sources/test_transformed_input.py": "weights that are published, without fetching them",
-    "test_child.py": "a time-out that is shortened once the child has started",
     "test_public_api.py": "the table that the public names come from",
     "training/test_distill.py": "hooks that must be gone, which torch tells nowhere else",
     "verbs/test_accelerators_answers.py": "the child that times, in this process",

@@ -212,3 +212,28 @@ def test_every_error_has_an_exit_code_of_the_design() -> None:
         "StorageError",
         "InternalError",
     }
+
+
+def test_a_record_is_in_the_table_for_a_while(table: Table[Shape]) -> None:
+    square = table.get("square")
+    with table.temporarily(Shape("square", 5)), table.temporarily(Shape("pentagon", 5)):
+        assert (table.get("square").sides, table.get("pentagon").sides) == (5, 5)
+        assert table.names() == ["square", "triangle", "pentagon"]
+    assert table.get("square") is square
+    assert table.names() == ["square", "triangle"]
+
+
+def test_a_package_that_was_installed_or_removed_is_noticed_when_it_is_asked_for(
+    package: Callable[..., None], table: Table[Shape], monkeypatch: pytest.MonkeyPatch, modules: Path
+) -> None:
+    assert not table.has("hexagon") and table.get("square").sides == 4
+    package("shapes-1", "SHAPE = Shape('hexagon', 6)", hexagon="shapes_1:SHAPE")
+    table.search_again()
+    assert table.get("hexagon").sides == 6
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder != str(modules)])
+    table.search_again()
+    assert not table.has("hexagon") and table.get("square").sides == 4
+
+
+def test_other_rows_are_not_loaded(table: Table[Shape]) -> None:
+    assert [row.name for row in table.others({"square"})] == ["triangle"]

@@ -68,6 +68,7 @@ SOURCES = {
     for file in sorted((REPOSITORY / room).rglob("*.py"))
     if not {"converters", "runners"} & set(file.relative_to(REPOSITORY / room).parts)
 }
+ARCHITECTURE = (REPOSITORY / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
 VERB_LINES, FUNCTION_LINES = 45, 55  # of a body, without its docstring
 
 
@@ -213,3 +214,18 @@ def test_every_room_stands_on_a_floor() -> None:
     listed = {room.strip() for floor in floors for room in floor.split("|")}
     rooms = {".".join(module_name(path).split(".")[:2]) for path in SOURCES}
     assert rooms - listed == {"edgecnn", "edgecnn.__main__", "edgecnn._version"}
+
+
+def test_the_architecture_page_shows_the_levels_of_the_contract() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    floors = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    wanted = [[room.strip().removeprefix("edgecnn.") for room in floor.split("|")] for floor in floors]
+    shown = ARCHITECTURE.partition("<!-- levels -->\n")[2].partition("\n\n")[0]
+    assert [re.findall(r"`(\w+)`", level) for level in shown.split("→")] == wanted
+
+
+def test_the_architecture_page_names_every_folder_and_file_at_the_top() -> None:
+    tree = re.findall(r"[\w./]+", ARCHITECTURE.partition("## The tree")[2].partition("Dependencies point")[0])
+    tops = {path.split("/")[1] for path in SOURCES if path.startswith("edgecnn/") and path.count("/") == 1}
+    rooms = {f"{path.split('/')[1]}/" for path in SOURCES if path.startswith("edgecnn/") and path.count("/") > 1}
+    assert (tops - {"__init__.py", "__main__.py", "_version.py"}) | rooms <= set(tree)

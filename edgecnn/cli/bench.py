@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgecnn.measure.machine import Machine
     from edgecnn.measure.speed_difference import Measured
 
-_COLUMNS = (
+COLUMNS = (
     "",
     "format",
     "precision",
@@ -35,7 +35,7 @@ _COLUMNS = (
     "file MB",
     "remark",
 )
-_KEYS = 4  # columns that name a row
+KEYS = 4  # columns that name a row
 _NOT_ENOUGH = "–"
 _LAYERS_SHOWN = 10
 
@@ -213,10 +213,10 @@ def _print_report(measured: BenchReport) -> None:
     _output.print_table(
         f"{measured.bundle} on {first.device_name}: latency of a picture, in memory → Result "
         f"({first.pictures}; {first.profile})",
-        _COLUMNS,
+        COLUMNS,
         [_cells(result, result is fastest) for result in measured.results],
-        numeric=_COLUMNS[3:-1],
-        keys=_KEYS,
+        numeric=COLUMNS[3:-1],
+        keys=KEYS,
     )
 
 

@@ -67,8 +67,8 @@ def command(
     elif versus is not None:
         _print_versus(model, cast("Comparison", evaluation))
     else:
-        _print_figures([evaluation])
-        _print_details(evaluation)
+        print_figures([evaluation])
+        print_details(evaluation)
     _remark(evaluation)
     return 0
 
@@ -117,7 +117,7 @@ def _measure_all(verb: Verb, measure: Callable[[str | None, str | None], Evaluat
         if as_json:
             _output.print_json(evaluations)
         else:
-            _print_figures(evaluations)
+            print_figures(evaluations)
         _remark(evaluations[0])
     return max((error.exit_code for error in failed), default=0)
 
@@ -135,7 +135,8 @@ def _metric_names(measured: Evaluation | Comparison) -> MetricNames:
     return TASKS.get(measured.task).metric_names()
 
 
-def _print_figures(evaluations: list[Evaluation]) -> None:
+def print_figures(evaluations: list[Evaluation]) -> None:
+    """Print the metric of each evaluation, with its interval."""
     first = evaluations[0]
     columns = ("format", "precision", _metric_names(first).full, "95 % interval", "n")
     rows = [(e.format, e.precision, f"{e.value:.4f}", f"{e.low:.4f} … {e.high:.4f}", e.n) for e in evaluations]
@@ -167,7 +168,7 @@ def _print_versus(model: str, first: Comparison) -> None:
     _output.print_line(second.verdict)
 
 
-def _print_details(evaluation: Evaluation) -> None:
+def print_details(evaluation: Evaluation) -> None:
     """The metric's other figures in a line, then the best and the worst classes."""
     figures = [f"{name} {value:.4f}" for name, value in evaluation.details.items() if isinstance(value, float)]
     if figures:

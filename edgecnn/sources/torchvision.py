@@ -100,13 +100,13 @@ def load(model: str, options: ModelOptions) -> TrainedModel:
             source=source,
             reference=_reference(preset, square_only=False),
         )
-        if name in _TRANSFORMED and _is_published(published, source):
+        if name in _TRANSFORMED and is_published(published, source):
             trained = _on_transformed_input(trained)
     trained = replace(trained, warnings=(*trained.warnings, *notes))
     return apply(trained, replace(options, labels=None))
 
 
-def _is_published(published: WeightsEnum, source: SourceRecord) -> bool:
+def is_published(published: WeightsEnum, source: SourceRecord) -> bool:
     """Whether weights are the published ones: by name, or as a file with the hash in their URL."""
     mark = re.search(r"-([0-9a-f]{8})\.pth$", str(published.url))
     known = mark is not None and source.weights_sha256.startswith(mark[1])
@@ -169,7 +169,7 @@ def _with_weights(
     module = _build(name, tensors, classes)
     fit_weights(module, tensors, origin=f"{options.weights}")
     source = SourceRecord(model=model, weights=file, weights_sha256=digest, versions=versions)
-    if name in _TRANSFORMED and not _is_published(published, source):
+    if name in _TRANSFORMED and not is_published(published, source):
         note = (
             f"{name} gets torchvision's input for training from scratch; weights that were fine-tuned from the "
             "published ones need --mean 0.5,0.5,0.5 --std 0.5,0.5,0.5 (as its transform_input does)"

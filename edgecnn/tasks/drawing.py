@@ -36,7 +36,7 @@ def _colour_table() -> UInt8Array:
 
 def boxes(canvas: UInt8Array, detections: Detections) -> None:
     """Outline every box and write its name, score and track id at it, the best on top; lines and zones are below."""
-    thickness, scale = _weights(canvas)
+    thickness, scale = line_weights(canvas)
     places_of_counts(canvas, detections.counts)
     worst_first = range(len(detections) - 1, -1, -1)
     corners = np.rint(detections.boxes_xyxy_px).astype(np.int64)
@@ -47,7 +47,7 @@ def boxes(canvas: UInt8Array, detections: Detections) -> None:
         cv2.rectangle(canvas, (left, top), (right, bottom), colour, thickness)
     # Names after all outlines, so that none is crossed; the best boxes choose their place first.
     texts = [_caption(detections, i) for i in range(len(detections))]
-    places = _plate_places(canvas, texts, corners, scale)
+    places = plate_places(canvas, texts, corners, scale)
     for i in worst_first:
         _plate(canvas, texts[i], places[i], colour_of(class_ids[i]), scale)
     if detections.counts:
@@ -56,7 +56,7 @@ def boxes(canvas: UInt8Array, detections: Detections) -> None:
 
 def places_of_counts(canvas: UInt8Array, counts: Sequence[Count]) -> None:
     """Draw lines, each with an arrow to its "in" side, and the edges of zones."""
-    thickness, scale = _weights(canvas)
+    thickness, scale = line_weights(canvas)
     for count, colour in zip(counts, _count_colours(counts), strict=True):
         if isinstance(count, LineCount):
             start, end = np.array(count.start_px), np.array(count.end_px)
@@ -117,11 +117,11 @@ def _shown_pixels(segmentation: SegmentationMap, plain: int | None) -> NDArray[A
 
 def corner_lines(canvas: UInt8Array, lines: Sequence[str], *, colours: Sequence[Colour] | None = None) -> None:
     """Write lines of text into the upper left corner, each on a dark plate."""
-    _, scale = _weights(canvas)
+    _, scale = line_weights(canvas)
     y = 0
     for i, line in enumerate(lines):
         colour = colours[i] if colours else (40, 40, 40)
-        y += _plate_size(line, scale)[1]
+        y += plate_size(line, scale)[1]
         _plate(canvas, line, (0, y), colour, scale)
 
 
@@ -139,19 +139,19 @@ def _pixel(point: NDArray[np.float64]) -> tuple[int, int]:
     return round(float(point[0])), round(float(point[1]))
 
 
-def _weights(canvas: UInt8Array) -> tuple[int, float]:
+def line_weights(canvas: UInt8Array) -> tuple[int, float]:
     """Line thickness in px and font scale that are readable at this size."""
     longer = max(canvas.shape[:2])
     return max(1, round(longer / 400)), max(0.4, longer / 1500)
 
 
-def _plate_size(text: str, scale: float) -> tuple[int, int]:
+def plate_size(text: str, scale: float) -> tuple[int, int]:
     """Width and height in px of a text's plate."""
     (width, height), base = cv2.getTextSize(text, _FONT, scale, 1)
     return width + 6, height + base + 4
 
 
-def _plate_places(
+def plate_places(
     canvas: UInt8Array, texts: Sequence[str], corners: NDArray[np.int64], scale: float
 ) -> list[tuple[int, int]]:
     """The lower left corner of each text's plate, best first.
@@ -162,7 +162,7 @@ def _plate_places(
     places: list[tuple[int, int]] = []
     taken = np.empty((len(texts), 4), np.int64)  # left, top, right, bottom
     for i, text in enumerate(texts):
-        width, height = _plate_size(text, scale)
+        width, height = plate_size(text, scale)
         left = min(max(int(corners[i, 0]), 0), max(canvas.shape[1] - width, 0))
         top, bottom = int(corners[i, 1]), int(corners[i, 3])
         inside, below = top + height, bottom + height
@@ -182,7 +182,7 @@ def _plate_places(
 
 def _plate(canvas: UInt8Array, text: str, anchor: tuple[int, int], colour: Colour, scale: float) -> None:
     """Text on a filled plate with its lower left corner at `anchor`, moved inside the canvas."""
-    width, height = _plate_size(text, scale)
+    width, height = plate_size(text, scale)
     left = min(max(anchor[0], 0), max(canvas.shape[1] - width, 0))
     bottom = max(anchor[1], height)
     _, base = cv2.getTextSize(text, _FONT, scale, 1)

@@ -33,6 +33,11 @@ class TaskTable(Table["type[Task]"]):
         self._readers.setdefault(task.result, task)
         return task
 
+    def search_again(self) -> None:
+        """See `Table.search_again`."""
+        super().search_again()
+        self._readers.clear()
+
     def of(self, result: Result) -> type[Task]:
         """The task whose class methods read a result.
 

@@ -189,7 +189,7 @@ def test_benchs_table_has_names_and_whole_numbers_at_80_columns(
         ("★", "openvino", "fp32", 16, 1024, *figures, ""),
         ("", "tflite", "int8-a16", 16, 1024, *figures, "unstable"),
     ]
-    _output.print_table("street.edge", bench._COLUMNS, rows, numeric=bench._COLUMNS[3:-1], keys=bench._KEYS)
+    _output.print_table("street.edge", bench.COLUMNS, rows, numeric=bench.COLUMNS[3:-1], keys=bench.KEYS)
     output = capsys.readouterr().out
     assert_readable(output)
     words = output.split()
@@ -305,8 +305,8 @@ def test_evals_tables_fit(
         device="cpu", device_name="CPU", runtime="openvino", task="detect", data="/a/long/path/of/data/val",
         form="COCO JSON", score_threshold=0.01, nms_iou=0.65, ignore_label=None, details={"per_class": classes},
     )  # fmt: skip
-    command._print_figures([evaluation, evaluation])
-    command._print_details(evaluation)
+    command.print_figures([evaluation, evaluation])
+    command.print_details(evaluation)
     output = capsys.readouterr().out
     assert_readable(output)
     for word in ("0.3342", "0.3012", "0.3671", "5000", "int8-dynamic", "0.9667"):

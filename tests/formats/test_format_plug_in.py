@@ -73,10 +73,15 @@ def plug_in(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     require_format("openvino")
     monkeypatch.syspath_prepend(str(site))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH", "")))))
-    monkeypatch.setattr(FORMATS, "_plugins", None)
+    FORMATS.search_again()
     yield
-    FORMATS._loaded.pop("twin", None)
-    FORMATS._plugins = None
+    uninstall(site)
+
+
+def uninstall(site: Path) -> None:
+    """As if the package were not there, in this process."""
+    sys.path[:] = [folder for folder in sys.path if folder != str(site)]
+    FORMATS.search_again()
     sys.modules.pop("twin_of_openvino", None)
 
 
@@ -115,9 +120,10 @@ def test_help_and_devices_name_it(plug_in: None, capsys: pytest.CaptureFixture[s
     )
 
 
-def test_without_the_package_its_bundle_opens_and_choosing_says_what_is_missing(twin_bundle: Bundle) -> None:
-    FORMATS._loaded.pop("twin", None)
-    FORMATS._plugins = {}
+def test_without_the_package_its_bundle_opens_and_choosing_says_what_is_missing(
+    twin_bundle: Bundle, site: Path
+) -> None:
+    uninstall(site)
     bundle = Bundle.open(twin_bundle.folder)
     assert [artifact.label for artifact in inspect(bundle).artifacts] == ["twin fp32"]
     cases: list[dict[str, Any]] = [{}, {"format": "twin"}, {"precision": "fp32"}]
@@ -131,12 +137,11 @@ def test_without_the_package_its_bundle_opens_and_choosing_says_what_is_missing(
 
 
 def test_with_an_unknown_format_the_others_are_chosen(
-    plug_in: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    plug_in: None, site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = convert(TINY["classify"](), out=tmp_path / "net.edge", to=["twin", "openvino"]).bundle
     assert made is not None
-    FORMATS._loaded.pop("twin", None)
-    FORMATS._plugins = {}
+    uninstall(site)
     with open_runner(made.folder) as runner:
         assert runner.format == "openvino"
     report = bench(made.folder, iterations=1, threads=1, record=False)

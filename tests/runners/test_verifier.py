@@ -147,7 +147,7 @@ def test_on_another_device_than_the_cpu_the_driver_is_to_blame(bundle: Path) -> 
         threads=1,
         frame_shape=(1, 8, 8, 3),
     )
-    error = verifier._crashed(opening, Fault.crashed("SIGSEGV", "x"), on_cpu=False)
+    error = verifier.crash_error(opening, Fault.crashed("SIGSEGV", "x"), on_cpu=False)
     assert type(error) is DeviceError
     assert "on gpu crashes with SIGSEGV: its driver" in str(error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,12 +16,11 @@ from edgecnn.sources.table import SOURCES, is_network_path, source_of
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> SourceKind:
+def toy() -> Iterator[SourceKind]:
     """One more kind, in this process."""
     kind = SourceKind(name="toy", form="toy:NAME", prefix="toy", suffix=".toy", loads=Part("nowhere:load"))
-    monkeypatch.setattr(SOURCES, "_loaded", dict(SOURCES._loaded))
-    SOURCES.add(kind)
-    return kind
+    with SOURCES.temporarily(kind):
+        yield kind
 
 
 @pytest.mark.parametrize(

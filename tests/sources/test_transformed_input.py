@@ -30,7 +30,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def as_published(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "_is_published", lambda published, record: not record.random)
+    monkeypatch.setattr(source, "is_published", lambda published, record: not record.random)
 
 
 def answer(model: edgecnn.TrainedModel, picture: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ import pytest
 
 from edgecnn.results import Classification, Detections, Instances, SegmentationMap, UInt8Array
 from edgecnn.tasks import Classify, Detect, InstanceSegment, Segment
-from edgecnn.tasks.drawing import _plate_places, _plate_size, _weights, colour_of
+from edgecnn.tasks.drawing import colour_of, line_weights, plate_places, plate_size
 
 LABELS = ("background", "person", "traffic light", "a name that is rather long for a picture")
 SIZES = [(240, 320), (1080, 1920), (32, 24), (3000, 200)]
@@ -56,18 +56,18 @@ def test_an_outline_has_its_classs_colour_and_its_place(size: tuple[int, int]) -
 @pytest.mark.parametrize("size", SIZES[:2])
 def test_names_lie_inside_and_apart_where_there_is_room(size: tuple[int, int]) -> None:
     canvas = _grey(size)
-    _, scale = _weights(canvas)
+    _, scale = line_weights(canvas)
     height, width = size
     rng = np.random.default_rng(4)
     left, top = rng.integers(0, width - 40, 40), rng.integers(0, height - 40, 40)
     corners = np.stack([left, top, left + 40, top + 40], axis=1)
     texts = ["person 0.90"] * 40
-    w, h = _plate_size(texts[0], scale)
-    places = _plate_places(canvas, texts, corners, scale)
+    w, h = plate_size(texts[0], scale)
+    places = plate_places(canvas, texts, corners, scale)
     assert all(0 <= x <= width - w and h <= y <= height for x, y in places)
 
     two = np.array([[100, 100, 140, 140], [104, 102, 144, 142]])  # nearly the same object twice
-    (x1, y1), (x2, y2) = _plate_places(canvas, texts[:2], two, scale)
+    (x1, y1), (x2, y2) = plate_places(canvas, texts[:2], two, scale)
     assert abs(y1 - y2) >= h or abs(x1 - x2) >= w
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -47,16 +47,29 @@ def found_cameras() -> tuple[FoundCamera, ...]:
     return tuple(found for kind in CAMERAS if kind.found is not None for found in kind.found())
 
 
-class _LiveForms:
-    """The forms of cameras and streams, for help texts; ours are listed without an import of their modules."""
+# Kind → its forms in help texts, so that no help text imports their modules; other kinds have theirs in the record.
+SHORT_FORMS: Final = {
+    "device": ("N", "/dev/videoN"),
+    "csi": ("csi",),
+    "gstreamer": ("'gst: ELEMENT ! ELEMENT'",),
+    "network": ("rtsp://…", "http://… (MJPEG)"),
+    "file": (),
+}
+
+
+class LiveForms:
+    """The forms of the cameras and streams in a table, for help texts."""
+
+    def __init__(self, cameras: Table[CameraKind], short: Mapping[str, Sequence[str]]) -> None:
+        self._cameras, self._short = cameras, short
 
     def names(self) -> list[str]:
-        built_in = CAMERAS.built_in()
-        return [*OUR_FORMS, *(kind.form for kind in CAMERAS if kind.name not in built_in)]
+        """The short forms, then those of all other kinds."""
+        short = [form for name in self._cameras.names() for form in self._short.get(name, ())]
+        return [*short, *(kind.form for kind in self._cameras.others(self._short))]
 
 
-OUR_FORMS: Final = ("N", "/dev/videoN", "csi", "'gst: ELEMENT ! ELEMENT'", "rtsp://…", "http://… (MJPEG)")
-LIVE_FORMS: Final = _LiveForms()
+LIVE_FORMS: Final = LiveForms(CAMERAS, SHORT_FORMS)
 
 
 def _in_order(words: Words) -> Iterator[CameraKind]:

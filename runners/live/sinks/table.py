@@ -92,8 +92,15 @@ WEB: Final = SinkKind(
 SINKS: Final = Table(
     "sink",
     {
-        row.name: f"{_ROOM}.table:{row.name.upper()}"
-        for row in (SHOW, RECORD, JSONL, EVENTS, HARD_FRAMES, DRIFT, MQTT, METRICS, WEB)
+        "show": f"{_ROOM}.table:SHOW",
+        "record": f"{_ROOM}.table:RECORD",
+        "jsonl": f"{_ROOM}.table:JSONL",
+        "events": f"{_ROOM}.table:EVENTS",
+        "hard_frames": f"{_ROOM}.table:HARD_FRAMES",
+        "drift": f"{_ROOM}.table:DRIFT",
+        "mqtt": f"{_ROOM}.table:MQTT",
+        "metrics": f"{_ROOM}.table:METRICS",
+        "web": f"{_ROOM}.table:WEB",
     },
     record=SinkKind,
     group="edgecnn.sinks",
@@ -112,9 +119,3 @@ def parse_sink(text: str) -> tuple[SinkKind, str]:
     if kind.metavar and not kind.metavar.startswith("[[") and not has_argument:
         raise SpecError(f"the sink {name} needs an argument: --sink {name}={kind.metavar}")
     return kind, argument
-
-
-def from_outside() -> list[SinkKind]:
-    """Sinks of other packages, for help texts."""
-    built_in = SINKS.built_in()
-    return [kind for kind in SINKS if kind.name not in built_in]

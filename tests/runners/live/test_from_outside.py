@@ -70,11 +70,21 @@ def test_a_broken_package_is_left_out_with_its_name(toys: Path, tmp_path: Path) 
 
 
 def test_the_forms_in_the_help_are_those_of_the_table() -> None:
-    from edgecnn.runners.live.cameras.table import CAMERAS, OUR_FORMS
+    from edgecnn.runners.live.cameras.table import CAMERAS, LIVE_FORMS, SHORT_FORMS
 
-    forms = " ".join(kind.form for kind in CAMERAS)
-    for form in OUR_FORMS:
-        assert form.strip("'").partition("…")[0] in forms
+    for name, short in SHORT_FORMS.items():
+        assert all(form.strip("'").partition("…")[0] in CAMERAS.get(name).form for form in short)
+    assert {kind.form for kind in CAMERAS.others(SHORT_FORMS)} <= set(LIVE_FORMS.names())
+
+
+def test_a_kind_that_is_added_to_the_table_is_named_in_the_help() -> None:
+    from edgecnn.registry import Table
+    from edgecnn.runners.live.cameras.kind import CameraKind
+    from edgecnn.runners.live.cameras.table import SHORT_FORMS, LiveForms
+
+    table = Table("camera", {"file": "not.imported:KIND"}, record=CameraKind, group="no.such.group")
+    table.add(CameraKind(name="drawn", form="drawn:COUNT", about="drawn pictures", recognise=lambda words: None))
+    assert LiveForms(table, SHORT_FORMS).names() == ["drawn:COUNT"]
 
 
 def test_what_devices_says_of_cameras() -> None:
