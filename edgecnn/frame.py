@@ -163,10 +163,16 @@ class Placement:
         return max(-self.offset_y_px, 0), max(-self.offset_x_px, 0)
 
     def map_to_source(self, frame_map: UInt8Array, *, fill: int = 0) -> UInt8Array:
-        """Convert a map over the frame, uint8 [frame_height_px, frame_width_px], to a map over the source picture.
+        """Convert a map over the frame, uint8 [height, width], to a map over the source picture.
 
-        Nearest neighbour; parts removed by a centre crop are `fill`.
+        Nearest neighbour, also for a map with fewer cells than the frame has pixels; parts removed by a centre crop are
+        `fill`.
         """
+        if frame_map.shape[:2] != (self.frame_height_px, self.frame_width_px):
+            rows = nearest_lines(frame_map.shape[0], self.frame_height_px)
+            frame_map = frame_map.take(rows, axis=0).take(
+                nearest_lines(frame_map.shape[1], self.frame_width_px), axis=1
+            )
         seen = frame_map[self.covered]
         if self.cut_px == (0, 0):
             if seen.shape[:2] == (self.source_height_px, self.source_width_px):

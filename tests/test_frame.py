@@ -318,3 +318,10 @@ def test_bicubic_frames_are_the_same_with_and_without_intels_ipp() -> None:
         assert (FrameFitter(spec)(picture)[0] == frame).all()
     finally:
         cv2.ipp.setUseIPP(used)
+
+
+def test_a_map_of_few_cells_is_placed_as_one_of_the_frames_size() -> None:
+    placed = placement(FrameSpec(height_px=64, width_px=64), 40, 80)  # letterbox: rows are padded
+    coarse = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    fine = coarse.repeat(8, axis=0).repeat(8, axis=1)
+    assert np.array_equal(placed.map_to_source(coarse), placed.map_to_source(fine))
