@@ -28,6 +28,7 @@ import torch
 
 from edgecnn.errors import SourceError
 from edgecnn.printable import shortened
+from edgecnn.sources.plain_pickle import load_plain
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -182,9 +183,7 @@ def _is_pickle(content: bytes) -> bool:
 def _saved_again(path: Path, inner: str, content: bytes) -> bytes:
     """A new pickle with the tensors that were read from theirs without running it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            value = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        value = load_plain(io.BytesIO(content))
     except Exception as failed:
         if not content.startswith(b"PK"):  # a tensor's raw data may begin like a pickle
             return content

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import difflib
 import pickle
-import pickletools
-import warnings
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +16,7 @@ from torch import Tensor, nn
 
 from edgecnn.errors import WeightsError
 from edgecnn.printable import shortened
+from edgecnn.sources.plain_pickle import is_whole_pickle, load_plain
 
 # Keys under which training code stores the state dict in a checkpoint, most specific first; and an average next to it.
 _WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "params", "weights")
@@ -154,16 +152,15 @@ def fit_weights(
 
 def _read_torch(path: Path) -> Any:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the errors below report the same
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:
+            return load_plain(file)
     except Exception as failed:
         if "TorchScript" in str(failed):
             raise WeightsError(
                 f"{path} is a TorchScript archive, a whole network: save its weights with "
                 "safetensors.torch.save_file(model.state_dict(), FILE) and name the network"
             ) from failed
-        if isinstance(failed, pickle.UnpicklingError) and _is_whole_pickle(path):
+        if isinstance(failed, pickle.UnpicklingError) and _is_whole(path):
             raise WeightsError(
                 f"{path} is a pickled module or holds other Python objects; loading it would run code from the "
                 "file. Load it where you trust it, and save only its tensors with "
@@ -177,20 +174,9 @@ def _read_torch(path: Path) -> Any:
         ) from failed
 
 
-def _is_whole_pickle(path: Path) -> bool:
-    """Whether a file consists of complete pickles, instead of a truncated or another file; nothing is executed."""
-    if zipfile.is_zipfile(path):
-        return True
+def _is_whole(path: Path) -> bool:
     with path.open("rb") as file:
-        try:
-            for _ in range(4):  # torch's old files: a magic number, the version, the machine, and then the object
-                for _ in pickletools.genops(file):
-                    pass
-                if not file.peek(1):
-                    break
-        except Exception:
-            return False
-    return True
+        return is_whole_pickle(file)
 
 
 def _read_safetensors(path: Path) -> Any:

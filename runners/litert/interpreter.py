@@ -96,9 +96,9 @@ class InterpreterEngine:
         try:
             self._interpreter.set_tensor(self._input, frame)
             self._interpreter.invoke()
+            return {name: self._interpreter.get_tensor(index) for name, index in self._outputs}
         except Exception as failed:
             raise DeviceError(f"{PACKAGE} failed on a frame of shape {list(frame.shape)}: {failed}") from failed
-        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs}
 
     def close(self) -> None:
         """Release the interpreter."""

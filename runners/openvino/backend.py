@@ -103,9 +103,9 @@ class OpenVinoBackend:
         """Run one batch of frames, uint8 [batch, height, width, 3] BGR."""
         try:
             values = self._request.infer(frame, share_inputs=True, share_outputs=True)
+            return {name: values[port] for name, port in self._outputs}
         except Exception as failed:
             raise DeviceError(f"openvino failed on a frame of shape {list(frame.shape)}: {failed}") from failed
-        return {name: values[port] for name, port in self._outputs}
 
     def close(self) -> None:
         """Release the request and the compiled model."""
