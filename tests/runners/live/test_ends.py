@@ -90,15 +90,19 @@ def wait_until_it_says(process: subprocess.Popen[str], words: str) -> None:
 
 
 def wait_until_full(pipe: int) -> None:
-    """Until a pipe has no more room for a line, and for a moment after it."""
-    held = bytearray(4)
+    """Until a pipe, made small, takes no more: what is in it has been the same for two seconds."""
+    with contextlib.suppress(OSError):  # it holds more already
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 4096)
+    held, before, since_s = bytearray(4), 0, 0.0
 
-    def in_pipe() -> int:
+    def is_full() -> bool:
+        nonlocal before, since_s
         fcntl.ioctl(pipe, termios.FIONREAD, held)
-        return int.from_bytes(held, sys.byteorder)
+        if (now := int.from_bytes(held, sys.byteorder)) != before:
+            before, since_s = now, time.monotonic()
+        return before > 0 and time.monotonic() - since_s > 2
 
-    until(lambda: in_pipe() > fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) - 4096)
-    time.sleep(0.5)
+    until(is_full)
 
 
 def ended(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> tuple[int, float]:
