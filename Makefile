@@ -38,7 +38,7 @@ docs: $(STAMP) ## the documentation site, in build/site; a broken link fails
 	$(BIN)/python docs/site/assemble.py
 	$(BIN)/zensical build --strict
 
-test: $(STAMP) ## lint, types, import rules, and beside them tests and the packaging check (15 minutes on 2 cores)
+test: $(STAMP) ## lint, types, import rules, and beside them tests and the packaging check (9 minutes on 2 cores)
 	$(MAKE) --no-print-directory --jobs 2 lint test-fast
 
 test-fast: $(STAMP) # no types and rules
