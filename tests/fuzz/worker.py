@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgecnn.measure.machine import peak_rss_mb
 from tests.fuzz.mutate import mutated
 from tests.fuzz.outcome import Blackboard
 from tests.fuzz.target import Attempt, Target
@@ -45,7 +46,7 @@ class Trial:
         self._target, self._attempt, self._board, self._failures = target, attempt, board, failures
         self._tally, self._known = board.tally, set[str]()
         self._place = Path(tempfile.mkdtemp(prefix=f"fuzz-{target.name}-", dir=_memory_disk()))
-        self._peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        self._peak_mb = peak_rss_mb()
 
     def __call__(self, content: bytes) -> bool:
         """Whether it was accepted."""
@@ -76,7 +77,7 @@ class Trial:
         elif seconds > LONGEST_S:
             tally.slow, outcome = tally.slow + 1, "slow"
             self._keep(content, "slow", f"{seconds:.1f} s\n")
-        elif self._took_kb() > MOST_BYTES >> 10:
+        elif self._took_mb() > MOST_BYTES / 1e6:
             tally.large, outcome = tally.large + 1, "large"
             self._keep(content, "large", "more than 1 GB\n")
         else:
@@ -85,15 +86,15 @@ class Trial:
         shutil.rmtree(folder, ignore_errors=True)
         return outcome == "accepted"
 
-    def _took_kb(self) -> int:
+    def _took_mb(self) -> float:
         """How far the most memory that this process ever had was raised; the mark is then set anew."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        took, self._peak_kb = peak - self._peak_kb, max(peak, self._peak_kb)
-        if took > MOST_BYTES >> 12:
+        peak = peak_rss_mb()
+        took, self._peak_mb = peak - self._peak_mb, max(peak, self._peak_mb)
+        if took > MOST_BYTES / 4e6:
             gc.collect()
             with contextlib.suppress(OSError):
                 Path("/proc/self/clear_refs").write_text("5")
-                self._peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                self._peak_mb = peak_rss_mb()
         return took
 
     def _keep(self, content: bytes, name: str, text: str) -> None:

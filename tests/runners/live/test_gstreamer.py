@@ -167,6 +167,7 @@ def test_a_pipelines_name_has_no_properties() -> None:
     assert source_of(source).name == "gst: rtspsrc ! rtph264depay ! a"
 
 
+@pytest.mark.runtime
 @needs_gstreamer
 def test_openvino_looks_for_devices_in_a_process_that_has_gstreamer() -> None:
     pytest.importorskip("openvino")
