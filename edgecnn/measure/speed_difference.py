@@ -149,7 +149,7 @@ def read_measured(path: Path) -> Measured:
         raise DataError(f"{path} cannot be read: {failed.strerror}") from failed
     try:
         return of_document(str(path), msgspec.json.decode(content))
-    except (msgspec.DecodeError, RecursionError) as wrong:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as wrong:
         raise DataError(
             f"{path} is not a measurement: expected what `edgecnn bench --json` prints or --report writes ({wrong})"
         ) from wrong

@@ -33,13 +33,14 @@ def _board() -> Attempt:
 
     from edgecnn._verbs import on_boards
     from edgecnn.bundle.shipped import ASSETS
-    from edgecnn.runners.remote import board
+    from edgecnn.runners.remote import answers, board
     from edgecnn.runners.remote.connection import SSH_VARIABLE
     from edgecnn.runners.remote.wheel import own_wheel
 
     digest = hashlib.sha256(own_wheel()).hexdigest().encode()
     setattr(board, "fetch_wheels", lambda *words, **more: [])  # noqa: B010 - pip is not asked
     setattr(board, "LEASE_S", 0.2)  # noqa: B010 - a board that is lost is not waited for
+    setattr(answers, "LONGEST_REQUEST_S", 3.0)  # noqa: B010 - nor one that promises more bytes than it sends
 
     def attempt(content: bytes, folder: Path) -> None:
         what, _, said = content.partition(b"\n")

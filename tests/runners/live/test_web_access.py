@@ -214,6 +214,7 @@ def test_only_a_score_is_a_score(page: Page) -> None:
         (b'{"score": 0.75, "x": 1}', "application/json", 400),
         (b'{"score": NaN}', "application/json", 400),
         (b"{" * 100_000, "application/json", 400),
+        (b'{"sco\xffe": 0.5}', "application/json", 400),
         (b"", "application/json", 400),
     ):
         assert page.ask("/score", method="POST", body=body, content_type=kind).status == status, body

@@ -113,7 +113,7 @@ class _Answers:
             if not 0 <= wanted.source < len(self._watched.sources):
                 raise SpecError(f"there is no source {wanted.source}")
             self._watched.set_score(wanted.score, wanted.source)
-        except (msgspec.DecodeError, SpecError) as wrong:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, SpecError) as wrong:
             return PlainTextResponse(f"{wrong}\n", 400)
         return _json({"score": self._watched.score(wanted.source)})
 
