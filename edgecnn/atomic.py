@@ -84,19 +84,19 @@ def move_into_place(
     folder = Path(os.path.realpath(folder))
     for path in staging.rglob("*"):
         if path.is_file():
-            _sync(path)
-    _sync(staging)
+            sync(path)
+    sync(staging)
     staging.chmod(0o755)  # mkdtemp makes it private; the result must be copyable by others
     if not folder.exists():
         os.replace(staging, folder)
-        _sync(folder.parent)
+        sync(folder.parent)
         return
     for name in wanted:
         if (staging / name).exists():
             os.replace(staging / name, folder / name)
-    _sync(folder)  # the marker must not exist before the files that it names
+    sync(folder)  # the marker must not exist before the files that it names
     os.replace(staging / marker, folder / marker)
-    _sync(folder)
+    sync(folder)
     _remove_when_unread(folder, set(unwanted) - {*wanted, marker})  # a kill here leaves them unused, which is harmless
 
 
@@ -129,12 +129,12 @@ def replace_inside(folder: Path, name: str, content: bytes) -> None:
     try:
         write_durably(partial, content)
         os.replace(partial, folder / name)
-        _sync(folder)
+        sync(folder)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file, or a folder's list of names, is on the disk."""
     if os.name == "nt" and path.is_dir():
         return
@@ -166,7 +166,7 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         write_durably(partial, content)
         os.replace(partial, path)
-        _sync(path.parent)
+        sync(path.parent)
     except OSError as failed:
         raise storage_error(path.parent, failed) from failed
     finally:

@@ -6,6 +6,7 @@ the window or hide a line), line separators, characters that change the directio
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 # Control characters (C0 except tab and line feed; DEL; C1), surrogates of invalid bytes, line and paragraph
@@ -39,6 +40,20 @@ def shortened(text: object, *, length: int = 200) -> str:
     """One printable line of at most `length` characters."""
     line = printable(text, lines=False)
     return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def distinct_name(text: str, as_is: str, *, longest: int = 200) -> str:
+    """A text in letters, digits, - and _, for an id or a file's name: different texts give different, stable names.
+
+    Args:
+        text: any.
+        as_is: pattern of the texts that need no hash, because nothing else becomes what they become.
+        longest: characters, of a name with a hash its last ones.
+    """
+    plain = re.sub(r"[^A-Za-z0-9_-]", "_", text)
+    if re.fullmatch(as_is, text) and len(plain) <= longest and not re.search(r"_[0-9a-f]{8}$", plain):
+        return plain
+    return f"{plain[9 - longest :]}_{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
 
 
 def _escaped(found: re.Match[str]) -> str:

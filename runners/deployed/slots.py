@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from edgecnn.atomic import storage_error
+from edgecnn.atomic import storage_error, sync
 from edgecnn.bundle import MANIFEST
 from edgecnn.bundle.contents import copy_plain, hash_of, plain_files
 from edgecnn.bundle.envelope import SIGNATURE
@@ -92,9 +92,12 @@ class Slots:
     def previous(self) -> str:
         """The version that ran before the current one and is still there; "" for none."""
         current = self.current
-        for change in reversed(self.history()):
-            if change.slot == current and change.before not in ("", current) and self._path(change.before).is_dir():
+        changes = [change for change in self.history() if change.slot == current]
+        for change in reversed(changes):
+            if change.before not in ("", current) and self._path(change.before).is_dir():
                 return change.before
+        if current and not changes:  # a power cut came between the link and the history
+            return next((slot for slot in self.all() if slot != current), "")
         return ""
 
     @contextlib.contextmanager
@@ -142,7 +145,7 @@ class Slots:
             partial.unlink(missing_ok=True)
             partial.symlink_to(Path(self._folder.name) / slot)
             os.replace(partial, self.link)
-            _sync_folder(self.link.parent)
+            sync(self.link.parent)
             self._note(slot, before, what=what, why=why)
             self._drop_oldest()
         except OSError as failed:
@@ -193,13 +196,12 @@ class Slots:
         try:
             for name, sha256 in files.items():
                 copy_plain(bundle / name, partial / name)
-                with (partial / name).open("rb") as file:
-                    os.fsync(file.fileno())
+                sync(partial / name)
                 if hash_of(partial / name) != sha256:
                     raise BundleError(f"{bundle / name} changed while it was copied")
-            _sync_folder(partial)
+            sync(partial)
             os.replace(partial, path)
-            _sync_folder(self._folder)
+            sync(self._folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -233,12 +235,3 @@ def digest_of(files: dict[str, str]) -> str:
         raise BundleError(f"what was sent is no bundle: there is no {MANIFEST} in it")
     lines = "".join(f"{sha256}  {name}\n" for name, sha256 in sorted(files.items()))
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # file systems without it
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

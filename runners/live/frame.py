@@ -37,6 +37,10 @@ class Frame:
         """Time since it was captured."""
         return time.monotonic_ns() - self.captured_ns
 
+    def at_ns(self, *, live: bool) -> int:
+        """When it was: by its capture for a live source, else within the recording, where that is known."""
+        return self.captured_ns if live or self.media_ns is None else self.media_ns
+
 
 def image_of(picture: UInt8Array | Frame) -> UInt8Array:
     """The picture of a frame; a picture is returned as it is."""

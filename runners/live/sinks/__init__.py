@@ -10,13 +10,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgecnn.errors import SpecError, StorageError
+from edgecnn.printable import distinct_name
 from edgecnn.results import Result, UInt8Array
 from edgecnn.runners.live.frame import Frame
 
 if TYPE_CHECKING:
     from typing import Self
 
-__all__ = ["Annotated", "EndOfRun", "Sink", "check_folder", "storage_error"]
+__all__ = ["Annotated", "EndOfRun", "Sink", "camera_in_files", "check_folder", "storage_error"]
 
 
 class EndOfRun(Exception):
@@ -57,6 +58,11 @@ class Sink(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+def camera_in_files(name: str) -> str:
+    """A camera's name in the names of files, at most 60 characters; different cameras have different ones."""
+    return distinct_name(name, r"[A-Za-z0-9_-]+", longest=60)
 
 
 def storage_error(path: Path, failed: OSError) -> StorageError:

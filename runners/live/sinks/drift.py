@@ -112,7 +112,7 @@ class DriftSink:
         Raises:
             StorageError: the baseline can't be written.
         """
-        at_s = frame.captured_ns * 1e-9 if self._live or frame.media_ns is None else frame.media_ns * 1e-9
+        at_s = frame.at_ns(live=self._live) * 1e-9
         if at_s < self._next_s:
             return
         self._next_s = at_s + _SAMPLE_S

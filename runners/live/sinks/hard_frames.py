@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +14,13 @@ import msgspec
 import numpy as np
 
 from edgecnn.atomic import write_whole
-from edgecnn.errors import SpecError
+from edgecnn.bounded import read_bounded
+from edgecnn.errors import DataError, SpecError
 from edgecnn.json_text import encode_json
+from edgecnn.printable import shortened
 from edgecnn.results import Detections, Result
 from edgecnn.runners.live.frame import Frame
-from edgecnn.runners.live.sinks import Annotated, check_folder, storage_error
+from edgecnn.runners.live.sinks import Annotated, camera_in_files, check_folder, storage_error
 from edgecnn.runners.live.sinks.kind import Setting
 from edgecnn.tasks import TASKS
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 DEFAULT_COUNT: Final = 200
 _MOST_COUNT: Final = 100_000
 _LABELS: Final = "labels.json"
-_PICTURE: Final = re.compile(r"\d{8}T\d{6}\.\d{3}Z\.jpg")
 _QUALITY: Final = 95
 _APART_S: Final = 10.0  # neighbouring frames teach the same
 _UNSURE: Final = 0.15  # above the threshold
@@ -65,6 +64,26 @@ class Flicker:
         return found
 
 
+class _Image(msgspec.Struct):
+    id: int
+    file_name: str
+    width: int
+    height: int
+    why: str = ""
+
+
+class _Info(msgspec.Struct):
+    taken: int = 0
+
+
+class _Labels(msgspec.Struct):
+    """What is read again; a labelling tool may have left the rest out."""
+
+    images: list[_Image]
+    annotations: list[dict[str, Any]]
+    info: _Info = msgspec.field(default_factory=_Info)
+
+
 class HardFrameSink:
     """Writes FOLDER/CAMERA/images/*.jpg, as the camera gave them, and FOLDER/CAMERA/labels.json in COCO's form.
 
@@ -83,6 +102,7 @@ class HardFrameSink:
 
     Raises:
         StorageError: the folder can't be written.
+        DataError: its labels.json is another's.
     """
 
     name = "hard_frames"
@@ -98,7 +118,7 @@ class HardFrameSink:
         live: bool = True,
         chance: random.Random | None = None,
     ) -> None:
-        self.folder = Path(folder) / (re.sub(r"[^A-Za-z0-9-]", "_", name)[-60:] or "camera")
+        self.folder = Path(folder) / camera_in_files(name)
         self.written = [self.folder]
         self._labels, self._threshold, self._most, self._live = labels, threshold, most, live
         self._chance = chance or random.Random()
@@ -122,7 +142,7 @@ class HardFrameSink:
         objects = TASKS.of(result).objects(result)
         if objects is None:
             return
-        at_s = frame.captured_ns * 1e-9 if self._live or frame.media_ns is None else frame.media_ns * 1e-9
+        at_s = frame.at_ns(live=self._live) * 1e-9
         flickered = self._flicker.update(frame, result, objects, at_s)
         if at_s < self._next_s:
             return
@@ -170,24 +190,26 @@ class HardFrameSink:
         write_whole(self.folder / _LABELS, encode_json(document))
 
     def _read(self) -> None:
-        """What an earlier run kept; pictures that a killed one left without labels are removed."""
-        with contextlib.suppress(OSError, msgspec.DecodeError, KeyError, TypeError, AttributeError, ValueError):
-            raw = (self.folder / _LABELS).read_bytes()[:_LARGEST_LABELS]
-            document = msgspec.json.decode(raw)
-            names = {image["id"]: Path(image["file_name"]).name for image in document["images"]}
-            kept = {
-                Path(image["file_name"]).name: {
-                    "width": image["width"], "height": image["height"], "why": image["why"], "boxes": [],
-                }
-                for image in document["images"]
-            }  # fmt: skip
-            for box in document["annotations"]:
-                kept[names[box["image_id"]]]["boxes"].append(box)
-            self._kept = {name: each for name, each in kept.items() if (self.folder / "images" / name).is_file()}
-            self._taken = max(int(document["info"]["taken"]), len(self._kept))
-        for path in (self.folder / "images").iterdir():
-            if _PICTURE.fullmatch(path.name) and path.name not in self._kept:
-                path.unlink(missing_ok=True)
+        """What an earlier run kept, corrected since or not; pictures that it doesn't name are left alone."""
+        path = self.folder / _LABELS
+        try:
+            found = msgspec.json.decode(read_bounded(path, _LARGEST_LABELS), type=_Labels)
+            kept = {each.id: (Path(each.file_name).name, each) for each in found.images}
+            boxes: dict[int, list[dict[str, Any]]] = {number: [] for number in kept}
+            for box in found.annotations:
+                boxes[box["image_id"]].append(box)
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError) as wrong:
+            raise DataError(
+                f"{path} is not what --hard-frames writes ({type(wrong).__name__}: {shortened(wrong)}), and may be "
+                "your work: move it away, or name another folder"
+            ) from wrong
+        for number, (name, image) in kept.items():
+            if (self.folder / "images" / name).is_file():
+                size = {"width": image.width, "height": image.height}
+                self._kept[name] = {**size, "why": image.why, "boxes": boxes[number]}
+        self._taken = max(found.info.taken, len(self._kept))
 
     def __enter__(self) -> Self:
         return self

@@ -6,14 +6,13 @@ read PREFIX/state, once a second, instead of every result, because its database 
 
 from __future__ import annotations
 
-import hashlib
-import re
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from edgecnn._version import __version__
 from edgecnn.errors import SpecError
+from edgecnn.printable import distinct_name
 from edgecnn.results import LineCount, Result
 from edgecnn.runners.live.frame import Frame
 from edgecnn.tasks import TASKS
@@ -242,10 +241,7 @@ def identity_of(prefix: str) -> str:
     In a prefix of plain words, slashes become underscores; to any other prefix a hash is added, so that no two ids are
     equal.
     """
-    plain = re.sub(r"[^A-Za-z0-9_-]", "_", prefix)
-    if re.fullmatch(r"[A-Za-z0-9/-]+", prefix) and not re.search(r"_[0-9a-f]{8}$", plain):
-        return plain
-    return f"{plain}_{hashlib.sha256(prefix.encode()).hexdigest()[:8]}"
+    return distinct_name(prefix, r"[A-Za-z0-9/-]+")
 
 
 def _number(value: str, more: Config | None = None) -> Config:

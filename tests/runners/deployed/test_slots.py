@@ -54,6 +54,16 @@ def test_the_link_leads_to_what_was_deployed_last_and_back(tmp_path: Path) -> No
     assert not os.path.isabs(os.readlink(slots.link))  # the folder may be mounted elsewhere
 
 
+def test_a_power_cut_between_the_link_and_the_history_leaves_a_way_back(tmp_path: Path) -> None:
+    slots = Slots(tmp_path / "there", "street.edge")
+    first = deploy(slots, version(tmp_path, "one"))
+    history = tmp_path / "there" / "street.edge.slots" / "history.jsonl"
+    before = history.read_bytes()
+    second = deploy(slots, version(tmp_path, "two"))
+    history.write_bytes(before)
+    assert (slots.current, slots.previous) == (second, first)
+
+
 def test_the_same_bundle_is_one_version_and_a_damaged_one_is_written_anew(tmp_path: Path) -> None:
     slots, bundle = Slots(tmp_path / "there", "street.edge"), version(tmp_path, "one")
     first = deploy(slots, bundle)

@@ -118,12 +118,13 @@ def test_the_oldest_go_beyond_an_age_or_a_size_and_nothing_else(tmp_path: Path) 
     newest = made(tmp_path, "2026-01-09T00-00-00.000Z_door", size=500)
     other = made(tmp_path, "2026-01-01T00-00-00.000Z_yard", age_s=9 * 86400)
     foreign = made(tmp_path, "holiday", age_s=99 * 86400)
+    namesake = made(tmp_path, "2026-01-01T00-00-00.000Z_Z_door", age_s=9 * 86400)
     assert KeepLimits.parse("7d,1TB").apply(tmp_path, "door") == 1
     assert not old.exists()
     assert KeepLimits.parse("1KB").apply(tmp_path, "door") == 1
     assert not middle.exists()
     assert KeepLimits.parse("0.1KB").apply(tmp_path, "door") == 0  # the newest stays
-    assert newest.exists() and other.exists() and foreign.exists()
+    assert newest.exists() and other.exists() and foreign.exists() and namesake.exists()
 
 
 @needs_broker

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgecnn.datasets import open_dataset
-from edgecnn.errors import SpecError
+from edgecnn.errors import DataError, SpecError
 from edgecnn.results import Detections
 from edgecnn.runners.live.frame import Frame
 from edgecnn.runners.live.sinks import Annotated
@@ -105,20 +105,45 @@ def test_a_bounded_random_sample_stays_and_a_killed_run_is_taken_up(tmp_path: Pa
     (images / "20251201T000000.999Z.jpg").write_bytes(b"of a killed process")
     (images / "mine.png").write_bytes(b"of the user")
     again = sink(tmp_path, most=5, chance=random.Random(3))
-    assert sorted(path.name for path in images.iterdir()) == [*pictures, "mine.png"]
+    assert sorted(path.name for path in images.iterdir()) == sorted([*pictures, "20251201T000000.999Z.jpg", "mine.png"])
     for number in range(30):
         deliver(again, 2000 + 20.0 * number, found(0.45))
     assert labels(tmp_path)["info"]["taken"] > taken
     assert len(labels(tmp_path)["images"]) == 5
 
 
-@pytest.mark.parametrize("raw", [b"", b"[]", b'{"images": 7}', b"\xff", b'{"images": [{"id": 1}], "annotations": []}'])
-def test_labels_that_are_none_are_begun_anew(tmp_path: Path, raw: bytes) -> None:
-    (tmp_path / "door").mkdir()
+OTHERS = [b"", b"[]", b'{"images": 7}', b"\xff", b'{"images": [], "annotations": [{"image_id": 3}]}']
+
+
+@pytest.mark.parametrize("raw", OTHERS)
+def test_labels_that_it_cannot_read_may_be_somebodys_work_and_stay(tmp_path: Path, raw: bytes) -> None:
+    deliver(sink(tmp_path), 0, found(0.45))
+    pictures = list((tmp_path / "door" / "images").iterdir())
+    assert len(pictures) == 1
     (tmp_path / "door" / "labels.json").write_bytes(raw)
-    kept = sink(tmp_path)
-    deliver(kept, 0, found(0.45))
-    assert len(labels(tmp_path)["images"]) == 1
+    with pytest.raises(DataError, match=r"labels\.json is not what --hard-frames writes.*move it away"):
+        sink(tmp_path)
+    assert list((tmp_path / "door" / "images").iterdir()) == pictures
+    assert (tmp_path / "door" / "labels.json").read_bytes() == raw
+
+
+def test_what_a_labelling_tool_gives_back_is_gone_on_with(tmp_path: Path) -> None:
+    deliver(sink(tmp_path), 0, found(0.45))
+    corrected = labels(tmp_path)
+    del corrected["info"]
+    for image in corrected["images"]:
+        del image["why"]
+    corrected["annotations"][0]["bbox"] = [1, 2, 3, 4]
+    (tmp_path / "door" / "labels.json").write_text(json.dumps(corrected))
+    deliver(sink(tmp_path), 20, found(0.45))
+    assert labels(tmp_path)["annotations"][0]["bbox"] == [1, 2, 3, 4]
+    assert len(labels(tmp_path)["images"]) == 2
+
+
+def test_cameras_whose_letters_are_not_ascii_have_folders_of_their_own(tmp_path: Path) -> None:
+    names = ["кухня", "двери", "a/b", "a b", "a_b", "x" * 70, "y" + "x" * 69]
+    folders = {HardFrameSink(tmp_path, name=name, labels=LABELS, threshold=lambda: 0.4).folder for name in names}
+    assert len(folders) == len(names) and all(len(folder.name) <= 60 for folder in folders)
 
 
 def test_numbers_that_cannot_be_are_refused(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from edgecnn.errors import SpecError
 from edgecnn.runners.live.recording.rotation import Rotation
+
+BEGAN: Final = "????-??-??T??-??-??.???Z"  # how the names of events begin, for glob
 
 
 @dataclass(frozen=True)
@@ -63,4 +66,4 @@ class KeepLimits:
 
 def events_of(folder: Path, name: str) -> list[Path]:
     """The whole events of a camera."""
-    return [path for path in folder.glob(f"*Z_{name}") if (path / "event.json").is_file() and path.name[0] != "."]
+    return [path for path in folder.glob(f"{BEGAN}_{name}") if (path / "event.json").is_file()]

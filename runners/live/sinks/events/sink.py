@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import time
 from collections import deque
@@ -21,9 +20,9 @@ from edgecnn.errors import StorageError
 from edgecnn.json_text import encode_json
 from edgecnn.results import Result, UInt8Array
 from edgecnn.runners.live.frame import Frame
-from edgecnn.runners.live.sinks import Annotated, storage_error
+from edgecnn.runners.live.sinks import Annotated, camera_in_files, storage_error
 from edgecnn.runners.live.sinks.events.dwell import Dwell, Stay
-from edgecnn.runners.live.sinks.events.limits import KeepLimits
+from edgecnn.runners.live.sinks.events.limits import BEGAN, KeepLimits
 from edgecnn.runners.live.sinks.video import VideoSink
 from edgecnn.tasks import TASKS
 
@@ -77,7 +76,7 @@ class EventSink:
     ) -> None:
         self._on_event = on_event or (lambda record: None)
         self._folder, self._live = Path(folder), live
-        self._name = re.sub(r"[^A-Za-z0-9-]", "_", name)[-60:]
+        self._name = camera_in_files(name)
         self._before_s, self._apart_s = before_s, apart_s
         self._keep, self._report = keep or KeepLimits(), report or (lambda text: None)
         self._dwell = Dwell(after_s)
@@ -97,7 +96,7 @@ class EventSink:
         Raises:
             StorageError: the disk is full, or not writable.
         """
-        at_s = frame.captured_ns * 1e-9 if self._live or frame.media_ns is None else frame.media_ns * 1e-9
+        at_s = frame.at_ns(live=self._live) * 1e-9
         objects = TASKS.of(result).objects(result)
         stays, better = ([], False) if objects is None else self._dwell.update(objects, at_s)
         try:
@@ -141,7 +140,7 @@ class EventSink:
             self._keep.apply(self._folder, self._name)
 
     def __enter__(self) -> Self:
-        for left_over in self._folder.glob(f".*Z_{self._name}.partial-*"):
+        for left_over in self._folder.glob(f".{BEGAN}_{self._name}.partial-*"):
             shutil.rmtree(left_over, ignore_errors=True)  # of a process that was killed
         self._keep.apply(self._folder, self._name)
         return self
@@ -181,7 +180,7 @@ class _Event:
 
     def write(self, frame: Frame, picture: UInt8Array) -> None:
         """Into the clip, at its own time."""
-        at_ns = frame.captured_ns if self._live or frame.media_ns is None else frame.media_ns
+        at_ns = frame.at_ns(live=self._live)
         timed = Frame(picture, frame.index, at_ns, frame.captured_unix_ns, frame.source)
         self._clip.deliver(timed, None, Annotated(lambda: picture))  # type: ignore[arg-type] # the clip draws nothing
 
